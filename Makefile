@@ -1,0 +1,44 @@
+# The only entry point. `make demo` and `make test` do all their set-up on a fresh Debian machine.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+FILE ?= mesh.yaml
+
+.PHONY: help setup filters build demo up test check bench fmt
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: ## one task across the whole mesh, in one process, from nothing
+	@deploy/demo/run.sh
+
+up: filters ## the mesh of ./mesh.yaml in one process, in the foreground (FILE=other.yaml)
+	@$(CARGO) build --release --locked -p mesh
+	@exec target/release/mesh up $(FILE)
+
+test: setup filters ## every test, with a real RabbitMQ and a real Redis
+	@$(CARGO) test --release --locked --workspace --exclude jwt_auth
+
+check: ## formatting, lints, crate boundaries, licences
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@deploy/setup.sh cargo-deny
+	@$(CARGO) deny --workspace check --hide-inclusion-graph bans licenses sources
+
+bench: setup filters ## side-by-side measurements, one table (ONLY=name for one row)
+	@$(CARGO) build --release --locked --workspace --bins --exclude jwt_auth
+	@benches/setup.sh
+	@target/release/bench $(if $(ONLY),--only $(ONLY))
+
+filters: ## the filters as .wasm, into target/filters
+	@kong-plugins/filters/build.sh
+
+setup: ## the servers that tests run (RabbitMQ, Redis)
+	@deploy/setup.sh servers
+
+fmt: ## format everything
+	@$(CARGO) fmt --all
