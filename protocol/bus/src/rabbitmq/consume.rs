@@ -1,0 +1,325 @@
+//! Consuming: a channel per consumer, opened again whenever it ends.
+
+use super::connection::{self, Link, Session};
+use super::fault;
+use super::properties::{self, Outgoing, short};
+use super::{PATIENCE, publish};
+use crate::{BusError, Deliveries, Delivery, Message, Settle, Verdict};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Acker, BasicProperties, Channel};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// Begins to consume, waiting for the broker as long as a publish would.
+pub(super) async fn consume(
+    link: &Arc<Link>,
+    tasks: &TaskTracker,
+    queue: &str,
+    prefetch: u16,
+) -> Result<Deliveries, BusError> {
+    let deadline = Instant::now() + PATIENCE;
+    let keeper = Keeper {
+        link: link.clone(),
+        queue: queue.to_owned(),
+        prefetch,
+        stop: link.closed.child_token(),
+    };
+    let mut pauses = connection::pauses();
+    let first = loop {
+        let session = link.session(deadline).await?;
+        match tokio::time::timeout_at(deadline, keeper.open(&session)).await {
+            Ok(Ok(opened)) => break opened,
+            Ok(Err(BusError::Unavailable { .. })) => session.pause(&mut pauses).await,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(link.why_down()),
+        }
+    };
+    // One: there is never more than one channel to consume from.
+    let (hand_over, intakes) = mpsc::channel(1);
+    let feed = Feed {
+        link: link.clone(),
+        queue: queue.to_owned(),
+        intakes,
+        intake: None,
+        stop: keeper.stop.clone(),
+    };
+    let stop = keeper.stop.clone();
+    let span = tracing::info_span!("consumer", queue);
+    tasks.spawn(keeper.run(first, hand_over).instrument(span));
+    let stream = futures_util::stream::unfold(feed, |mut feed| async move {
+        feed.next().await.map(|delivery| (delivery, feed))
+    });
+    Ok(Deliveries {
+        stream: stream.boxed(),
+        stop,
+    })
+}
+
+/// A consumer on its channel.
+#[derive(Clone)]
+struct Opened {
+    channel: Channel,
+    consumer: lapin::Consumer,
+}
+
+/// What the keeper hands to the stream for each channel.
+struct Intake {
+    consumer: lapin::Consumer,
+    /// Takes deliveries that were dropped unsettled. Every delivery holds a clone: when the last is
+    /// gone, the channel can be closed.
+    dropped: mpsc::Sender<Acker>,
+    ended: CancellationToken,
+}
+
+/// Keeps one consumer going; the task behind the stream.
+struct Keeper {
+    link: Arc<Link>,
+    queue: String,
+    prefetch: u16,
+    stop: CancellationToken,
+}
+
+impl Keeper {
+    async fn open(&self, session: &Session) -> Result<Opened, BusError> {
+        let failed = |error: lapin::Error| fault::of("consuming", &error);
+        let channel = session.connection.create_channel().await.map_err(failed)?;
+        channel
+            .basic_qos(self.prefetch, BasicQosOptions::default())
+            .await
+            .map_err(failed)?;
+        let opened = channel
+            .basic_consume(
+                short(self.queue.as_str())?,
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await;
+        match opened {
+            Ok(consumer) => Ok(Opened { channel, consumer }),
+            Err(error) if fault::is_absence(&error) => Err(BusError::NoQueue {
+                queue: self.queue.clone(),
+            }),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn run(self, first: Opened, hand_over: mpsc::Sender<Intake>) {
+        let mut opened = first;
+        loop {
+            // As many as can be unsettled, so a send never fails for lack of room.
+            let (dropped, mut returns) = mpsc::channel(usize::from(self.prefetch));
+            let ended = CancellationToken::new();
+            let intake = Intake {
+                consumer: opened.consumer.clone(),
+                dropped,
+                ended: ended.clone(),
+            };
+            if hand_over.send(intake).await.is_err() {
+                self.stop.cancel();
+            }
+            loop {
+                tokio::select! {
+                    () = self.stop.cancelled() => {
+                        return self.finish(opened, hand_over, returns).await;
+                    }
+                    () = ended.cancelled() => break,
+                    Some(acker) = returns.recv() => give_back(&acker).await,
+                }
+            }
+            tracing::warn!("consumer ended, consuming again");
+            match self.stop.run_until_cancelled(self.reopen()).await {
+                Some(Some(again)) => opened = again,
+                _ => return,
+            }
+        }
+    }
+
+    /// Opens the consumer again, however long it takes; `None` once the bus is closed.
+    async fn reopen(&self) -> Option<Opened> {
+        let mut pauses = connection::pauses();
+        loop {
+            let session = self.link.next_session().await.ok()?;
+            match self.open(&session).await {
+                Ok(opened) => return Some(opened),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot consume");
+                    if matches!(error, BusError::NoQueue { .. }) {
+                        self.link.restore(&session).await;
+                    }
+                }
+            }
+            tokio::time::sleep(pauses.next()?).await;
+        }
+    }
+
+    /// Cancels the consumer, gives back what nobody took, and closes the channel once all that was
+    /// handed out is settled.
+    async fn finish(
+        &self,
+        opened: Opened,
+        hand_over: mpsc::Sender<Intake>,
+        mut returns: mpsc::Receiver<Acker>,
+    ) {
+        drop(hand_over);
+        let Opened {
+            channel,
+            mut consumer,
+        } = opened;
+        let leave = async {
+            let tag = consumer.tag();
+            if channel
+                .basic_cancel(tag, BasicCancelOptions::default())
+                .await
+                .is_err()
+            {
+                // The channel is gone, and with it everything unsettled is back.
+                return;
+            }
+            while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
+                give_back(&delivery.acker).await;
+            }
+            while let Some(acker) = returns.recv().await {
+                give_back(&acker).await;
+            }
+            if let Err(error) = channel.close(200, "settled".into()).await {
+                tracing::debug!(%error, "channel closed before");
+            }
+        };
+        self.link.closed.run_until_cancelled(leave).await;
+    }
+}
+
+async fn give_back(acker: &Acker) {
+    let options = BasicNackOptions {
+        requeue: true,
+        ..BasicNackOptions::default()
+    };
+    if let Err(error) = acker.nack(options).await {
+        tracing::debug!(%error, "went back with its channel");
+    }
+}
+
+/// The stream behind [`Deliveries`].
+struct Feed {
+    link: Arc<Link>,
+    queue: String,
+    intakes: mpsc::Receiver<Intake>,
+    intake: Option<Intake>,
+    stop: CancellationToken,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            let Some(intake) = &mut self.intake else {
+                let next = self.stop.run_until_cancelled(self.intakes.recv()).await??;
+                self.intake = Some(next);
+                continue;
+            };
+            tokio::select! {
+                biased;
+                item = intake.consumer.next() => match item {
+                    Some(Ok(delivery)) => {
+                        let dropped = intake.dropped.clone();
+                        return Some(self.hand_out(delivery, dropped));
+                    }
+                    Some(Err(_)) | None => {
+                        intake.ended.cancel();
+                        self.intake = None;
+                    }
+                },
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+
+    fn hand_out(
+        &self,
+        delivery: lapin::message::Delivery,
+        dropped: mpsc::Sender<Acker>,
+    ) -> Delivery {
+        Delivery {
+            message: Message {
+                exchange: delivery.exchange.into(),
+                routing_key: delivery.routing_key.into(),
+                body: Bytes::from(delivery.data),
+                mandatory: false,
+                properties: properties::read(&delivery.properties),
+            },
+            queue: self.queue.clone(),
+            redelivered: delivery.redelivered,
+            settle: Box::new(Held {
+                link: self.link.clone(),
+                acker: delivery.acker,
+                properties: delivery.properties,
+                dropped,
+            }),
+        }
+    }
+}
+
+/// A delivery that was handed out; goes back when it is dropped unsettled.
+struct Held {
+    link: Arc<Link>,
+    acker: Acker,
+    properties: BasicProperties,
+    dropped: mpsc::Sender<Acker>,
+}
+
+#[async_trait]
+impl Settle for Held {
+    async fn settle(&self, verdict: Verdict) -> Result<(), BusError> {
+        let settled = match verdict {
+            Verdict::Ack => self.acker.ack(BasicAckOptions::default()).await,
+            Verdict::GiveBack => {
+                let options = BasicNackOptions {
+                    requeue: true,
+                    ..BasicNackOptions::default()
+                };
+                self.acker.nack(options).await
+            }
+            Verdict::DeadLetter { message } => {
+                let copy = Outgoing::dead_letter(*message, &self.properties)?;
+                // Boxed, since every settling carries this future and few bury anything.
+                Box::pin(publish::publish(
+                    &self.link,
+                    copy,
+                    Instant::now() + PATIENCE,
+                ))
+                .await?;
+                self.acker.ack(BasicAckOptions::default()).await
+            }
+        };
+        match settled {
+            Ok(true) => Ok(()),
+            // The library says false when the channel ended before.
+            Ok(false) => Err(BusError::Unavailable {
+                detail: "the delivery went back to its queue with its channel".to_owned(),
+            }),
+            Err(error) => Err(fault::of("settling", &error)),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.acker.usable() {
+            // Fails only when the channel is closed, and then the message is back already.
+            let _ = self.dropped.try_send(self.acker.clone());
+        }
+    }
+}

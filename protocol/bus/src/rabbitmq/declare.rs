@@ -1,0 +1,116 @@
+//! Makes exchanges, queues and bindings exist.
+
+use super::connection::{self, Link, Session};
+use super::fault;
+use super::properties::short;
+use crate::topology::DELIVERY_LIMIT;
+use crate::{BusError, ExchangeKind, Queue, QueueKind, Topology};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use mesh_protocol::names::EXCHANGE_DEAD;
+use tokio::time::Instant;
+
+/// Highest priority of classic queues, as the plan's intake queue has it.
+const PRIORITIES: i32 = 10;
+
+/// Declares `topology` and keeps it for later connections; waits for the broker until `deadline`.
+///
+/// It is kept, too, when the broker is only absent: then it exists before anyone is told that the
+/// broker is there.
+pub(super) async fn declare(
+    link: &Link,
+    topology: &Topology,
+    deadline: Instant,
+) -> Result<(), BusError> {
+    let mut pauses = connection::pauses();
+    loop {
+        let session = match link.session(deadline).await {
+            Ok(session) => session,
+            Err(absent) => {
+                if matches!(absent, BusError::Unavailable { .. }) && !link.closed.is_cancelled() {
+                    link.remember(topology);
+                }
+                return Err(absent);
+            }
+        };
+        match on(&session, topology).await {
+            Ok(()) => {
+                link.remember(topology);
+                return Ok(());
+            }
+            Err(BusError::Unavailable { .. }) if Instant::now() < deadline => {
+                session.pause(&mut pauses).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Declares `topology` over one connection, on a channel of its own: a refusal closes the channel.
+pub(super) async fn on(session: &Session, topology: &Topology) -> Result<(), BusError> {
+    let failed = |error: lapin::Error| fault::of("declaring", &error);
+    let channel = session.connection.create_channel().await.map_err(failed)?;
+    for exchange in &topology.exchanges {
+        let kind = match exchange.kind {
+            ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+            ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+            ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        };
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let name = short(&exchange.name)?;
+        channel
+            .exchange_declare(name, kind, options, FieldTable::default())
+            .await
+            .map_err(failed)?;
+    }
+    for queue in &topology.queues {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        channel
+            .queue_declare(short(&queue.name)?, options, arguments(queue))
+            .await
+            .map_err(failed)?;
+    }
+    for binding in &topology.bindings {
+        channel
+            .queue_bind(
+                short(&binding.queue)?,
+                short(&binding.exchange)?,
+                short(&binding.key)?,
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(failed)?;
+    }
+    channel.close(200, "declared".into()).await.map_err(failed)
+}
+
+fn arguments(queue: &Queue) -> FieldTable {
+    let text = |text: &str| AMQPValue::LongString(LongString::from(text));
+    let mut arguments = FieldTable::default();
+    match queue.kind {
+        QueueKind::Quorum => {
+            arguments.insert("x-queue-type".into(), text(queue.kind.as_str()));
+            // Without a place for them, counted-out messages would be dropped.
+            if queue.dead_letters {
+                let limit = AMQPValue::LongUInt(DELIVERY_LIMIT);
+                arguments.insert("x-delivery-limit".into(), limit);
+            }
+        }
+        // No x-queue-type: a queue that was declared without one is the same queue.
+        QueueKind::Classic => {
+            arguments.insert("x-max-priority".into(), AMQPValue::LongInt(PRIORITIES));
+        }
+    }
+    if queue.dead_letters {
+        arguments.insert("x-dead-letter-exchange".into(), text(EXCHANGE_DEAD));
+        arguments.insert("x-dead-letter-routing-key".into(), text(&queue.name));
+    }
+    arguments
+}

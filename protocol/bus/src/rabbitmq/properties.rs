@@ -1,0 +1,215 @@
+//! A message's properties as AMQP has them, both ways.
+//!
+//! Whatever a foreign publisher writes is read as far as it can be: a property of another type or
+//! that is no text counts as absent.
+
+use crate::outgoing::MAX_HEADER_BYTES;
+use crate::{BusError, Message, Properties};
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
+
+const HEADER_TRACESTATE: &str = "tracestate";
+const HEADER_REASON: &str = "x-mesh-reason";
+/// Why a broker dead-lettered a message by itself.
+const HEADER_BROKERS_REASON: &str = "x-first-death-reason";
+/// Headers by which a broker would send a copy to further queues.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+const PERSISTENT: u8 = 2;
+
+/// A message in the client library's words.
+pub(super) struct Outgoing {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) mandatory: bool,
+    pub(super) body: Bytes,
+    pub(super) properties: BasicProperties,
+}
+
+impl TryFrom<Message> for Outgoing {
+    type Error = BusError;
+
+    fn try_from(message: Message) -> Result<Self, BusError> {
+        Ok(Self {
+            exchange: short(message.exchange)?,
+            routing_key: short(message.routing_key)?,
+            mandatory: message.mandatory,
+            body: message.body,
+            properties: write(message.properties)?,
+        })
+    }
+}
+
+impl Outgoing {
+    /// The dead letter `message` with everything that came beside the original.
+    pub(super) fn dead_letter(
+        message: Message,
+        original: &BasicProperties,
+    ) -> Result<Self, BusError> {
+        Ok(Self {
+            exchange: short(message.exchange)?,
+            routing_key: short(message.routing_key)?,
+            mandatory: message.mandatory,
+            body: message.body,
+            properties: buried(original, message.properties.reason),
+        })
+    }
+}
+
+/// `text` as AMQP's short string, of at most 255 bytes.
+pub(super) fn short(text: impl Into<String>) -> Result<ShortString, BusError> {
+    ShortString::try_new(text).map_err(|error| BusError::Refused {
+        detail: error.to_string(),
+    })
+}
+
+fn write(properties: Properties) -> Result<BasicProperties, BusError> {
+    let mut headers = FieldTable::default();
+    for (name, value) in [
+        (HEADER_IDEMPOTENCY_KEY, properties.idempotency_key),
+        (HEADER_TRACEPARENT, properties.traceparent),
+        (HEADER_TRACESTATE, properties.tracestate),
+        (HEADER_REASON, properties.reason),
+    ] {
+        if let Some(value) = value {
+            headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
+        }
+    }
+    let mut written = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(PERSISTENT)
+        .with_headers(headers);
+    if let Some(priority) = properties.priority {
+        written = written.with_priority(priority);
+    }
+    if let Some(id) = properties.message_id {
+        written = written.with_message_id(short(id)?);
+    }
+    if let Some(id) = properties.correlation_id {
+        written = written.with_correlation_id(short(id)?);
+    }
+    if let Some(queue) = properties.reply_to {
+        written = written.with_reply_to(short(queue)?);
+    }
+    if let Some(expiration) = properties.expiration_ms {
+        written = written.with_expiration(short(expiration.to_string())?);
+    }
+    Ok(written)
+}
+
+/// What travelled beside a message that came in.
+pub(super) fn read(properties: &BasicProperties) -> Properties {
+    let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
+    let header = |name| header(properties.headers().as_ref()?, name);
+    Properties {
+        priority: *properties.priority(),
+        message_id: text(properties.message_id()),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
+        expiration_ms: properties
+            .expiration()
+            .as_ref()
+            .and_then(|text| text.as_str().parse().ok()),
+        idempotency_key: header(HEADER_IDEMPOTENCY_KEY),
+        traceparent: header(HEADER_TRACEPARENT),
+        tracestate: header(HEADER_TRACESTATE),
+        reason: header(HEADER_REASON).or_else(|| header(HEADER_BROKERS_REASON)),
+    }
+}
+
+fn header(headers: &FieldTable, name: &str) -> Option<String> {
+    let text = match headers.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok()?,
+        AMQPValue::ShortString(text) => text.as_str(),
+        _ => return None,
+    };
+    (text.len() <= MAX_HEADER_BYTES).then(|| text.to_owned())
+}
+
+/// `original` beside a dead letter. Left out is what a broker would act on: a time to live, further
+/// receivers, and a user id, which it compares with that of this connection.
+fn buried(original: &BasicProperties, reason: Option<String>) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
+        if !ROUTING_HEADERS.contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if let Some(reason) = reason {
+        let reason = AMQPValue::LongString(LongString::from(reason));
+        headers.insert(HEADER_REASON.into(), reason);
+    }
+    let mut copy = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_headers(headers);
+    macro_rules! keep {
+        ($($field:ident $with:ident),*) => {$(
+            if let Some(value) = original.$field() {
+                copy = copy.$with(value.clone());
+            }
+        )*};
+    }
+    keep!(
+        content_type with_content_type, content_encoding with_content_encoding,
+        priority with_priority, correlation_id with_correlation_id, reply_to with_reply_to,
+        message_id with_message_id, timestamp with_timestamp, kind with_type,
+        app_id with_app_id, cluster_id with_cluster_id
+    );
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let all = Properties {
+            priority: Some(7),
+            message_id: Some("m".into()),
+            correlation_id: Some("c".into()),
+            reply_to: Some("q".into()),
+            expiration_ms: Some(1500),
+            idempotency_key: Some("t:s".into()),
+            traceparent: Some("00-1-2-01".into()),
+            tracestate: Some("a=b".into()),
+            reason: Some("no JSON".into()),
+        };
+        for properties in [all, Properties::default()] {
+            assert_eq!(read(&write(properties.clone()).unwrap()), properties);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_counts_as_absent() {
+        let mut headers = FieldTable::default();
+        let bytes = LongString::from(vec![0xff, 0xfe]);
+        headers.insert(HEADER_IDEMPOTENCY_KEY.into(), AMQPValue::LongString(bytes));
+        headers.insert(HEADER_TRACEPARENT.into(), AMQPValue::LongInt(7));
+        let long = LongString::from("x".repeat(MAX_HEADER_BYTES + 1));
+        headers.insert(HEADER_TRACESTATE.into(), AMQPValue::LongString(long));
+        let odd = BasicProperties::default()
+            .with_headers(headers)
+            .with_expiration("soon".into());
+        assert_eq!(read(&odd), Properties::default());
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_what_no_broker_acts_on() {
+        let mut headers = FieldTable::default();
+        headers.insert("CC".into(), AMQPValue::LongString("elsewhere".into()));
+        headers.insert("tenant".into(), AMQPValue::LongString("a".into()));
+        let original = BasicProperties::default()
+            .with_headers(headers)
+            .with_user_id("somebody".into())
+            .with_expiration("10".into())
+            .with_message_id("m".into());
+        let copy = buried(&original, Some("why".into()));
+        let headers = copy.headers().as_ref().unwrap();
+        assert!(headers.contains_key("tenant") && !headers.contains_key("CC"));
+        assert!(copy.user_id().is_none() && copy.expiration().is_none());
+        assert_eq!(read(&copy).reason.as_deref(), Some("why"));
+        assert_eq!(read(&copy).message_id.as_deref(), Some("m"));
+    }
+}
