@@ -1,0 +1,102 @@
+//! The gateway's own answers: Kong's words where clients know them, else RFC 9457 problem details.
+
+use crate::body::Body;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+/// Prefix of the problem types, as everywhere in the mesh.
+const TYPE_PREFIX: &str = "urn:agent-mesh:problem:";
+
+/// No route takes the request: Kong's own words.
+pub(crate) fn no_route() -> Response<Body> {
+    let body = json!({"message": "no Route matched with those values"});
+    with(
+        StatusCode::NOT_FOUND,
+        "application/json; charset=utf-8",
+        body.to_string(),
+    )
+}
+
+/// What the gateway itself answers instead of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Problem {
+    BadRequest(&'static str),
+    MethodNotAllowed,
+    RequestTimeout,
+    BodyTooLarge,
+    FilterFailed,
+    BadGateway,
+    GatewayTimeout,
+}
+
+impl Problem {
+    /// Status and the parts of the problem.
+    fn parts(self) -> (StatusCode, &'static str, &'static str, &'static str) {
+        match self {
+            Self::BadRequest(detail) => (
+                StatusCode::BAD_REQUEST,
+                "bad-request",
+                "bad request",
+                detail,
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "method not allowed",
+                "the gateway takes neither CONNECT nor TRACE",
+            ),
+            Self::RequestTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                "request timeout",
+                "the request body stopped arriving",
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "request body too large",
+                "the request body is longer than the gateway takes",
+            ),
+            Self::FilterFailed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "filter-failed",
+                "filter failed",
+                "a filter could not judge the request, so it was not passed on",
+            ),
+            Self::BadGateway => (
+                StatusCode::BAD_GATEWAY,
+                "bad-gateway",
+                "bad gateway",
+                "the service cannot be reached or broke off",
+            ),
+            Self::GatewayTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "gateway-timeout",
+                "gateway timeout",
+                "the service did not answer in time",
+            ),
+        }
+    }
+
+    /// The answer.
+    pub(crate) fn response(self) -> Response<Body> {
+        let (status, kind, title, detail) = self.parts();
+        let body = json!({
+            "type": format!("{TYPE_PREFIX}{kind}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": detail,
+        });
+        with(status, "application/problem+json", body.to_string())
+    }
+}
+
+fn with(status: StatusCode, media: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}

@@ -1,0 +1,461 @@
+//! One instance of a module, and the callbacks of the ABI.
+
+use crate::engine::Engine;
+use crate::error::{HostError, Stop};
+use crate::exchange::{Exchange, LocalResponse};
+use crate::metrics::MetricStore;
+use crate::module::Module;
+use crate::state::{Phase, Root, State, cpu_now};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use wasmtime::{
+    Instance, Store, StoreLimitsBuilder, TypedFunc, UpdateDeadline, WasmParams, WasmResults,
+};
+
+/// Stream contexts of one VM at a time; a worker has fewer connections.
+const MAX_CONTEXTS: usize = 65_536;
+/// `PAUSE`, the one other answer of a callback.
+const PAUSE: u32 = 1;
+
+/// A root context: one configuration of the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RootId(u32);
+
+/// A stream context: one request in one VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContextId(u32);
+
+/// What a filter decided.
+#[derive(Debug)]
+pub enum Action {
+    /// Goes on.
+    Continue,
+    /// The filter answers.
+    Respond(LocalResponse),
+}
+
+/// One instance of a module. After the first error it is spent: every later call fails.
+pub struct Vm {
+    store: Store<State>,
+    exports: Exports,
+    module: Arc<str>,
+    /// Its clock stops endless loops, and must run as long as this VM does.
+    _engine: Engine,
+    call_limit: Duration,
+    configure_limit: Duration,
+    next_id: u32,
+    spent: bool,
+}
+
+/// The callbacks that the module exports.
+struct Exports {
+    context_create: Option<TypedFunc<(u32, u32), ()>>,
+    vm_start: Option<TypedFunc<(u32, u32), u32>>,
+    configure: Option<TypedFunc<(u32, u32), u32>>,
+    tick: Option<TypedFunc<u32, ()>>,
+    request_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
+    request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
+    response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    done: Option<TypedFunc<u32, u32>>,
+    log: Option<TypedFunc<u32, ()>>,
+    delete: Option<TypedFunc<u32, ()>>,
+}
+
+impl std::fmt::Debug for Vm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vm")
+            .field("module", &self.module)
+            .field("spent", &self.spent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Vm {
+    /// Makes an instance of `module` and runs its initialisation.
+    ///
+    /// # Errors
+    /// [`HostError::Module`] when it lacks what the ABI asks for or the pool is empty, else what its
+    /// initialisation ended with.
+    pub fn new(module: &Module, metrics: Arc<MetricStore>) -> Result<Self, HostError> {
+        let limits = module.engine.limits;
+        let state = State {
+            module: Arc::clone(&module.name),
+            limits: StoreLimitsBuilder::new()
+                .memory_size(limits.memory)
+                .instances(1)
+                .memories(1)
+                .trap_on_grow_failure(true)
+                .build(),
+            memory: None,
+            allocate: None,
+            roots: HashMap::new(),
+            contexts: HashMap::new(),
+            current: 0,
+            phase: Phase::Start,
+            exchange: Exchange::default(),
+            local_response: None,
+            metrics,
+            defined: Vec::new(),
+            cpu_start: cpu_now(),
+            cpu_limit: limits.configure,
+        };
+        let mut store = Store::new(&module.engine.inner, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|context| {
+            context.data().check_time()?;
+            Ok(UpdateDeadline::Continue(1))
+        });
+        let instance = module
+            .pre
+            .instantiate(&mut store)
+            .map_err(|e| wrong(&module.name, format!("{e:#}")))?;
+        let exports = Exports::of(&module.name, &instance, &mut store)?;
+        let initialise = ["_initialize", "_start"]
+            .iter()
+            .find_map(|name| instance.get_typed_func::<(), ()>(&mut store, name).ok());
+        let mut vm = Self {
+            store,
+            exports,
+            module: Arc::clone(&module.name),
+            _engine: module.engine.clone(),
+            call_limit: limits.call,
+            configure_limit: limits.configure,
+            next_id: 1,
+            spent: false,
+        };
+        if let Some(initialise) = initialise {
+            vm.call(Phase::Start, 0, Some(initialise), ())?;
+        }
+        Ok(vm)
+    }
+
+    /// Makes a root context named `name` and gives it `config`.
+    ///
+    /// # Errors
+    /// [`HostError::Refused`] when the filter says no, else what the call ended with.
+    pub fn configure(&mut self, name: &str, config: Bytes) -> Result<RootId, HostError> {
+        let id = self.take_id();
+        let length = size(config.len());
+        let root = Root {
+            name: name.into(),
+            config,
+            tick: None,
+        };
+        self.store.data_mut().roots.insert(id, root);
+        let create = self.exports.context_create.clone();
+        self.call(Phase::Start, id, create, (id, 0))?;
+        let start = self.exports.vm_start.clone();
+        if self.call(Phase::Start, id, start, (id, 0))? == Some(0) {
+            return Err(self.refused(Phase::Start));
+        }
+        let configure = self.exports.configure.clone();
+        if self.call(Phase::Configure, id, configure, (id, length))? == Some(0) {
+            return Err(self.refused(Phase::Configure));
+        }
+        Ok(RootId(id))
+    }
+
+    /// How often the root context wants [`Vm::on_tick`]; None when it does not.
+    pub fn tick_period(&self, root: RootId) -> Option<Duration> {
+        self.store.data().roots.get(&root.0).and_then(|r| r.tick)
+    }
+
+    /// Runs the root context's tick.
+    ///
+    /// # Errors
+    /// What the call ended with.
+    pub fn on_tick(&mut self, root: RootId) -> Result<(), HostError> {
+        let tick = self.exports.tick.clone();
+        self.call(Phase::Tick, root.0, tick, root.0).map(drop)
+    }
+
+    /// Makes a stream context for one request.
+    ///
+    /// # Errors
+    /// What the call ended with.
+    pub fn create_context(&mut self, root: RootId) -> Result<ContextId, HostError> {
+        if self.store.data().contexts.len() >= MAX_CONTEXTS {
+            return Err(HostError::Trap {
+                callback: "proxy_on_context_create",
+                reason: "too many requests at a time".to_owned(),
+            });
+        }
+        let id = self.take_id();
+        self.store.data_mut().contexts.insert(id, root.0);
+        let create = self.exports.context_create.clone();
+        self.call(Phase::Start, id, create, (id, root.0))?;
+        Ok(ContextId(id))
+    }
+
+    /// The request's headers are there.
+    ///
+    /// # Errors
+    /// What the call ended with; the request must not pass.
+    pub fn on_request_headers(
+        &mut self,
+        context: ContextId,
+        exchange: &mut Exchange,
+        end: bool,
+    ) -> Result<Action, HostError> {
+        let function = self.exports.request_headers.clone();
+        let count = exchange.request.len();
+        self.stream(
+            Phase::RequestHeaders,
+            context,
+            exchange,
+            function,
+            count,
+            end,
+        )
+    }
+
+    /// The whole request body is there.
+    ///
+    /// # Errors
+    /// What the call ended with; the request must not pass.
+    pub fn on_request_body(
+        &mut self,
+        context: ContextId,
+        exchange: &mut Exchange,
+    ) -> Result<Action, HostError> {
+        let function = self.exports.request_body.clone();
+        let length = exchange.request_body.len();
+        self.stream(
+            Phase::RequestBody,
+            context,
+            exchange,
+            function,
+            length,
+            true,
+        )
+    }
+
+    /// The response's headers are there.
+    ///
+    /// # Errors
+    /// What the call ended with; the response must not pass.
+    pub fn on_response_headers(
+        &mut self,
+        context: ContextId,
+        exchange: &mut Exchange,
+        end: bool,
+    ) -> Result<Action, HostError> {
+        let function = self.exports.response_headers.clone();
+        let count = exchange.response.len();
+        self.stream(
+            Phase::ResponseHeaders,
+            context,
+            exchange,
+            function,
+            count,
+            end,
+        )
+    }
+
+    /// A part of the response body is there; `end` marks the last.
+    ///
+    /// # Errors
+    /// What the call ended with; the response must not go on.
+    pub fn on_response_body(
+        &mut self,
+        context: ContextId,
+        exchange: &mut Exchange,
+        end: bool,
+    ) -> Result<Action, HostError> {
+        let function = self.exports.response_body.clone();
+        let length = exchange.response_body.len();
+        self.stream(
+            Phase::ResponseBody,
+            context,
+            exchange,
+            function,
+            length,
+            end,
+        )
+    }
+
+    /// The request is over: the filter may look at it once more, then its context goes.
+    ///
+    /// # Errors
+    /// What the call ended with; the request is over all the same.
+    pub fn finish(&mut self, context: ContextId, exchange: &mut Exchange) -> Result<(), HostError> {
+        std::mem::swap(&mut self.store.data_mut().exchange, exchange);
+        let id = context.0;
+        let (done, log, delete) = (
+            self.exports.done.clone(),
+            self.exports.log.clone(),
+            self.exports.delete.clone(),
+        );
+        let result = self
+            .call(Phase::End, id, done, id)
+            .and_then(|_| self.call(Phase::End, id, log, id))
+            .and_then(|_| self.call(Phase::End, id, delete, id));
+        std::mem::swap(&mut self.store.data_mut().exchange, exchange);
+        self.store.data_mut().contexts.remove(&id);
+        result.map(drop)
+    }
+
+    fn stream(
+        &mut self,
+        phase: Phase,
+        context: ContextId,
+        exchange: &mut Exchange,
+        function: Option<TypedFunc<(u32, u32, u32), u32>>,
+        amount: usize,
+        end: bool,
+    ) -> Result<Action, HostError> {
+        if !self.store.data().contexts.contains_key(&context.0) {
+            return Err(HostError::Spent);
+        }
+        std::mem::swap(&mut self.store.data_mut().exchange, exchange);
+        let params = (context.0, size(amount), u32::from(end));
+        let result = self.call(phase, context.0, function, params);
+        std::mem::swap(&mut self.store.data_mut().exchange, exchange);
+        let answer = self.store.data_mut().local_response.take();
+        match (result?, answer) {
+            (_, Some(answer)) => Ok(Action::Respond(answer)),
+            (Some(PAUSE), None) => {
+                // Nothing could wake it again: there are no dispatched calls, and bodies come whole.
+                self.spent = true;
+                Err(HostError::Unsupported {
+                    callback: phase.callback(),
+                    function: "PAUSE without a response".to_owned(),
+                })
+            }
+            _ => Ok(Action::Continue),
+        }
+    }
+
+    fn call<P: WasmParams, R: WasmResults>(
+        &mut self,
+        phase: Phase,
+        context: u32,
+        function: Option<TypedFunc<P, R>>,
+        params: P,
+    ) -> Result<Option<R>, HostError> {
+        if self.spent {
+            return Err(HostError::Spent);
+        }
+        let Some(function) = function else {
+            return Ok(None);
+        };
+        let limit = match phase {
+            Phase::Start | Phase::Configure | Phase::Tick => self.configure_limit,
+            _ => self.call_limit,
+        };
+        let state = self.store.data_mut();
+        state.phase = phase;
+        state.current = context;
+        state.cpu_start = cpu_now();
+        state.cpu_limit = limit;
+        self.store.set_epoch_deadline(1);
+        match function.call(&mut self.store, params) {
+            Ok(result) => Ok(Some(result)),
+            Err(error) => {
+                self.spent = true;
+                Err(explain(phase.callback(), limit, &error))
+            }
+        }
+    }
+
+    fn refused(&mut self, phase: Phase) -> HostError {
+        self.spent = true;
+        HostError::Refused {
+            module: self.module.to_string(),
+            callback: phase.callback(),
+        }
+    }
+
+    fn take_id(&mut self) -> u32 {
+        // Ids wrap after four billion requests; one that is still in use is passed over.
+        loop {
+            let id = self.next_id;
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            let state = self.store.data();
+            if !state.roots.contains_key(&id) && !state.contexts.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+impl Exports {
+    fn of(module: &str, instance: &Instance, store: &mut Store<State>) -> Result<Self, HostError> {
+        let memory = instance
+            .get_memory(&mut *store, "memory")
+            .ok_or_else(|| wrong(module, "it exports no memory".to_owned()))?;
+        store.data_mut().memory = Some(memory);
+        store.data_mut().allocate =
+            match typed(module, instance, store, "proxy_on_memory_allocate")? {
+                Some(allocate) => Some(allocate),
+                None => typed(module, instance, store, "malloc")?,
+            };
+        Ok(Self {
+            context_create: typed(module, instance, store, "proxy_on_context_create")?,
+            vm_start: typed(module, instance, store, "proxy_on_vm_start")?,
+            configure: typed(module, instance, store, "proxy_on_configure")?,
+            tick: typed(module, instance, store, "proxy_on_tick")?,
+            request_headers: typed(module, instance, store, "proxy_on_request_headers")?,
+            request_body: typed(module, instance, store, "proxy_on_request_body")?,
+            response_headers: typed(module, instance, store, "proxy_on_response_headers")?,
+            response_body: typed(module, instance, store, "proxy_on_response_body")?,
+            done: typed(module, instance, store, "proxy_on_done")?,
+            log: typed(module, instance, store, "proxy_on_log")?,
+            delete: typed(module, instance, store, "proxy_on_delete")?,
+        })
+    }
+}
+
+fn typed<P: WasmParams, R: WasmResults>(
+    module: &str,
+    instance: &Instance,
+    store: &mut Store<State>,
+    name: &str,
+) -> Result<Option<TypedFunc<P, R>>, HostError> {
+    match instance.get_func(&mut *store, name) {
+        None => Ok(None),
+        Some(function) => function
+            .typed(&*store)
+            .map(Some)
+            .map_err(|_| wrong(module, format!("{name} has another signature"))),
+    }
+}
+
+fn wrong(module: &str, problem: String) -> HostError {
+    HostError::Module {
+        module: module.to_owned(),
+        problem,
+    }
+}
+
+fn explain(callback: &'static str, limit: Duration, error: &wasmtime::Error) -> HostError {
+    match error.downcast_ref::<Stop>() {
+        Some(Stop::Timeout) => HostError::Timeout {
+            callback,
+            limit_ms: limit.as_millis(),
+        },
+        Some(Stop::Unsupported(function)) => HostError::Unsupported {
+            callback,
+            function: function.clone(),
+        },
+        Some(Stop::Forbidden(what)) => HostError::Trap {
+            callback,
+            reason: (*what).to_owned(),
+        },
+        None => HostError::Trap {
+            callback,
+            reason: match error.downcast_ref::<wasmtime::Trap>() {
+                Some(trap) => trap.to_string(),
+                None => format!("{error:#}"),
+            },
+        },
+    }
+}
+
+fn size(amount: usize) -> u32 {
+    u32::try_from(amount).unwrap_or(u32::MAX)
+}

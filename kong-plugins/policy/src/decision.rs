@@ -1,0 +1,104 @@
+//! What a filter may decide, as a value that someone else performs.
+
+use mesh_protocol::problem::{self, Problem};
+
+/// Pass or refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The request goes on.
+    Pass(Pass),
+    /// The request ends here.
+    Refuse(Refusal),
+}
+
+/// A request that goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass {
+    /// Request headers to set before it does.
+    pub set_headers: Vec<(&'static str, String)>,
+    /// Who is calling, where that was found out.
+    pub caller: Option<Caller>,
+    /// Why, in one word for metrics (`a-z` and `_`).
+    pub reason: &'static str,
+}
+
+/// Who is calling, as their own issuer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The caller; unique only together with `origin`.
+    pub sub: String,
+    /// The issuer of the caller's token.
+    pub origin: String,
+    /// Scopes, separated by single spaces.
+    pub scope: String,
+}
+
+/// A request that ends here, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// Response headers, `content-type` included.
+    pub headers: Vec<(&'static str, String)>,
+    /// Problem details (RFC 9457) in JSON.
+    pub body: Vec<u8>,
+    /// Why, in one word for metrics (`a-z` and `_`).
+    pub reason: &'static str,
+}
+
+impl Refusal {
+    /// The answer `problem`, counted as `reason`.
+    pub fn new(reason: &'static str, problem: &Problem) -> Self {
+        Self {
+            status: problem.status,
+            headers: vec![("content-type", problem::CONTENT_TYPE.to_owned())],
+            // Strings and numbers always serialise.
+            body: serde_json::to_vec(problem).unwrap_or_default(),
+            reason,
+        }
+    }
+
+    /// The same with one more response header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The answer of a filter whose configuration cannot be used: it refuses everything, because a
+    /// filter that fails to configure is left out of the chain and lets everything pass.
+    pub fn misconfigured() -> Self {
+        Self::new(
+            "misconfigured",
+            &Problem::new(
+                503,
+                "filter-misconfigured",
+                "the gateway is not configured correctly",
+            ),
+        )
+    }
+
+    /// The answer when the gateway does not tell what a decision needs.
+    pub fn host_failure() -> Self {
+        Self::new(
+            "host_failure",
+            &Problem::new(
+                503,
+                "gateway-failure",
+                "the gateway could not examine the request",
+            ),
+        )
+    }
+}
+
+impl From<Refusal> for Decision {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+impl From<crate::Unreadable> for Refusal {
+    fn from(_: crate::Unreadable) -> Self {
+        Self::host_failure()
+    }
+}

@@ -1,0 +1,101 @@
+//! Keeps each filter's `.meta.json` for Kong true to its configuration type.
+//!
+//! The files are in the repository, beside their filters, so that building a filter needs no generator.
+//! `MESH_BLESS=1 cargo test -p mesh-policy meta` writes them anew.
+
+use crate::Filter;
+use crate::config::JwtAuth;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+/// Kong reads JSON Schema draft 4. What it lacks is put in its words; everything is inline, and
+/// descriptions are left out, since Kong shows neither.
+fn draft4(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            for name in [
+                "$schema",
+                "title",
+                "description",
+                "format",
+                "default",
+                "examples",
+            ] {
+                // A property may have such a name, but then its value is a schema.
+                if object.get(name).is_some_and(|value| !value.is_object()) {
+                    object.remove(name);
+                }
+            }
+            if let Some(constant) = object.remove("const") {
+                object.insert("enum".to_owned(), json!([constant]));
+            }
+            merge_enums(object);
+            object.values_mut().for_each(draft4);
+        }
+        Value::Array(values) => values.iter_mut().for_each(draft4),
+        _ => {}
+    }
+}
+
+/// `oneOf` of constants, as an enum with documented variants has it, is one `enum`.
+fn merge_enums(object: &mut Map<String, Value>) {
+    let Some(Value::Array(variants)) = object.get("oneOf") else {
+        return;
+    };
+    let constants: Option<Vec<Value>> = variants
+        .iter()
+        .map(|variant| variant.get("const").cloned())
+        .collect();
+    if let Some(constants) = constants {
+        object.remove("oneOf");
+        object.insert("enum".to_owned(), Value::Array(constants));
+    }
+}
+
+fn meta<C: JsonSchema>() -> Value {
+    let generator = SchemaSettings::draft07()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
+    let mut schema = generator.into_root_schema_for::<C>().to_value();
+    draft4(&mut schema);
+    json!({
+        "config_schema": schema,
+        // Group 2 of each is the label's value; both the Lua and the PCRE readers of Kong take these.
+        "metrics": {"label_patterns": [
+            {"label": "decision", "pattern": "(_decision_([a-z]+))"},
+            {"label": "reason", "pattern": "(_reason_([a-z_]+))"},
+        ]},
+    })
+}
+
+#[test]
+fn meta_files_are_true() {
+    let path = format!(
+        "{}/../filters/{name}/{name}.meta.json",
+        env!("CARGO_MANIFEST_DIR"),
+        name = crate::jwt::Policy::NAME
+    );
+    let wanted = format!("{:#}\n", meta::<JwtAuth>());
+    if std::env::var_os("MESH_BLESS").is_some() {
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, wanted, "stale: run with MESH_BLESS=1");
+}
+
+#[test]
+fn meta_holds_what_draft_4_knows_only() {
+    let text = meta::<JwtAuth>().to_string();
+    for word in [
+        "$ref",
+        "$defs",
+        "$schema",
+        "const\"",
+        "exclusive",
+        "\"examples\"",
+        "anyOf",
+    ] {
+        assert!(!text.contains(word), "{word} in {text}");
+    }
+}
