@@ -1,0 +1,259 @@
+//! What the orchestrator reads; `mesh-config` writes it from mesh.yaml.
+
+use mesh_bus::{BusConfig, QueueKind};
+use mesh_protocol::AgentId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// The orchestrator's configuration file (JSON or YAML of the same shape).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the API listens. `PORT` in the environment overrides the port.
+    pub listen: SocketAddr,
+    /// The agents of this mesh.
+    pub agents: Vec<Agent>,
+    /// How tasks become plans.
+    pub planner: Planner,
+    /// Bounds on what clients may ask for.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How steps are run.
+    #[serde(default)]
+    pub steps: Steps,
+    /// The broker. `RABBITMQ_URL` in the environment overrides it.
+    pub bus: BusConfig,
+    /// How queues are declared.
+    #[serde(default)]
+    pub queue_kind: QueueKind,
+    /// Where runs are kept. `REDIS_URL` in the environment overrides it.
+    pub store: Store,
+    /// Whose assertions are believed; requests that are not local need one.
+    pub assertions: Assertions,
+}
+
+/// An agent that steps can be given to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agent {
+    /// Its name.
+    pub id: AgentId,
+    /// What it can do; a task type counts as a capability of the same name.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// For planners and people.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// How tasks become plans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planner {
+    /// Task type to agents. Parsed leniently: names need not be agents of this mesh.
+    #[serde(default = "plan_rules")]
+    pub rules: BTreeMap<String, Vec<String>>,
+    /// Takes what no rule and no capability covers; without it such a task is refused (422).
+    #[serde(default)]
+    pub general_agent: Option<AgentId>,
+    /// The model that is asked first, if any. `OLLAMA_URL` in the environment overrides its URL.
+    #[serde(default)]
+    pub ollama: Option<Ollama>,
+    /// Most steps of a plan.
+    #[serde(default = "max_steps")]
+    pub max_steps: usize,
+    /// Most steps of a plan that can run at the same time.
+    #[serde(default = "max_width")]
+    pub max_width: usize,
+}
+
+/// A server that speaks Ollama's API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ollama {
+    /// Base URL.
+    pub url: String,
+    /// Model name, such as `tinyllama`.
+    pub model: String,
+    /// Time limit of one call, in milliseconds.
+    #[serde(default = "ollama_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Most tokens of an answer; a longer answer is a failed plan.
+    #[serde(default = "num_predict")]
+    pub num_predict: u32,
+}
+
+/// Bounds on what clients may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Longest `Prefer: wait`, in seconds.
+    pub max_wait_s: u32,
+    /// Most runs in flight; more are answered 503 with `Retry-After`.
+    pub max_runs: usize,
+}
+
+/// How steps are run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Steps {
+    /// Time budget of a step whose plan names none, in milliseconds.
+    pub timeout_ms: u64,
+    /// What a failed step does to its task.
+    pub on_failure: OnFailure,
+}
+
+/// What a failed step does to its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The task fails; steps that have not begun are skipped.
+    #[default]
+    FailTask,
+    /// Steps that do not depend on the failed one go on; the task fails at its end.
+    Continue,
+}
+
+/// Where runs are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "backend", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Store {
+    /// In this process, for one-process meshes and tests. Empty after a restart.
+    Memory {
+        /// Seconds that a finished task can be asked for.
+        #[serde(default = "retention_s")]
+        retention_s: u64,
+    },
+    /// Redis 6 or newer.
+    Redis {
+        /// `redis://` or `rediss://`.
+        url: StoreUrl,
+        /// Seconds that a finished task can be asked for.
+        #[serde(default = "retention_s")]
+        retention_s: u64,
+    },
+}
+
+/// A `redis://` or `rediss://` URL; `Debug` leaves out the password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StoreUrl(url::Url);
+
+impl StoreUrl {
+    /// The URL with its credentials, for the client library alone.
+    pub(crate) fn expose(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl TryFrom<String> for StoreUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match url::Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "redis" | "rediss") && url.has_host() => {
+                Ok(Self(url))
+            }
+            _ => Err("not a store URL, such as redis://:password@host:6379/0".to_owned()),
+        }
+    }
+}
+
+impl From<StoreUrl> for String {
+    fn from(url: StoreUrl) -> String {
+        url.0.into()
+    }
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
+            return f.write_str("redis://***");
+        }
+        std::fmt::Display::fmt(&shown, f)
+    }
+}
+
+/// Whose assertions are believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assertions {
+    /// The audience that an assertion must name: the mesh's name.
+    pub audience: String,
+    /// The gateways' public keys.
+    pub keys: Vec<AssertionKey>,
+}
+
+/// A gateway's public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssertionKey {
+    /// Name of the key.
+    pub kid: String,
+    /// 32 bytes of Ed25519 in unpadded base64url.
+    pub x: String,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // The plan's request-size-limiting allows 10 MB; steps repeat the payload, so less here.
+            max_body_bytes: 1024 * 1024,
+            max_wait_s: 300,
+            max_runs: 50_000,
+        }
+    }
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            timeout_ms: 60_000,
+            on_failure: OnFailure::default(),
+        }
+    }
+}
+
+/// The plan's task-type table.
+pub fn plan_rules() -> BTreeMap<String, Vec<String>> {
+    [
+        ("code_generation", ["code-generator", "qa-validator"]),
+        (
+            "system_optimization",
+            ["hardware-optimizer", "resource-arbitrator"],
+        ),
+        ("data_processing", ["data-processor", "vector-indexer"]),
+        (
+            "security_scan",
+            ["security-scanner", "vulnerability-assessor"],
+        ),
+        ("deployment", ["deployment-agent", "monitoring-agent"]),
+    ]
+    .into_iter()
+    .map(|(kind, agents)| (kind.to_owned(), agents.map(str::to_owned).to_vec()))
+    .collect()
+}
+
+fn max_steps() -> usize {
+    100
+}
+
+fn max_width() -> usize {
+    16
+}
+
+fn ollama_timeout_ms() -> u64 {
+    30_000
+}
+
+fn num_predict() -> u32 {
+    1024
+}
+
+fn retention_s() -> u64 {
+    86_400
+}

@@ -1,0 +1,14 @@
+//! Plans a task, runs the plan as a DAG over the bus, keeps its state.
+
+pub mod api;
+mod app;
+pub mod config;
+pub mod metrics;
+pub mod planner;
+pub mod run;
+pub mod store;
+
+#[cfg(any(test, feature = "contract"))]
+pub mod double;
+
+pub use app::{Bound, BuildError, Deps, build};

@@ -1,0 +1,253 @@
+//! From a task to a checked plan.
+//!
+//! ```text
+//!             draft ┌────────┐ findings, once     ┌───────┐
+//!  model ──────────▶│ check  │───────────────────▶│ model │──▶ check ──▶ plan
+//!    │ fails        └────────┘                    └───────┘      │ findings again
+//!    └──────────────────────────▶ rules ──▶ check ──▶ plan ◀─────┘
+//! ```
+//!
+//! What a planner says is a [`Draft`]; only [`check::check`] makes a plan of it, whoever wrote it.
+//! The plan says who made it and why nobody better did (`source`, `risks`).
+
+pub mod check;
+pub mod draft;
+pub mod ollama;
+pub mod prompt;
+pub mod rules;
+
+use crate::config;
+use crate::metrics::Metrics;
+use crate::run::dag::Dag;
+use async_trait::async_trait;
+use check::{Bounds, Finding};
+use draft::Draft;
+use mesh_protocol::AgentId;
+use mesh_protocol::plan::{Plan, PlanSource};
+use mesh_protocol::task::TaskRequest;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The port: someone who proposes plans.
+#[async_trait]
+pub trait Planner: Send + Sync {
+    /// Proposes a plan. `findings` are what the check said of this planner's first proposal.
+    ///
+    /// # Errors
+    /// [`PlannerError`].
+    async fn draft(
+        &self,
+        request: &TaskRequest,
+        findings: &[Finding],
+    ) -> Result<Draft, PlannerError>;
+
+    /// Who it is, for the plan's `source`.
+    fn source(&self) -> PlanSource;
+}
+
+/// Why there is no proposal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlannerError {
+    /// No agent of this mesh takes this type of task.
+    #[error("unknown task type; known are {}", .known.join(", "))]
+    UnknownTaskType {
+        /// The types that are taken.
+        known: Vec<String>,
+    },
+    /// The model is not there, too slow, or says no plan.
+    #[error("{0}")]
+    Model(String),
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlan {
+    /// No agent of this mesh takes this type of task.
+    #[error("unknown task type; known are {}", .known.join(", "))]
+    UnknownTaskType {
+        /// The types that are taken.
+        known: Vec<String>,
+    },
+    /// The rules themselves make a plan that the bounds forbid.
+    #[error("the plan for this task type does not pass the check")]
+    Rejected(Vec<Finding>),
+}
+
+/// A plan that passed the check, and its graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// Its graph, steps in the order of the plan.
+    pub dag: Dag,
+}
+
+/// Who is there to be planned with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalog {
+    agents: Vec<config::Agent>,
+}
+
+impl Catalog {
+    /// The agents of the mesh.
+    pub fn new(agents: Vec<config::Agent>) -> Self {
+        Self { agents }
+    }
+
+    /// The agents, in the order of the configuration.
+    pub fn agents(&self) -> &[config::Agent] {
+        &self.agents
+    }
+
+    /// The agent of that name.
+    pub fn find(&self, id: &AgentId) -> Option<&config::Agent> {
+        self.agents.iter().find(|a| a.id == *id)
+    }
+
+    /// The agents that can do `capability`, in the order of the configuration.
+    pub fn capable<'a>(&'a self, capability: &'a str) -> impl Iterator<Item = &'a config::Agent> {
+        self.agents
+            .iter()
+            .filter(move |a| a.capabilities.iter().any(|c| c == capability))
+    }
+}
+
+/// The planners of this mesh, and the check between them and the run.
+pub struct Planning {
+    catalog: Arc<Catalog>,
+    bounds: Bounds,
+    model: Option<Arc<dyn Planner>>,
+    rules: Arc<dyn Planner>,
+    metrics: Arc<Metrics>,
+}
+
+impl Planning {
+    /// The planners that `config` names.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration of the model.
+    pub fn new(
+        config: &config::Planner,
+        agents: &[config::Agent],
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
+        let catalog = Arc::new(Catalog::new(agents.to_vec()));
+        let bounds = Bounds {
+            max_steps: config.max_steps,
+            max_width: config.max_width,
+        };
+        let model = match &config.ollama {
+            None => None,
+            Some(ollama) => Some(Arc::new(ollama::OllamaPlanner::new(
+                ollama.clone(),
+                Arc::clone(&catalog),
+                bounds,
+            )?) as Arc<dyn Planner>),
+        };
+        let rules = Arc::new(rules::RulesPlanner::new(
+            config.rules.clone(),
+            config.general_agent.clone(),
+            Arc::clone(&catalog),
+        ));
+        Ok(Self {
+            catalog,
+            bounds,
+            model,
+            rules,
+            metrics,
+        })
+    }
+
+    /// The agents of the mesh.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// A checked plan for `request`, within `budget` as far as a model is concerned.
+    ///
+    /// # Errors
+    /// [`NoPlan`].
+    pub async fn plan(
+        &self,
+        request: &TaskRequest,
+        budget: Duration,
+    ) -> Result<CheckedPlan, NoPlan> {
+        let started = Instant::now();
+        let planned = self.plan_by_either(request, budget).await;
+        let source = match &planned {
+            Ok(p) => source_name(p.plan.source),
+            Err(_) => "none",
+        };
+        self.metrics.planned(source, started.elapsed());
+        planned
+    }
+
+    async fn plan_by_either(
+        &self,
+        request: &TaskRequest,
+        budget: Duration,
+    ) -> Result<CheckedPlan, NoPlan> {
+        let mut why_rules = None;
+        if let Some(model) = &self.model {
+            match tokio::time::timeout(budget, self.ask(&**model, request)).await {
+                Ok(Ok(plan)) => return Ok(plan),
+                Ok(Err(reason)) => why_rules = Some(reason),
+                Err(_) => why_rules = Some("no plan within the task's own time".to_owned()),
+            }
+        }
+        let mut draft = match self.rules.draft(request, &[]).await {
+            Ok(draft) => draft,
+            Err(PlannerError::UnknownTaskType { known }) => {
+                return Err(NoPlan::UnknownTaskType { known });
+            }
+            Err(PlannerError::Model(_)) => {
+                return Err(NoPlan::UnknownTaskType { known: Vec::new() });
+            }
+        };
+        if let Some(reason) = why_rules {
+            tracing::warn!(reason, task_type = request.task_type, "planned by rules");
+            draft.risks.push(format!(
+                "planned by rules, since the model failed: {reason}"
+            ));
+        }
+        check::check(draft, self.rules.source(), &self.catalog, self.bounds)
+            .map_err(NoPlan::Rejected)
+    }
+
+    /// The model's plan, with one chance to mend it.
+    async fn ask(&self, model: &dyn Planner, request: &TaskRequest) -> Result<CheckedPlan, String> {
+        let draft = model.draft(request, &[]).await.map_err(|e| e.to_string())?;
+        let findings = match check::check(draft, model.source(), &self.catalog, self.bounds) {
+            Ok(plan) => return Ok(plan),
+            Err(findings) => findings,
+        };
+        self.metrics.rejected(&findings);
+        let draft = model
+            .draft(request, &findings)
+            .await
+            .map_err(|e| format!("its plan was wrong ({}), then: {e}", codes(&findings)))?;
+        check::check(draft, model.source(), &self.catalog, self.bounds).map_err(|again| {
+            self.metrics.rejected(&again);
+            format!(
+                "its plan was wrong twice ({}, then {})",
+                codes(&findings),
+                codes(&again)
+            )
+        })
+    }
+}
+
+/// The name of a source in metrics.
+pub fn source_name(source: PlanSource) -> &'static str {
+    match source {
+        PlanSource::Rules => "rules",
+        PlanSource::Ollama => "ollama",
+    }
+}
+
+fn codes(findings: &[Finding]) -> String {
+    let mut codes: Vec<&str> = findings.iter().map(|f| f.code.as_str()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.join(" ")
+}

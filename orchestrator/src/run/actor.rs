@@ -1,0 +1,346 @@
+//! One run as one task: hears results, cancels and the clock, one transition after the other.
+//!
+//! ```text
+//!  inbox, publishes, clock ──▶ machine ──▶ store ──▶ shown + events ──▶ dispatch ──▶ ack
+//! ```
+//!
+//! The order is the point. A result is acknowledged only when the store has it; a step is marked as
+//! dispatched before it is published, so that a restart publishes it again rather than never.
+
+use super::change::{Report, change_for};
+use super::executor::{Executor, Slot, pauses};
+use super::machine::{Command, Event, Illegal, Machine, StepStatus};
+use super::message::{lifetime_ms, step_message};
+use super::shown::{Input, RunHandle};
+use crate::store::Change;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
+use mesh_bus::{BusError, Delivery, Message};
+use mesh_protocol::outcome::{StepError, StepResult};
+use mesh_protocol::{StepId, Timestamp};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Inputs that are taken into one transition; more wait for the next.
+const BATCH: usize = 64;
+/// Longest sleep before the wall clock is looked at again: it may be set while we sleep.
+const MAX_SLEEP: Duration = Duration::from_secs(10);
+
+/// The task of one run.
+pub(super) struct Actor {
+    executor: Arc<Executor>,
+    handle: Arc<RunHandle>,
+    machine: Machine,
+    inbox: mpsc::Receiver<Input>,
+    places: HashMap<StepId, usize>,
+    publishes: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    _slot: Slot,
+}
+
+/// What one round of inputs comes to.
+#[derive(Default)]
+struct Round {
+    commands: Vec<Command>,
+    reports: HashMap<usize, Report>,
+    // To be acknowledged once the round is stored.
+    taken: Vec<Delivery>,
+    refused: Vec<(Delivery, String)>,
+}
+
+impl Actor {
+    pub(super) fn new(
+        executor: Arc<Executor>,
+        handle: Arc<RunHandle>,
+        machine: Machine,
+        inbox: mpsc::Receiver<Input>,
+        slot: Slot,
+    ) -> Self {
+        let places = handle.read(|run| {
+            run.plan
+                .execution_plan
+                .iter()
+                .enumerate()
+                .map(|(place, step)| (step.id.clone(), place))
+                .collect()
+        });
+        Self {
+            executor,
+            handle,
+            machine,
+            inbox,
+            places,
+            publishes: FuturesUnordered::new(),
+            _slot: slot,
+        }
+    }
+
+    /// Takes up a stored run: begins where it stood.
+    pub(super) async fn take_up(mut self) {
+        let mut round = Round::default();
+        self.event(Event::Begin, &mut round);
+        if self.commit(round).await {
+            self.go_on().await;
+        }
+    }
+
+    /// Goes on with a run whose beginning is stored: carries out `first`.
+    pub(super) async fn run(mut self, first: Vec<Command>) {
+        self.dispatch(&first);
+        self.go_on().await;
+    }
+
+    async fn go_on(mut self) {
+        let halt = self.executor.context().halt.clone();
+        while !self.machine.is_over() {
+            let mut round = Round::default();
+            tokio::select! {
+                () = halt.cancelled() => return self.leave().await,
+                input = self.inbox.recv() => {
+                    if let Some(input) = input {
+                        self.input(input, &mut round);
+                    }
+                    for _ in 1..BATCH {
+                        match self.inbox.try_recv() {
+                            Ok(input) => self.input(input, &mut round),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Some(event) = self.publishes.next(), if !self.publishes.is_empty() => {
+                    if let Some(event) = event {
+                        self.event(event, &mut round);
+                    }
+                }
+                () = until(self.machine.next_deadline()) => {
+                    self.event(Event::Clock, &mut round);
+                }
+            }
+            if !self.commit(round).await {
+                return self.leave().await;
+            }
+        }
+        let id = self.handle.read(|run| run.task_id.clone());
+        self.executor.forget(&id);
+        self.leave().await;
+    }
+
+    /// Settles what is still in the inbox: given back when the run goes on elsewhere or later.
+    async fn leave(mut self) {
+        self.inbox.close();
+        let over = self.machine.is_over();
+        while let Ok(input) = self.inbox.try_recv() {
+            if let Input::Result(result) = input {
+                let (_, delivery) = *result;
+                let settled = if over {
+                    self.executor.context().metrics.results("duplicate");
+                    delivery.ack().await
+                } else {
+                    delivery.give_back().await
+                };
+                self.settled(settled);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input, round: &mut Round) {
+        match input {
+            Input::Cancel => self.event(Event::Cancel, round),
+            Input::Result(result) => {
+                let (result, delivery) = *result;
+                self.result(result, delivery, round);
+            }
+        }
+    }
+
+    fn result(&mut self, result: StepResult, delivery: Delivery, round: &mut Round) {
+        let metrics = &self.executor.context().metrics;
+        let Some(&step) = self.places.get(&result.step_id) else {
+            metrics.results("garbage");
+            let reason = format!("task {} has no step {}", result.task_id, result.step_id);
+            round.refused.push((delivery, reason));
+            return;
+        };
+        let agent = self
+            .handle
+            .read(|run| run.steps.get(step).map(|s| s.agent.clone()));
+        if agent.as_ref() != Some(&result.agent) {
+            metrics.results("garbage");
+            let reason = format!("step {} is not for agent {}", result.step_id, result.agent);
+            round.refused.push((delivery, reason));
+            return;
+        }
+        let event = Event::Answered {
+            step,
+            outcome: result.outcome,
+        };
+        match self.machine.apply(event, Timestamp::now()) {
+            Ok(commands) => {
+                metrics.results("taken");
+                round.commands.extend(commands);
+                let report = Report {
+                    started_at: result.started_at,
+                    attempts: result.attempts,
+                };
+                round.reports.insert(step, report);
+                round.taken.push(delivery);
+            }
+            Err(Illegal::NotDispatched) => {
+                metrics.results("garbage");
+                let reason = format!("step {} was not dispatched yet", result.step_id);
+                round.refused.push((delivery, reason));
+            }
+            // A second answer, or one after a cancel or a deadline: known, and no use any more.
+            Err(_) => {
+                metrics.results("duplicate");
+                round.taken.push(delivery);
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, round: &mut Round) {
+        // Settled meanwhile, or over: whoever was first has decided.
+        if let Ok(commands) = self.machine.apply(event, Timestamp::now()) {
+            round.commands.extend(commands);
+        }
+    }
+
+    /// Stores, shows, acts, acknowledges. `false` when the process is leaving with nothing stored.
+    async fn commit(&mut self, round: Round) -> bool {
+        let now = Timestamp::now();
+        if !round.commands.is_empty() {
+            let change = self
+                .handle
+                .read(|run| change_for(run, &round.commands, &round.reports, now));
+            let changed = !change.steps.is_empty() || change.end.is_some();
+            if changed && !store(&self.executor, &self.handle, &change).await {
+                return false;
+            }
+            self.count(&change);
+            let events = self.handle.show(change);
+            self.executor.context().events.send(events);
+            self.dispatch(&round.commands);
+        }
+        let acks = join_all(round.taken.into_iter().map(Delivery::ack)).await;
+        for ack in acks {
+            self.settled(ack);
+        }
+        for (delivery, reason) in round.refused {
+            let settled = delivery.dead_letter(&reason).await;
+            self.settled(settled);
+        }
+        true
+    }
+
+    fn count(&self, change: &Change) {
+        let metrics = &self.executor.context().metrics;
+        for (_, _, step) in &change.steps {
+            if step.status.is_settled() {
+                metrics.step(&step.agent, step.status.as_str());
+            }
+        }
+        if let Some(end) = &change.end {
+            metrics.task(end.status.as_str());
+        }
+    }
+
+    fn settled(&self, outcome: Result<(), BusError>) {
+        if outcome.is_err() {
+            // It will be delivered again, and counted as a duplicate then.
+            self.executor.context().metrics.bus_error("settle");
+        }
+    }
+
+    fn dispatch(&mut self, commands: &[Command]) {
+        for command in commands {
+            let &Command::Dispatch { step, deadline, .. } = command else {
+                continue;
+            };
+            if self.machine.status(step) != Some(StepStatus::Dispatched) {
+                continue;
+            }
+            let before = self.machine.dag().before(step);
+            let message = self
+                .handle
+                .read(|run| step_message(run, step, before, deadline, Timestamp::now()));
+            if let Some(message) = message {
+                let executor = Arc::clone(&self.executor);
+                self.publishes.push(Box::pin(async move {
+                    let error = deliver(&executor, message, deadline).await?;
+                    Some(Event::Undeliverable { step, error })
+                }));
+            }
+        }
+    }
+}
+
+/// Writes `change` until it stands; `false` when the process leaves first.
+async fn store(executor: &Executor, handle: &RunHandle, change: &Change) -> bool {
+    let context = executor.context();
+    let id = handle.read(|run| run.task_id.clone());
+    let mut pauses = pauses();
+    loop {
+        match context.store.update(&id, change).await {
+            Ok(()) => return true,
+            Err(error) => {
+                context.metrics.store_errors.inc();
+                tracing::warn!(task_id = %id, %error, "a change is not stored, trying again");
+            }
+        }
+        let pause = pauses.next().unwrap_or(MAX_SLEEP);
+        tokio::select! {
+            () = context.halt.cancelled() => return false,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Publishes until the broker has the message, or the deadline; the error if it never will have it.
+async fn deliver(
+    executor: &Executor,
+    mut message: Message,
+    deadline: Timestamp,
+) -> Option<StepError> {
+    let context = executor.context();
+    let mut ready = context.ready.clone();
+    // While the queues are being declared, unroutable means nothing. The deadline ends the wait:
+    // the run's clock fails the step, and this future is dropped or harmless.
+    ready.wait_for(|r| r.is_settled()).await.ok()?;
+    let mut pauses = pauses();
+    loop {
+        let now = Timestamp::now();
+        if now >= deadline {
+            return None;
+        }
+        message.properties.expiration_ms = Some(lifetime_ms(deadline, now));
+        match context.bus.publish(message.clone()).await {
+            Ok(()) => return None,
+            Err(BusError::Unavailable { detail }) => {
+                context.metrics.bus_error("unavailable");
+                tracing::debug!(detail, "a step is not published, trying again");
+            }
+            Err(error @ BusError::Unroutable { .. }) => {
+                context.metrics.bus_error("unroutable");
+                return Some(StepError::new("unroutable", error.to_string()));
+            }
+            Err(error) => {
+                context.metrics.bus_error("refused");
+                return Some(StepError::new("unroutable", error.to_string()));
+            }
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(MAX_SLEEP)).await;
+    }
+}
+
+async fn until(deadline: Option<Timestamp>) {
+    match deadline {
+        None => std::future::pending().await,
+        Some(deadline) => {
+            // A millisecond more, since the timestamp's fraction is cut off.
+            let left = deadline.since(Timestamp::now()) + Duration::from_millis(1);
+            tokio::time::sleep(left.min(MAX_SLEEP)).await;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! From commands to the change of a stored run; pure.
+
+use super::machine::{Command, StepStatus, TaskEnd};
+use crate::store::{Change, End, RunRecord, StepRecord, TaskStatus};
+use mesh_protocol::Timestamp;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+/// What a sidecar reports of a step beside its outcome.
+pub(super) struct Report {
+    pub(super) started_at: Timestamp,
+    pub(super) attempts: u32,
+}
+
+/// The change to `run` that `commands` make.
+pub(super) fn change_for(
+    run: &RunRecord,
+    commands: &[Command],
+    reports: &HashMap<usize, Report>,
+    now: Timestamp,
+) -> Change {
+    let mut steps: BTreeMap<usize, StepRecord> = BTreeMap::new();
+    let mut end = None;
+    for command in commands {
+        match command {
+            Command::Dispatch {
+                step,
+                deadline,
+                again,
+            } => {
+                // Dispatched again: the store says so already.
+                if let (false, Some(record)) = (again, slot(&mut steps, run, *step)) {
+                    record.status = StepStatus::Dispatched;
+                    record.time = now;
+                    record.dispatched_at = Some(now);
+                    record.deadline = Some(*deadline);
+                }
+            }
+            Command::Settle {
+                step,
+                status,
+                result,
+                error,
+            } => {
+                if let Some(record) = slot(&mut steps, run, *step) {
+                    record.status = *status;
+                    record.time = now;
+                    record.finished_at = Some(now);
+                    record.result.clone_from(result);
+                    record.error.clone_from(error);
+                    if let Some(report) = reports.get(step) {
+                        record.started_at = Some(report.started_at);
+                        record.attempts = Some(report.attempts);
+                    }
+                }
+            }
+            Command::End(how) => {
+                let (status, error) = match how {
+                    TaskEnd::Completed => (TaskStatus::Completed, None),
+                    TaskEnd::Failed(error) => (TaskStatus::Failed, Some(error.clone())),
+                    TaskEnd::Cancelled => (TaskStatus::Cancelled, None),
+                };
+                end = Some(End {
+                    status,
+                    error,
+                    at: now,
+                });
+            }
+        }
+    }
+    let completed = (0..run.steps.len())
+        .filter(|place| {
+            let step = steps.get(place).or_else(|| run.steps.get(*place));
+            step.is_some_and(|s| s.status == StepStatus::Completed)
+        })
+        .count();
+    Change {
+        steps: steps
+            .into_iter()
+            .filter_map(|(place, record)| {
+                let id = run.plan.execution_plan.get(place)?.id.clone();
+                Some((place, id, record))
+            })
+            .collect(),
+        completed,
+        end,
+    }
+}
+
+fn slot<'a>(
+    steps: &'a mut BTreeMap<usize, StepRecord>,
+    run: &RunRecord,
+    step: usize,
+) -> Option<&'a mut StepRecord> {
+    match steps.entry(step) {
+        Entry::Occupied(entry) => Some(entry.into_mut()),
+        Entry::Vacant(entry) => Some(entry.insert(run.steps.get(step)?.clone())),
+    }
+}

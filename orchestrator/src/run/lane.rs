@@ -1,0 +1,200 @@
+//! The orchestrator's side of the bus: declares the queues, hears results, hands them to their runs.
+//!
+//! Nothing is consumed before the unfinished runs are taken up: a result of a run that is not yet
+//! known would be taken for a stranger's.
+
+use super::executor::{Executor, pauses};
+use super::message::results_queue;
+use super::shown::Input;
+use crate::config::Config;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use mesh_bus::{BusError, Deliveries, Delivery, QueueKind, Topology};
+use mesh_protocol::AgentId;
+use mesh_protocol::outcome::StepResult;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::watch;
+
+/// Results that are with us unsettled: enough for some hundred runs to store theirs at once.
+pub const PREFETCH: u16 = 256;
+/// How often queues with wrong arguments are looked at again: an operator mends them by hand.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Whether the queues stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ready {
+    /// Not declared yet, and why not.
+    Waiting(String),
+    /// All stand.
+    Declared,
+    /// These exist with other arguments; the others stand.
+    Mismatch(Vec<String>),
+}
+
+impl Ready {
+    /// Whether a message that no queue takes now will never be taken.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Waiting(_))
+    }
+}
+
+/// What is to be declared, part by part, so that one wrong queue does not hide the others.
+pub struct Parts(Vec<Topology>);
+
+impl Parts {
+    /// What `config` needs.
+    pub fn new(config: &Config) -> Self {
+        let kind: QueueKind = config.queue_kind;
+        let agents = config.agents.iter().map(|a| &a.id);
+        let own = Topology::exchanges().with_orchestrator(kind);
+        let with = |agent: &AgentId| Topology::exchanges().with_agent(agent, kind);
+        Self([own].into_iter().chain(agents.map(with)).collect())
+    }
+}
+
+/// Declares and consumes until the process leaves.
+pub async fn run(executor: Arc<Executor>, parts: Parts, ready: watch::Sender<Ready>) {
+    tokio::join!(
+        Arc::clone(&executor).take_up(),
+        declare(&executor, &parts, &ready)
+    );
+    let mut pauses = pauses();
+    loop {
+        declare(&executor, &parts, &ready).await;
+        if ready.borrow().is_settled() {
+            let queue = results_queue();
+            match executor.context().bus.consume(&queue, PREFETCH).await {
+                Ok(deliveries) => {
+                    pauses = super::executor::pauses();
+                    consume(&executor, &parts, &ready, deliveries).await;
+                }
+                Err(error) => {
+                    executor.context().metrics.bus_error("consume");
+                    tracing::warn!(%error, queue, "cannot consume results, trying again");
+                }
+            }
+        }
+        let pause = pauses.next().unwrap_or(LOOK_AGAIN);
+        tokio::select! {
+            () = executor.context().halt.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn declare(executor: &Executor, parts: &Parts, ready: &watch::Sender<Ready>) {
+    let mut wrong = Vec::new();
+    for part in &parts.0 {
+        match executor.context().bus.declare(part).await {
+            Ok(()) => {}
+            Err(error @ (BusError::Mismatch { .. } | BusError::Refused { .. })) => {
+                wrong.push(error.to_string());
+            }
+            Err(error) => {
+                executor.context().metrics.bus_error("declare");
+                // A broker that went away does not undo what stood.
+                if !ready.borrow().is_settled() {
+                    ready.send_replace(Ready::Waiting(error.to_string()));
+                }
+                return;
+            }
+        }
+    }
+    let now = if wrong.is_empty() {
+        Ready::Declared
+    } else {
+        Ready::Mismatch(wrong)
+    };
+    if *ready.borrow() != now {
+        if let Ready::Mismatch(faults) = &now {
+            for fault in faults {
+                tracing::error!(fault, "the broker's topology is not this mesh's");
+            }
+        }
+        ready.send_replace(now);
+    }
+}
+
+async fn consume(
+    executor: &Arc<Executor>,
+    parts: &Parts,
+    ready: &watch::Sender<Ready>,
+    mut deliveries: Deliveries,
+) {
+    let stopper = deliveries.stopper();
+    // At most PREFETCH at a time, since each holds an unsettled delivery.
+    let mut settling = FuturesUnordered::new();
+    let mut look_again = tokio::time::interval(LOOK_AGAIN);
+    look_again.reset();
+    loop {
+        tokio::select! {
+            () = executor.context().halt.cancelled() => {
+                stopper.cancel();
+                break;
+            }
+            delivery = deliveries.next() => {
+                let Some(delivery) = delivery else { break };
+                if let Some((delivery, how)) = route(executor, delivery) {
+                    settling.push(settle(Arc::clone(executor), delivery, how));
+                }
+            }
+            Some(()) = settling.next(), if !settling.is_empty() => {}
+            _ = look_again.tick() => {
+                if matches!(*ready.borrow(), Ready::Mismatch(_)) {
+                    declare(executor, parts, ready).await;
+                }
+            }
+        }
+    }
+    while settling.next().await.is_some() {}
+}
+
+enum How {
+    Ack,
+    GiveBack,
+    DeadLetter(String),
+}
+
+/// Hands a result to its run, which settles it; what no run takes is to be settled here.
+fn route(executor: &Executor, delivery: Delivery) -> Option<(Delivery, How)> {
+    let metrics = &executor.context().metrics;
+    let result: StepResult = match serde_json::from_slice(&delivery.message.body) {
+        Ok(result) => result,
+        Err(error) => {
+            metrics.results("garbage");
+            let reason = format!("message is no result: {error}");
+            return Some((delivery, How::DeadLetter(reason)));
+        }
+    };
+    let Some(handle) = executor.find(&result.task_id) else {
+        // Over, expired, or never ours; its effect stands or can have none.
+        metrics.results("unknown");
+        return Some((delivery, How::Ack));
+    };
+    let input = Input::Result(Box::new((result, delivery)));
+    match handle.inbox().try_send(input) {
+        Ok(()) => None,
+        Err(TrySendError::Closed(Input::Result(result))) => {
+            metrics.results("duplicate");
+            Some((result.1, How::Ack))
+        }
+        Err(TrySendError::Full(Input::Result(result))) => Some((result.1, How::GiveBack)),
+        Err(_) => None,
+    }
+}
+
+async fn settle(executor: Arc<Executor>, delivery: Delivery, how: How) {
+    let settled = match how {
+        How::Ack => delivery.ack().await,
+        How::GiveBack => delivery.give_back().await,
+        How::DeadLetter(reason) => {
+            tracing::warn!(reason, "a message on the coordination queue is no result");
+            delivery.dead_letter(&reason).await
+        }
+    };
+    if settled.is_err() {
+        executor.context().metrics.bus_error("settle");
+    }
+}

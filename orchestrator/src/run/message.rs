@@ -1,0 +1,77 @@
+//! A step as a message on its way to its agent; pure.
+
+use crate::store::RunRecord;
+use bytes::Bytes;
+use mesh_bus::{Message, Properties};
+use mesh_protocol::Timestamp;
+use mesh_protocol::message::StepTask;
+use mesh_protocol::names::{EXCHANGE_TASKS, ORCHESTRATOR, idempotency_key};
+use serde_json::{Map, Value, json};
+
+/// Queue in which the orchestrator hears results.
+pub fn results_queue() -> String {
+    format!("agent.{ORCHESTRATOR}.coordination")
+}
+
+/// Results of the steps that `step` waits for: `{step_id: {agent, data}}`.
+pub fn incoming_data(run: &RunRecord, before: &[usize]) -> Map<String, Value> {
+    before
+        .iter()
+        .filter_map(|&place| {
+            let step = run.plan.execution_plan.get(place)?;
+            let data = run.steps.get(place)?.result.clone()?;
+            let entry = json!({"agent": step.agent, "data": data});
+            Some((step.id.as_str().to_owned(), entry))
+        })
+        .collect()
+}
+
+/// The message that hands `step` to its agent; `None` when there is no such step.
+pub fn step_message(
+    run: &RunRecord,
+    step: usize,
+    before: &[usize],
+    deadline: Timestamp,
+    now: Timestamp,
+) -> Option<Message> {
+    let planned = run.plan.execution_plan.get(step)?;
+    let task = StepTask {
+        task_id: run.task_id.clone(),
+        step_id: planned.id.clone(),
+        agent: planned.agent.clone(),
+        action: planned.action.clone(),
+        role: planned
+            .role
+            .clone()
+            .unwrap_or_else(|| planned.action.clone()),
+        payload: planned
+            .payload
+            .clone()
+            .unwrap_or_else(|| run.request.payload.clone()),
+        incoming_data: incoming_data(run, before),
+        timestamp: now.to_string(),
+        deadline_ms: Some(deadline.millis()),
+        assertion: run.assertion.clone(),
+    };
+    Some(Message {
+        exchange: EXCHANGE_TASKS.to_owned(),
+        routing_key: planned.agent.execute_key(),
+        body: Bytes::from(serde_json::to_vec(&task).ok()?),
+        mandatory: true,
+        properties: Properties {
+            priority: Some(run.request.priority),
+            correlation_id: Some(run.task_id.to_string()),
+            reply_to: Some(results_queue()),
+            expiration_ms: Some(lifetime_ms(deadline, now)),
+            idempotency_key: Some(idempotency_key(&run.task_id, &planned.id)),
+            traceparent: Some(run.trace.traceparent.clone()),
+            tracestate: run.trace.tracestate.clone(),
+            ..Properties::default()
+        },
+    })
+}
+
+/// What is left until `deadline`, in milliseconds.
+pub fn lifetime_ms(deadline: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(deadline.since(now).as_millis()).unwrap_or(u64::MAX)
+}

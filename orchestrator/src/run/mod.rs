@@ -1,0 +1,57 @@
+//! Runs: from a checked plan to the end of its task.
+//!
+//! ```text
+//!  API ──submit──▶ store ──▶ actor of the run ──dispatch──▶ bus
+//!                              ▲   │ each transition: store, then show, then act, then ack
+//!  API ──cancel── inbox ───────┘   ▼
+//!  lane ──results─▶ inbox        shown state ──▶ GET, SSE, Prefer: wait;  events ──▶ ai.events
+//! ```
+//!
+//! [`dag`] and [`machine`] decide and are pure; [`executor`] and [`actor`] act; [`lane`] declares the
+//! topology and hears results; [`shown`] is what others may see of a run: never more than is stored.
+
+mod actor;
+mod change;
+pub mod dag;
+pub mod events;
+pub mod executor;
+pub mod lane;
+pub mod machine;
+pub mod message;
+pub mod shown;
+
+#[cfg(test)]
+mod tests;
+
+use mesh_protocol::{TaskId, Timestamp};
+
+/// Begin of every id that is made here; the plan's ids begin so too.
+const PREFIX: &str = "task_";
+
+/// A task id that no other has: the time in milliseconds first, so that ids sort by it.
+pub fn new_task_id() -> TaskId {
+    loop {
+        // Always an id: letters, digits and '_'. The loop stands for the panic that would say so.
+        if let Ok(id) = format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()).parse() {
+            return id;
+        }
+    }
+}
+
+/// What the ids made from `time` on begin with, or sort after.
+pub fn new_task_id_prefix(time: Timestamp) -> String {
+    format!("{PREFIX}{:012x}", time.millis())
+}
+
+#[cfg(test)]
+mod id_tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time() {
+        let before = new_task_id_prefix(Timestamp::from_millis(Timestamp::now().millis() - 1));
+        let ids: Vec<TaskId> = (0..1000).map(|_| new_task_id()).collect();
+        assert!(ids.is_sorted());
+        assert!(ids[0].as_str() > before.as_str());
+    }
+}

@@ -1,0 +1,271 @@
+//! What every run store does, whatever it is made of.
+//!
+//! `all` runs each case on a store of its own making, with ids that no other case uses: the backend
+//! may be shared.
+
+use super::{Change, End, Owner, Query, RunRecord, RunStore, TaskStatus, Trace};
+use crate::run::machine::StepStatus;
+use crate::run::new_task_id;
+use mesh_protocol::Timestamp;
+use mesh_protocol::outcome::StepError;
+use mesh_protocol::plan::{Plan, PlanSource, PlanStep, Resources};
+use mesh_protocol::task::TaskRequest;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs every case on stores that `make` returns for a retention.
+///
+/// # Panics
+/// When the store breaks the contract.
+#[allow(clippy::unwrap_used, clippy::panic)]
+pub async fn all<M, F>(make: M)
+where
+    M: Fn(Duration) -> F,
+    F: Future<Output = Arc<dyn RunStore>>,
+{
+    let day = Duration::from_secs(86_400);
+    keeps_a_run_whole(&*make(day).await).await;
+    keeps_each_transition(&*make(day).await).await;
+    ends_leave_the_unfinished(&*make(day).await).await;
+    lists_newest_first_in_parts(&*make(day).await).await;
+    lists_by_owner_and_status(&*make(day).await).await;
+    writing_twice_changes_nothing(&*make(day).await).await;
+    forgets_after_the_retention(&*make(Duration::from_secs(1)).await).await;
+}
+
+/// A run of three steps, the third waiting for the others.
+#[allow(clippy::unwrap_used)]
+pub fn sample(owner: Option<Owner>) -> RunRecord {
+    let step = |id: &str, dependencies: &[&str]| PlanStep {
+        id: id.parse().unwrap(),
+        agent: "data-processor".parse().unwrap(),
+        action: "count".to_owned(),
+        role: None,
+        capability: None,
+        dependencies: dependencies.iter().map(|d| d.parse().unwrap()).collect(),
+        payload: None,
+        timeout: Some(7),
+    };
+    let plan = Plan {
+        source: PlanSource::Rules,
+        agents_required: vec!["data-processor".parse().unwrap()],
+        execution_plan: vec![step("a", &[]), step("b", &[]), step("c", &["a", "b"])],
+        resources: Resources::default(),
+        estimated_time: 60.0,
+        confidence: 0.7,
+        risks: vec!["none".to_owned()],
+    };
+    let request = TaskRequest {
+        task_type: "data_processing".to_owned(),
+        payload: json!({"text": "ü\n\"", "n": 1.5, "deep": {"a": [null, true]}})
+            .as_object()
+            .cloned()
+            .unwrap(),
+        priority: 5,
+        timeout: 300,
+    };
+    let trace = Trace {
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        tracestate: None,
+    };
+    let mut run = RunRecord::new(new_task_id(), request, plan, trace, Timestamp::now());
+    run.assertion = owner.as_ref().map(|_| "a.b.c".to_owned());
+    run.owner = owner;
+    run
+}
+
+fn change(run: &RunRecord, step: usize, status: StepStatus) -> Change {
+    let mut record = run.steps[step].clone();
+    record.status = status;
+    record.finished_at = Some(Timestamp::now());
+    match status {
+        StepStatus::Completed => record.result = Some(json!({"rows": [1, 2]})),
+        _ => record.error = Some(StepError::new("agent_timeout", "too slow")),
+    }
+    Change {
+        steps: vec![(step, run.plan.execution_plan[step].id.clone(), record)],
+        completed: run.completed() + usize::from(status == StepStatus::Completed),
+        end: None,
+    }
+}
+
+fn end(status: TaskStatus) -> Change {
+    Change {
+        steps: Vec::new(),
+        completed: 0,
+        end: Some(End {
+            status,
+            error: (status == TaskStatus::Failed).then(|| StepError::new("x", "y")),
+            at: Timestamp::now(),
+        }),
+    }
+}
+
+fn owner(name: &str) -> Owner {
+    Owner {
+        origin: "https://issuer.example".to_owned(),
+        // A name of its own for each run of the suite, since the backend may be shared.
+        sub: format!("{name}-{}", new_task_id()),
+    }
+}
+
+fn query(owner: &Owner) -> Query {
+    Query {
+        owner: Some(owner.clone()),
+        status: None,
+        before: None,
+        limit: 50,
+    }
+}
+
+#[allow(clippy::unwrap_used)]
+async fn keeps_a_run_whole(store: &dyn RunStore) {
+    for owner in [None, Some(owner("alice"))] {
+        let run = sample(owner);
+        store.create(&run).await.unwrap();
+        assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
+    }
+    assert!(store.load(&new_task_id()).await.unwrap().is_none());
+}
+
+#[allow(clippy::unwrap_used)]
+async fn keeps_each_transition(store: &dyn RunStore) {
+    let mut run = sample(None);
+    store.create(&run).await.unwrap();
+    for (step, status) in [
+        (0, StepStatus::Completed),
+        (1, StepStatus::Failed),
+        (2, StepStatus::Skipped),
+    ] {
+        let change = change(&run, step, status);
+        store.update(&run.task_id, &change).await.unwrap();
+        run.apply(change);
+        assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
+    }
+}
+
+#[allow(clippy::unwrap_used)]
+async fn ends_leave_the_unfinished(store: &dyn RunStore) {
+    let (mut ended, going) = (sample(None), sample(None));
+    store.create(&ended).await.unwrap();
+    store.create(&going).await.unwrap();
+    let ids = store.unfinished().await.unwrap();
+    assert!(ids.contains(&ended.task_id) && ids.contains(&going.task_id));
+    let end = end(TaskStatus::Failed);
+    store.update(&ended.task_id, &end).await.unwrap();
+    let ids = store.unfinished().await.unwrap();
+    assert!(!ids.contains(&ended.task_id) && ids.contains(&going.task_id));
+    ended.apply(end);
+    assert_eq!(store.load(&ended.task_id).await.unwrap().unwrap(), ended);
+}
+
+#[allow(clippy::unwrap_used)]
+async fn lists_newest_first_in_parts(store: &dyn RunStore) {
+    let owner = owner("bob");
+    let mut ids = Vec::new();
+    for _ in 0..7 {
+        let run = sample(Some(owner.clone()));
+        store.create(&run).await.unwrap();
+        ids.push(run.task_id);
+    }
+    ids.reverse();
+    let mut query = Query {
+        limit: 3,
+        ..query(&owner)
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = store.list(&query).await.unwrap();
+        assert!(page.tasks.len() <= 3);
+        seen.extend(page.tasks.into_iter().map(|t| t.task_id));
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ids);
+}
+
+#[allow(clippy::unwrap_used)]
+async fn lists_by_owner_and_status(store: &dyn RunStore) {
+    let (alice, bob) = (owner("alice"), owner("bob"));
+    let (mut done, going) = (sample(Some(alice.clone())), sample(Some(alice.clone())));
+    store.create(&done).await.unwrap();
+    store.create(&going).await.unwrap();
+    let first = change(&done, 0, StepStatus::Completed);
+    store.update(&done.task_id, &first).await.unwrap();
+    done.apply(first);
+    let end = Change {
+        completed: 1,
+        ..end(TaskStatus::Cancelled)
+    };
+    store.update(&done.task_id, &end).await.unwrap();
+    done.apply(end);
+    let list = async |query: &Query| store.list(query).await.unwrap().tasks;
+    assert_eq!(
+        list(&query(&alice)).await,
+        [going.summary(), done.summary()]
+    );
+    assert!(list(&query(&bob)).await.is_empty());
+    for (status, expected) in [
+        (TaskStatus::Cancelled, vec![done.summary()]),
+        (TaskStatus::InProgress, vec![going.summary()]),
+        (TaskStatus::Failed, vec![]),
+    ] {
+        let query = Query {
+            status: Some(status),
+            ..query(&alice)
+        };
+        assert_eq!(list(&query).await, expected);
+    }
+    let everyone = Query {
+        owner: None,
+        ..query(&alice)
+    };
+    assert!(list(&everyone).await.contains(&going.summary()));
+}
+
+#[allow(clippy::unwrap_used)]
+async fn writing_twice_changes_nothing(store: &dyn RunStore) {
+    let mut run = sample(None);
+    let change = change(&run, 0, StepStatus::Completed);
+    let end = Change {
+        completed: 1,
+        ..end(TaskStatus::Failed)
+    };
+    for _ in 0..2 {
+        store.create(&run).await.unwrap();
+    }
+    for _ in 0..2 {
+        store.update(&run.task_id, &change).await.unwrap();
+    }
+    for _ in 0..2 {
+        store.update(&run.task_id, &end).await.unwrap();
+    }
+    run.apply(change);
+    run.apply(end);
+    assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
+    assert!(!store.unfinished().await.unwrap().contains(&run.task_id));
+}
+
+#[allow(clippy::unwrap_used)]
+async fn forgets_after_the_retention(store: &dyn RunStore) {
+    let owner = owner("carol");
+    let (ended, going) = (sample(Some(owner.clone())), sample(Some(owner.clone())));
+    store.create(&ended).await.unwrap();
+    store.create(&going).await.unwrap();
+    store
+        .update(&ended.task_id, &end(TaskStatus::Completed))
+        .await
+        .unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while store.load(&ended.task_id).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    waited.await.unwrap();
+    let listed = store.list(&query(&owner)).await.unwrap().tasks;
+    assert_eq!(listed, [going.summary()]);
+    assert!(store.load(&going.task_id).await.unwrap().is_some());
+}

@@ -1,0 +1,119 @@
+//! Where runs are kept: one port, over memory and Redis, one contract suite.
+//!
+//! A method returns when its effect stands. All are idempotent, so that a caller whose answer got
+//! lost calls again.
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod memory;
+mod record;
+mod redis;
+
+pub use memory::MemoryStore;
+pub use record::{
+    Change, End, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag, progress,
+};
+pub use redis::RedisStore;
+
+use crate::config;
+use async_trait::async_trait;
+use mesh_protocol::TaskId;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The port. Backends are chosen in [`connect`].
+#[async_trait]
+pub trait RunStore: Send + Sync {
+    /// Keeps a new run, and counts it among the unfinished ones.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the run may or may not be kept.
+    async fn create(&self, run: &RunRecord) -> Result<(), StoreError>;
+
+    /// Writes one transition. A change with an end takes the run off the unfinished ones and lets it
+    /// expire after the retention.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the change may or may not be written.
+    async fn update(&self, run: &TaskId, change: &Change) -> Result<(), StoreError>;
+
+    /// The run, or `None` when it never was or has expired.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn load(&self, run: &TaskId) -> Result<Option<RunRecord>, StoreError>;
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn list(&self, query: &Query) -> Result<Page, StoreError>;
+
+    /// Every run that has not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn unfinished(&self) -> Result<Vec<TaskId>, StoreError>;
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Only this owner's.
+    pub owner: Option<Owner>,
+    /// Only of this status.
+    pub status: Option<TaskStatus>,
+    /// Only those before (older than) this one.
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    /// The runs, newest first; may be fewer than the limit although there is more.
+    pub tasks: Vec<Summary>,
+    /// Where the next part begins, if there may be one.
+    pub next: Option<TaskId>,
+}
+
+/// What can go wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached, or did not answer in time. Try again later.
+    #[error("store unavailable: {detail}")]
+    Unavailable {
+        /// What came back; without credentials.
+        detail: String,
+    },
+    /// What is stored is not what this version writes.
+    #[error("stored run {task_id} cannot be read: {detail}")]
+    Corrupt {
+        /// The task.
+        task_id: TaskId,
+        /// The field and the fault.
+        detail: String,
+    },
+    /// The configuration cannot work at all.
+    #[error("store configuration: {detail}")]
+    Config {
+        /// What is wrong; without credentials.
+        detail: String,
+    },
+}
+
+/// The store that `config` names. A server that is not there yet is waited for in the background.
+///
+/// # Errors
+/// [`StoreError::Config`] when the configuration cannot work at all.
+pub async fn connect(config: &config::Store) -> Result<Arc<dyn RunStore>, StoreError> {
+    match config {
+        config::Store::Memory { retention_s } => Ok(Arc::new(MemoryStore::new(
+            Duration::from_secs(*retention_s),
+        ))),
+        config::Store::Redis { url, retention_s } => Ok(Arc::new(
+            RedisStore::connect(url, Duration::from_secs(*retention_s)).await?,
+        )),
+    }
+}

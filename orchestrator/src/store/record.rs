@@ -1,0 +1,325 @@
+//! A run as it is kept: everything that a restart needs to go on with it, and what clients ask for.
+
+use crate::config::Steps;
+use crate::run::dag::{Dag, DagError};
+use crate::run::machine::{StepState, StepStatus};
+use mesh_protocol::outcome::StepError;
+use mesh_protocol::plan::Plan;
+use mesh_protocol::task::TaskRequest;
+use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// Accepted, and no agent has been given a step yet.
+    Pending,
+    /// Steps are with agents.
+    InProgress,
+    /// Every step is completed.
+    Completed,
+    /// It ended without all its steps.
+    Failed,
+    /// The client called it off.
+    Cancelled,
+}
+
+impl TaskStatus {
+    /// All of them, in the order of a task's life.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::InProgress,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The name on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
+    /// Whether nothing more happens to the task.
+    pub fn is_ended(self) -> bool {
+        !matches!(self, Self::Pending | Self::InProgress)
+    }
+}
+
+/// Whom a task belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// The issuer that names the subject.
+    pub origin: String,
+    /// The subject; unique only together with its origin.
+    pub sub: String,
+}
+
+/// The trace that a task belongs to (W3C Trace Context).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Trace {
+    /// Header `traceparent`.
+    pub traceparent: String,
+    /// Header `tracestate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRecord {
+    /// The task.
+    pub task_id: TaskId,
+    /// What the client asked for.
+    pub request: TaskRequest,
+    /// The checked plan.
+    pub plan: Plan,
+    /// Whose it is; nobody's when it came without an assertion.
+    pub owner: Option<Owner>,
+    /// The assertion it came with, to travel with its steps.
+    pub assertion: Option<String>,
+    /// Its trace.
+    pub trace: Trace,
+    /// When the request arrived.
+    pub created_at: Timestamp,
+    /// When the task's time is up.
+    pub deadline: Timestamp,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Why it failed.
+    pub error: Option<StepError>,
+    /// Its steps, in the order of the plan.
+    pub steps: Vec<StepRecord>,
+}
+
+/// One step of a run; the JSON of the store's `step:<step>` field and of the API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Who does it.
+    pub agent: AgentId,
+    /// When it came to stand there.
+    pub time: Timestamp,
+    /// When it was handed to the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatched_at: Option<Timestamp>,
+    /// When its result stops being wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// When its agent was first called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// How often its agent was called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// What its agent answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// Why it has no result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
+}
+
+/// One transition of a run, written in one go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The steps that changed, whole, by their place in the plan.
+    pub steps: Vec<(usize, StepId, StepRecord)>,
+    /// Steps completed so far.
+    pub completed: usize,
+    /// How the task ended, if it did.
+    pub end: Option<End>,
+}
+
+/// The end of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// `Completed`, `Failed` or `Cancelled`.
+    pub status: TaskStatus,
+    /// Why it failed.
+    pub error: Option<StepError>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl RunRecord {
+    /// A run with every step pending.
+    pub fn new(
+        task_id: TaskId,
+        request: TaskRequest,
+        plan: Plan,
+        trace: Trace,
+        created_at: Timestamp,
+    ) -> Self {
+        let steps = plan
+            .execution_plan
+            .iter()
+            .map(|step| StepRecord::pending(step.agent.clone(), created_at))
+            .collect();
+        Self {
+            task_id,
+            deadline: created_at.plus(Duration::from_secs(request.timeout.into())),
+            request,
+            plan,
+            owner: None,
+            assertion: None,
+            trace,
+            created_at,
+            status: TaskStatus::InProgress,
+            finished_at: None,
+            error: None,
+            steps,
+        }
+    }
+
+    /// The graph of the plan.
+    ///
+    /// # Errors
+    /// The stored plan is none that was checked.
+    pub fn dag(&self) -> Result<Dag, DagError> {
+        plan_dag(&self.plan)
+    }
+
+    /// The steps as the machine is told of them.
+    pub fn states(&self, defaults: &Steps) -> Vec<StepState> {
+        self.steps
+            .iter()
+            .zip(&self.plan.execution_plan)
+            .map(|(record, step)| StepState {
+                status: record.status,
+                budget: step
+                    .timeout
+                    .map_or(Duration::from_millis(defaults.timeout_ms), |seconds| {
+                        Duration::from_secs(seconds.into())
+                    }),
+                deadline: record.deadline,
+                error: record.error.clone(),
+            })
+            .collect()
+    }
+
+    /// Makes `change` part of the record.
+    pub fn apply(&mut self, change: Change) {
+        for (index, _, step) in change.steps {
+            if let Some(slot) = self.steps.get_mut(index) {
+                *slot = step;
+            }
+        }
+        if let Some(end) = change.end {
+            self.status = end.status;
+            self.error = end.error;
+            self.finished_at = Some(end.at);
+        }
+    }
+
+    /// Steps completed so far.
+    pub fn completed(&self) -> usize {
+        self.steps
+            .iter()
+            .filter(|s| s.status == StepStatus::Completed)
+            .count()
+    }
+
+    /// What a list shows of the run.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            task_id: self.task_id.clone(),
+            task_type: self.request.task_type.clone(),
+            status: self.status,
+            progress: progress(self.completed(), self.steps.len()),
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+        }
+    }
+}
+
+/// The graph of a plan whose dependencies are step ids.
+///
+/// # Errors
+/// Dependencies that do not exist, or a cycle.
+pub fn plan_dag(plan: &Plan) -> Result<Dag, DagError> {
+    let places: HashMap<&StepId, usize> = plan
+        .execution_plan
+        .iter()
+        .enumerate()
+        .map(|(place, step)| (&step.id, place))
+        .collect();
+    let missing = plan.execution_plan.len();
+    let before = plan
+        .execution_plan
+        .iter()
+        .map(|step| {
+            step.dependencies
+                .iter()
+                .map(|id| places.get(id).copied().unwrap_or(missing))
+                .collect()
+        })
+        .collect();
+    Dag::new(before)
+}
+
+impl StepRecord {
+    /// A step that waits.
+    pub fn pending(agent: AgentId, time: Timestamp) -> Self {
+        Self {
+            status: StepStatus::Pending,
+            agent,
+            time,
+            dispatched_at: None,
+            deadline: None,
+            started_at: None,
+            finished_at: None,
+            attempts: None,
+            result: None,
+            error: None,
+        }
+    }
+}
+
+/// What a list shows of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The task.
+    pub task_id: TaskId,
+    /// What kind of work.
+    pub task_type: String,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// Completed steps, in per cent of all.
+    pub progress: f64,
+    /// When the request arrived.
+    pub created_at: Timestamp,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Completed steps in per cent of all, to two places.
+pub fn progress(completed: usize, total: usize) -> f64 {
+    if total == 0 {
+        return 0.0;
+    }
+    #[allow(clippy::cast_precision_loss)]
+    let share = completed as f64 / total as f64;
+    (share * 10_000.0).round() / 100.0
+}
