@@ -1,0 +1,84 @@
+//! Puts the parts together: bind first, then run until drained.
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::status::Status;
+use crate::worker::Worker;
+use crate::{SidecarError, admin};
+use mesh_bus::Bus;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What a sidecar is given.
+pub struct Deps {
+    /// The lane that steps and results travel; stays its owner's to close.
+    pub bus: Arc<dyn Bus>,
+    /// Where the metrics are registered, and what `/metrics` shows.
+    pub metrics: prometheus::Registry,
+}
+
+/// A sidecar that is bound and does not work yet.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    registry: prometheus::Registry,
+    status: Arc<Status>,
+    worker: Worker,
+}
+
+/// Checks `config`, registers the metrics and binds the admin listener.
+///
+/// The broker and the agent need not be there yet.
+///
+/// # Errors
+/// [`SidecarError`], when it cannot start at all.
+pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
+    let checked = config.check().map_err(SidecarError::Config)?;
+    let metrics = Arc::new(Metrics::register(&deps.metrics, &config.agent)?);
+    let address = config.admin_listen;
+    let listen = |source| SidecarError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let status = Arc::new(Status::new(deps.bus.connected(), checked.agent_address));
+    let worker = Worker::new(
+        &config,
+        checked.process_uri,
+        deps.bus,
+        Arc::clone(&metrics),
+        Arc::clone(&status),
+    );
+    Ok(Bound {
+        listener,
+        address,
+        registry: deps.metrics,
+        status,
+        worker,
+    })
+}
+
+impl Bound {
+    /// Where `/health`, `/ready` and `/metrics` are served.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Works until `shutdown` is cancelled and the drain is over.
+    ///
+    /// The admin listener goes last, so that a drain can be watched.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let stop_admin = CancellationToken::new();
+        let admin = admin::serve(
+            self.listener,
+            self.registry,
+            self.status,
+            stop_admin.clone(),
+        );
+        let work = async {
+            self.worker.run(shutdown).await;
+            stop_admin.cancel();
+        };
+        tokio::join!(admin, work);
+    }
+}

@@ -1,0 +1,33 @@
+//! Stands beside an agent: takes its steps off the bus, hands them over, reports what came of them.
+//!
+//! A library, so that one process can run many of them: [`build`] binds and checks, [`Bound::run`]
+//! works until it is told to stop. Environment, signals and the log belong to `main.rs`.
+
+mod admin;
+mod app;
+pub mod config;
+mod metrics;
+mod status;
+mod worker;
+
+pub use app::{Bound, Deps, build};
+
+/// Why a sidecar cannot start. What goes wrong later is mended, or shown in `/ready`.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    /// The configuration cannot work; every fault of it at once.
+    #[error("configuration: {}", .0.join("; "))]
+    Config(Vec<String>),
+    /// The admin address is taken or not this machine's.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where it was to listen.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The metrics are in the registry already: one registry serves one sidecar.
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}

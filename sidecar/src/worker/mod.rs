@@ -1,0 +1,113 @@
+//! The lane from the queue to the agent and back.
+//!
+//! ```text
+//!            ┌─ consume ──────────────┐   one task per delivery, at most 2 × concurrency
+//!  queue ───▶│ declare, consume, take │──▶ step: wire::read ▶ recent ▶ invoke ▶ reply ▶ ack
+//!            └────────────────────────┘              │          │         │
+//!                                     no task: dead letter      │         └─ publish, again after a
+//!                                                    known, or at the agent    reconnect, never ack before
+//!                                                    already: no second call
+//! ```
+//!
+//! A step's task owns its delivery and settles it exactly once. If the task fails, its delivery stays
+//! unsettled and the broker hands it out again; nothing else depends on the task. All of them are on
+//! one tracker, which the drain waits for.
+
+mod consume;
+mod invoke;
+mod recent;
+mod reply;
+mod step;
+mod verdict;
+mod wire;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::status::Status;
+use mesh_bus::{Bus, Topology};
+use mesh_protocol::AgentId;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Takes steps until it is told to stop, then drains.
+pub(crate) struct Worker {
+    lane: Arc<Lane>,
+    topology: Topology,
+    concurrency: u16,
+    drain: Duration,
+}
+
+/// What the steps of one agent share.
+struct Lane {
+    agent: AgentId,
+    bus: Arc<dyn Bus>,
+    invoker: invoke::Invoker,
+    recent: recent::Recent,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+    /// Cancelled when the drain has lasted long enough: what is left is given back.
+    give_up: CancellationToken,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: &Config,
+        process_uri: http::Uri,
+        bus: Arc<dyn Bus>,
+        metrics: Arc<Metrics>,
+        status: Arc<Status>,
+    ) -> Self {
+        let invoker = invoke::Invoker::new(
+            &config.worker,
+            process_uri,
+            Arc::clone(&metrics),
+            Arc::clone(&status),
+        );
+        Self {
+            topology: Topology::exchanges().with_agent(&config.agent, config.queue_kind),
+            concurrency: config.worker.concurrency,
+            drain: Duration::from_millis(config.worker.drain_ms),
+            lane: Arc::new(Lane {
+                agent: config.agent.clone(),
+                bus,
+                invoker,
+                recent: recent::Recent::default(),
+                metrics,
+                status,
+                give_up: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Works until `shutdown` is cancelled and every step is settled or given back.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let lane = Arc::clone(&self.lane);
+        let done = CancellationToken::new();
+        let work = async {
+            consume::run(self, shutdown).await;
+            done.cancel();
+        };
+        let watch = async {
+            tokio::select! {
+                () = lane.watch_connection() => {}
+                () = done.cancelled() => {}
+            }
+        };
+        tokio::join!(work, watch);
+    }
+}
+
+impl Lane {
+    /// Shows in the metrics whether the broker can be reached; ends when the bus is gone.
+    async fn watch_connection(&self) {
+        let mut connected = self.bus.connected();
+        loop {
+            let now = *connected.borrow_and_update();
+            self.metrics.bus_connected.set(i64::from(now));
+            if connected.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Sends a step's result home, and does not rest until the broker has it.
+
+use super::invoke::{Answer, Answered};
+use super::wire::{self, Step};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use mesh_bus::{Bus, BusError, Message, Properties};
+use mesh_protocol::AgentId;
+use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR};
+use mesh_protocol::outcome::{Outcome, StepResult};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// First pause before a result is published again, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What came of publishing a result.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// The broker has taken charge of it.
+    Confirmed,
+    /// No queue takes it; why.
+    Unroutable(String),
+    /// The broker will never take it; why.
+    Refused(String),
+    /// The drain ended, or the bus, before the broker had it.
+    GivenUp,
+}
+
+/// The result of `step` as a message to the orchestrator, or to whom the step wants answered.
+pub(super) fn message(
+    agent: &AgentId,
+    step: &Step,
+    answer: &Answer,
+    asked: &Properties,
+) -> Message {
+    let body = match &answer.answered {
+        Answered::Completed(json) => wire::completed(agent, step, answer, json),
+        Answered::Failed(error) => {
+            let result = StepResult {
+                task_id: step.task_id.clone(),
+                step_id: step.step_id.clone(),
+                agent: agent.clone(),
+                outcome: Outcome::Failed {
+                    error: error.clone(),
+                },
+                attempts: answer.attempts,
+                started_at: answer.started_at,
+                finished_at: answer.finished_at,
+            };
+            // Texts and numbers always serialise.
+            serde_json::to_vec(&result).unwrap_or_default().into()
+        }
+    };
+    let (exchange, routing_key) = match asked.reply_to.as_deref() {
+        // The default exchange takes a queue's name as the key.
+        Some(queue) if !queue.is_empty() => (String::new(), queue.to_owned()),
+        _ => (EXCHANGE_COORDINATION.to_owned(), ORCHESTRATOR.to_owned()),
+    };
+    Message {
+        exchange,
+        routing_key,
+        body,
+        mandatory: true,
+        properties: Properties {
+            priority: asked.priority,
+            correlation_id: Some(step.task_id.as_str().to_owned()),
+            idempotency_key: asked.idempotency_key.clone(),
+            traceparent: asked.traceparent.clone(),
+            tracestate: asked.tracestate.clone(),
+            ..Properties::default()
+        },
+    }
+}
+
+/// Publishes `message`, again after every loss of the broker, until it stands or `give_up`.
+pub(super) async fn publish(
+    bus: &dyn Bus,
+    message: Message,
+    give_up: &CancellationToken,
+) -> Published {
+    let mut pauses = None;
+    loop {
+        let published = tokio::select! {
+            biased;
+            published = bus.publish(message.clone()) => published,
+            () = give_up.cancelled() => return Published::GivenUp,
+        };
+        match published {
+            Ok(()) => return Published::Confirmed,
+            Err(error @ BusError::Unroutable { .. }) => {
+                return Published::Unroutable(error.to_string());
+            }
+            Err(BusError::Unavailable { detail }) => {
+                tracing::warn!(detail, "result is not confirmed, it is published again");
+            }
+            Err(error) => return Published::Refused(error.to_string()),
+        }
+        let pause = pauses
+            .get_or_insert_with(|| {
+                ExponentialBuilder::default()
+                    .with_min_delay(PAUSE.0)
+                    .with_max_delay(PAUSE.1)
+                    .without_max_times()
+                    .with_jitter()
+                    .build()
+            })
+            .next()
+            .unwrap_or(PAUSE.1);
+        let mut connected = bus.connected();
+        let again = async {
+            tokio::time::sleep(pause).await;
+            connected.wait_for(|up| *up).await.is_ok()
+        };
+        let alive = tokio::select! {
+            alive = again => alive,
+            () = give_up.cancelled() => false,
+        };
+        if !alive {
+            return Published::GivenUp;
+        }
+    }
+}
