@@ -1,0 +1,228 @@
+//! From the raw file to the checked mesh.
+//!
+//! Everything that can be said about the file is said in one go: reading goes on after a fault, the
+//! checks run on what was read, and the mesh is built only when there is no error.
+
+use crate::checks;
+use crate::finding::{Finding, Report};
+use crate::mesh::{
+    ASSERTION_KEY, Agent, Auth, Gateway, Issuer, Key, Mesh, Messaging, Ollama, Orchestrator, Route,
+    Run, Store,
+};
+use crate::schema::{self, At, File};
+use crate::secret::Source;
+use mesh_orchestrator::config as orchestrator;
+use mesh_sidecar::config::Worker;
+use sha2::{Digest, Sha256};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the gateway listens when mesh.yaml does not say; the plan's port.
+pub(crate) const GATEWAY_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10005);
+/// Where the orchestrator listens when mesh.yaml does not say; the plan's port.
+pub(crate) const ORCHESTRATOR_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8589);
+
+/// A mesh that can be used, and what is odd about its file.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// The checked mesh.
+    pub mesh: Mesh,
+    /// Warnings only.
+    pub warnings: Report,
+}
+
+/// Checks the text of a mesh.yaml; `file` is its name in messages.
+///
+/// # Errors
+/// Everything that is wrong, with line, column and mend; warnings among it.
+pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
+    let (raw, mut findings) = schema::read(text);
+    // A file that could not be parsed has nothing that could be checked.
+    let parsed = !findings
+        .iter()
+        .any(|f| matches!(f.code, "syntax" | "too_large" | "not_a_mesh"));
+    if parsed {
+        findings.extend(checks::run(&raw));
+    }
+    let report = |findings: Vec<Finding>| Report::new(file, text, findings);
+    let report = report(findings);
+    if report.errors() > 0 {
+        return Err(report);
+    }
+    let mesh = build(raw, revision(text));
+    Ok(Compiled {
+        mesh,
+        warnings: report,
+    })
+}
+
+fn revision(text: &str) -> String {
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Fills in defaults. What is still absent here was reported, so its stand-in is never used.
+fn build(file: File, revision: String) -> Mesh {
+    Mesh {
+        name: value(file.mesh).unwrap_or_default(),
+        revision,
+        gateway: gateway(file.gateway),
+        orchestrator: orchestrator(file.orchestrator),
+        messaging: Messaging {
+            rabbitmq: value(file.messaging.rabbitmq)
+                .unwrap_or_default()
+                .then(|| value(file.messaging.url))
+                .flatten(),
+            queue_kind: value(file.messaging.queue_kind).unwrap_or_default(),
+        },
+        store: Store {
+            redis: value(file.store.redis)
+                .unwrap_or_default()
+                .then(|| value(file.store.url))
+                .flatten(),
+            retention: value(file.store.retention).unwrap_or(Duration::from_secs(86_400)),
+        },
+        agents: file
+            .agents
+            .into_iter()
+            .filter_map(|a| agent(a.value))
+            .collect(),
+    }
+}
+
+fn gateway(raw: schema::Gateway) -> Gateway {
+    let auth = value(raw.auth).unwrap_or_default();
+    let issuers = value(auth.issuers).unwrap_or_default();
+    Gateway {
+        listen: value(raw.listen).unwrap_or(GATEWAY_LISTEN),
+        auth: if issuers.is_empty() {
+            Auth::Development
+        } else {
+            Auth::Issuers(
+                issuers
+                    .into_iter()
+                    .filter_map(|i| issuer(i.value))
+                    .collect(),
+            )
+        },
+        assertion_key: value(auth.assertion_key)
+            .unwrap_or_else(|| Source::File(PathBuf::from(ASSERTION_KEY))),
+        assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
+        routes: match value(raw.routes) {
+            Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
+            None => default_routes(),
+        },
+    }
+}
+
+fn issuer(raw: schema::Issuer) -> Option<Issuer> {
+    let keys = raw.keys.into_iter().filter_map(|key| {
+        let key: schema::Key = key.value;
+        Some(Key {
+            id: value(key.id),
+            algorithm: value(key.algorithm)?,
+            source: value(key.secret).or_else(|| value(key.public_key))?,
+        })
+    });
+    Some(Issuer {
+        issuer: value(raw.issuer)?,
+        audiences: raw.audiences.into_iter().map(|a| a.value).collect(),
+        keys: keys.collect(),
+    })
+}
+
+fn route(raw: schema::Route) -> Option<Route> {
+    Some(Route {
+        name: value(raw.name)?,
+        paths: raw.paths.into_iter().map(|p| p.value).collect(),
+        methods: raw.methods.into_iter().map(|m| m.value).collect(),
+        strip_path: value(raw.strip_path).unwrap_or(true),
+    })
+}
+
+/// The plan's way in, and what a client needs to see its task through.
+pub(crate) fn default_routes() -> Vec<Route> {
+    let route = |name: &str, paths: &[&str], methods: &[&str], strip_path| Route {
+        name: name.to_owned(),
+        paths: paths.iter().map(|&p| p.to_owned()).collect(),
+        methods: methods.iter().map(|&m| m.to_owned()).collect(),
+        strip_path,
+    };
+    vec![
+        route("orchestrate", &["/ai/orchestrate"], &["POST"], true),
+        route("tasks", &["/task", "/tasks"], &["GET", "DELETE"], false),
+        route("agents", &["/agents"], &["GET"], false),
+    ]
+}
+
+fn orchestrator(raw: schema::Orchestrator) -> Orchestrator {
+    let limits = orchestrator::Limits::default();
+    let steps = orchestrator::Steps::default();
+    let planner = raw.planner;
+    let rules = planner.rules.map(|rules| {
+        let rules = rules.into_iter().map(|rule| {
+            let agents = rule.value.agents.iter().map(|a| a.value.to_string());
+            (rule.value.task_type, agents.collect())
+        });
+        rules.collect()
+    });
+    Orchestrator {
+        listen: value(raw.listen).unwrap_or(ORCHESTRATOR_LISTEN),
+        rules: rules.unwrap_or_else(orchestrator::plan_rules),
+        general_agent: value(planner.general_agent),
+        ollama: value(planner.ollama).and_then(|o| {
+            Some(Ollama {
+                url: value(o.url)?,
+                model: value(o.model)?,
+                timeout: value(o.timeout).unwrap_or(Duration::from_secs(30)),
+                num_predict: value(o.num_predict).unwrap_or(1024),
+            })
+        }),
+        max_steps: value(planner.max_steps).unwrap_or(100),
+        max_width: value(planner.max_width).unwrap_or(16),
+        limits: orchestrator::Limits {
+            max_body_bytes: value(raw.max_body).unwrap_or(limits.max_body_bytes),
+            max_wait_s: value(raw.max_wait).map_or(limits.max_wait_s, |d| {
+                u32::try_from(d.as_secs()).unwrap_or(limits.max_wait_s)
+            }),
+            max_runs: value(raw.max_runs).unwrap_or(limits.max_runs),
+        },
+        step_timeout: value(raw.step_timeout).unwrap_or(Duration::from_millis(steps.timeout_ms)),
+        on_failure: value(raw.on_failure).unwrap_or(steps.on_failure),
+    }
+}
+
+fn agent(raw: schema::Agent) -> Option<Agent> {
+    let worker = Worker::default();
+    let run = value(raw.run).and_then(|run: schema::Run| {
+        value(run.builtin).map(Run::Builtin).or_else(|| {
+            let command = value(run.command)?;
+            Some(Run::Command {
+                command: command.into_iter().map(|word| word.value).collect(),
+                dir: value(run.dir),
+            })
+        })
+    });
+    Some(Agent {
+        id: value(raw.id)?,
+        capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
+        description: value(raw.description).unwrap_or_default(),
+        endpoint: value(raw.endpoint),
+        run,
+        concurrency: value(raw.concurrency).unwrap_or(worker.concurrency),
+        timeout: value(raw.timeout).unwrap_or(Duration::from_millis(worker.timeout_ms)),
+        attempts: value(raw.attempts).unwrap_or(worker.max_attempts),
+        pause: value(raw.pause).unwrap_or(Duration::from_millis(worker.retry_base_ms)),
+        admin_listen: value(raw.admin_listen),
+    })
+}
+
+fn value<T>(at: Option<At<T>>) -> Option<T> {
+    at.map(|at| at.value)
+}

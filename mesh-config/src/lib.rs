@@ -1,0 +1,22 @@
+//! mesh.yaml: checked, and rendered for every part.
+//!
+//! `schema` reads the file with every value's place, [`compile`] turns it into a [`mesh::Mesh`] or
+//! says everything that is wrong with it at once, and [`render`] writes what each part reads. Only the
+//! checked mesh travels; only [`secret::Secrets`] holds secret values, and only renderers see it.
+
+mod checks;
+mod compile;
+mod finding;
+pub mod mesh;
+pub mod render;
+mod schema;
+pub mod secret;
+
+pub use compile::{Compiled, compile};
+pub use finding::{Finding, Place, Report, Severity};
+pub use mesh::Mesh;
+
+/// Reads a duration as mesh.yaml writes it, such as `500ms`, `30s`, `5m` or `1h`.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
+    schema::values::parse_duration(text.trim())
+}

@@ -1,0 +1,332 @@
+//! The checked mesh. Everything beyond `compile` sees this and never the raw file.
+
+use crate::secret::Source;
+use mesh_bus::QueueKind;
+use mesh_orchestrator::config::{Limits, OnFailure};
+use mesh_policy::config::Algorithm;
+use mesh_protocol::AgentId;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use url::Url;
+
+/// Directory beside mesh.yaml that holds a development mesh's keys.
+pub const KEYS_DIR: &str = ".mesh";
+/// File of the key that signs development tokens.
+pub const TOKEN_KEY: &str = ".mesh/token.key";
+/// File of the key that signs a development gateway's assertions.
+pub const ASSERTION_KEY: &str = ".mesh/assertion.key";
+/// `iss` of the tokens that `mesh token` writes.
+pub const DEVELOPMENT_ISSUER: &str = "urn:agent-mesh:development";
+/// Name of the key that signs development tokens.
+pub const DEVELOPMENT_KID: &str = "development";
+/// Name of a gateway and of its assertion key.
+pub const GATEWAY: &str = "gateway";
+
+/// A mesh that can be rendered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mesh {
+    /// Name; also the audience of tokens and assertions.
+    pub name: String,
+    /// First 16 hexadecimal digits of the SHA-256 of mesh.yaml.
+    pub revision: String,
+    /// Where clients come in.
+    pub gateway: Gateway,
+    /// What plans and runs tasks.
+    pub orchestrator: Orchestrator,
+    /// How steps travel.
+    pub messaging: Messaging,
+    /// Where runs are kept.
+    pub store: Store,
+    /// Who does the work; ids are unique.
+    pub agents: Vec<Agent>,
+}
+
+/// Where clients come in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Where it listens; loopback when `auth` is [`Auth::Development`].
+    pub listen: SocketAddr,
+    /// Who may come in.
+    pub auth: Auth,
+    /// The key that signs assertions.
+    pub assertion_key: Source,
+    /// How long an assertion is valid.
+    pub assertion_lifetime: Duration,
+    /// What leads where; names are unique.
+    pub routes: Vec<Route>,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Auth {
+    /// Whoever holds a token of `mesh token`.
+    Development,
+    /// Whoever holds a token of one of these.
+    Issuers(Vec<Issuer>),
+}
+
+/// One issuer of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Issuer {
+    /// `iss`.
+    pub issuer: String,
+    /// Accepted `aud`.
+    pub audiences: Vec<String>,
+    /// Its keys.
+    pub keys: Vec<Key>,
+}
+
+/// One key of an issuer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    /// `kid`.
+    pub id: Option<String>,
+    /// The one algorithm it verifies.
+    pub algorithm: Algorithm,
+    /// The secret (HS256) or the public key as PEM (others).
+    pub source: Source,
+}
+
+/// What leads to the orchestrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Name.
+    pub name: String,
+    /// Prefixes of the path.
+    pub paths: Vec<String>,
+    /// Methods; all when empty.
+    pub methods: Vec<String>,
+    /// Whether the prefix is taken off.
+    pub strip_path: bool,
+}
+
+/// What plans and runs tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Orchestrator {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Task type to agents.
+    pub rules: BTreeMap<String, Vec<String>>,
+    /// Takes what nothing else covers.
+    pub general_agent: Option<AgentId>,
+    /// The model that is asked first.
+    pub ollama: Option<Ollama>,
+    /// Most steps of a plan.
+    pub max_steps: usize,
+    /// Most steps of a plan at the same time.
+    pub max_width: usize,
+    /// Bounds on what clients may ask for.
+    pub limits: Limits,
+    /// Time budget of a step.
+    pub step_timeout: Duration,
+    /// What a failed step does to its task.
+    pub on_failure: OnFailure,
+}
+
+/// A server that speaks Ollama's API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ollama {
+    /// Base URL.
+    pub url: Url,
+    /// Model name.
+    pub model: String,
+    /// Time limit of one call.
+    pub timeout: Duration,
+    /// Most tokens of an answer.
+    pub num_predict: u32,
+}
+
+/// How steps travel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Messaging {
+    /// URL of RabbitMQ; within the process when there is none.
+    pub rabbitmq: Option<Source>,
+    /// How queues are declared.
+    pub queue_kind: QueueKind,
+}
+
+/// Where runs are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// URL of Redis; within the process when there is none.
+    pub redis: Option<Source>,
+    /// How long a finished task can be asked for.
+    pub retention: Duration,
+}
+
+/// One agent and its sidecar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Name.
+    pub id: AgentId,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// For planners and people.
+    pub description: String,
+    /// Base URL; a builtin without one gets a free port.
+    pub endpoint: Option<Url>,
+    /// How `mesh up` starts it; it runs elsewhere when absent.
+    pub run: Option<Run>,
+    /// Most steps at the agent at the same time.
+    pub concurrency: u16,
+    /// Time limit of one call.
+    pub timeout: Duration,
+    /// Most calls for one step.
+    pub attempts: u32,
+    /// Pause before the second call.
+    pub pause: Duration,
+    /// Where the sidecar shows health and metrics; a free loopback port when absent.
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// How `mesh up` starts an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// One of the project's own agents, in the same process.
+    Builtin(Builtin),
+    /// A child process, in a directory relative to mesh.yaml.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Working directory.
+        dir: Option<String>,
+    },
+}
+
+/// The project's own agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Builtin {
+    /// Reads the machine's load and says what to change.
+    HardwareOptimizer,
+    /// Grants leases on the machine's capacity.
+    ResourceArbitrator,
+    /// Column statistics of CSV and JSON.
+    DataProcessor,
+    /// Answers whatever no other agent covers.
+    GeneralAgent,
+}
+
+impl Builtin {
+    /// Names in mesh.yaml.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("hardware-optimizer", Self::HardwareOptimizer),
+        ("resource-arbitrator", Self::ResourceArbitrator),
+        ("data-processor", Self::DataProcessor),
+        ("general-agent", Self::GeneralAgent),
+    ];
+}
+
+/// What the environment changes about a mesh.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `RABBITMQ_URL`: steps travel through this broker.
+    pub rabbitmq_url: Option<String>,
+    /// `REDIS_URL`: runs are kept there.
+    pub redis_url: Option<String>,
+    /// `OLLAMA_URL`: a model plans.
+    pub ollama_url: Option<String>,
+    /// `OLLAMA_MODEL`: the model that is asked, where mesh.yaml names none.
+    pub ollama_model: Option<String>,
+    /// `PORT`: port of the orchestrator.
+    pub port: Option<String>,
+}
+
+impl Overrides {
+    /// Reads the variables that the plan's own installation uses; an empty one counts as unset.
+    pub fn from_environment(environment: &dyn Fn(&str) -> Option<String>) -> Self {
+        let get = |name: &str| environment(name).filter(|v| !v.trim().is_empty());
+        Self {
+            rabbitmq_url: get("RABBITMQ_URL"),
+            redis_url: get("REDIS_URL"),
+            ollama_url: get("OLLAMA_URL"),
+            ollama_model: get("OLLAMA_MODEL"),
+            port: get("PORT"),
+        }
+    }
+}
+
+/// A variable of the environment that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("environment: {variable} is {problem}")]
+pub struct OverrideError {
+    /// The variable.
+    pub variable: &'static str,
+    /// What is wrong; without the value.
+    pub problem: &'static str,
+}
+
+impl Mesh {
+    /// Applies what the environment says; it wins over the file.
+    ///
+    /// # Errors
+    /// The first variable that cannot be used.
+    pub fn apply(&mut self, overrides: &Overrides) -> Result<(), OverrideError> {
+        let refuse = |variable, problem| OverrideError { variable, problem };
+        if let Some(url) = &overrides.rabbitmq_url {
+            if mesh_bus::BrokerUrl::try_from(url.clone()).is_err() {
+                return Err(refuse("RABBITMQ_URL", "no amqp:// or amqps:// URL"));
+            }
+            self.messaging.rabbitmq = Some(Source::Env("RABBITMQ_URL".to_owned()));
+        }
+        if let Some(url) = &overrides.redis_url {
+            if mesh_orchestrator::config::StoreUrl::try_from(url.clone()).is_err() {
+                return Err(refuse("REDIS_URL", "no redis:// or rediss:// URL"));
+            }
+            self.store.redis = Some(Source::Env("REDIS_URL".to_owned()));
+        }
+        if let Some(text) = &overrides.ollama_url {
+            let url = Url::parse(text)
+                .ok()
+                .filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
+                .ok_or_else(|| refuse("OLLAMA_URL", "no http:// or https:// URL"))?;
+            let ollama = self.orchestrator.ollama.get_or_insert_with(|| Ollama {
+                url: url.clone(),
+                // The plan's own default.
+                model: "tinyllama".to_owned(),
+                timeout: Duration::from_secs(30),
+                num_predict: 1024,
+            });
+            ollama.url = url;
+        }
+        if let (Some(model), Some(ollama)) =
+            (&overrides.ollama_model, &mut self.orchestrator.ollama)
+        {
+            ollama.model.clone_from(model);
+        }
+        if let Some(port) = &overrides.port {
+            let port = port
+                .trim()
+                .parse()
+                .map_err(|_| refuse("PORT", "no port number"))?;
+            self.orchestrator.listen.set_port(port);
+        }
+        Ok(())
+    }
+
+    /// Every value that renderers need and that is not in the open, with its field.
+    pub fn sources(&self) -> Vec<(String, &Source)> {
+        let mut all = vec![(
+            "gateway.assertion.key".to_owned(),
+            &self.gateway.assertion_key,
+        )];
+        if let Auth::Issuers(issuers) = &self.gateway.auth {
+            for (i, issuer) in issuers.iter().enumerate() {
+                for (k, key) in issuer.keys.iter().enumerate() {
+                    let path = format!("gateway.auth.issuers[{i}].keys[{k}]");
+                    all.push((path, &key.source));
+                }
+            }
+        }
+        let rabbitmq = self.messaging.rabbitmq.iter();
+        all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
+        let redis = self.store.redis.iter();
+        all.extend(redis.map(|s| ("store.url".to_owned(), s)));
+        all
+    }
+
+    /// The agent of this name.
+    pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
+        self.agents.iter().find(|agent| agent.id == *id)
+    }
+}

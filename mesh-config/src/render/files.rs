@@ -1,0 +1,128 @@
+//! Rendered files on disk: whole or not at all, and untouched when nothing changed.
+//!
+//! A reader that watches the directory must never see half a file, and must not reload for nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file to be written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Name in the directory.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// Whether only the owner may read it.
+    pub secret: bool,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it was written; it was equal already when not.
+    pub changed: bool,
+}
+
+/// Writes `files` into `dir`, which is made when it is not there.
+///
+/// # Errors
+/// What the system said about which file.
+pub fn write_all(dir: &Path, files: &[Rendered]) -> io::Result<Vec<Written>> {
+    let named =
+        |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    fs::create_dir_all(dir).map_err(|e| named(dir, e))?;
+    files
+        .iter()
+        .map(|file| {
+            let path = dir.join(&file.name);
+            let changed = write(&path, file).map_err(|e| named(&path, e))?;
+            Ok(Written { path, changed })
+        })
+        .collect()
+}
+
+fn write(path: &Path, file: &Rendered) -> io::Result<bool> {
+    if fs::read(path).is_ok_and(|old| old == file.text.as_bytes()) {
+        restrict(path, file.secret)?;
+        return Ok(false);
+    }
+    // Beside its target, so that the renaming stays within one file system; the process id keeps two
+    // renderings apart.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let done = fill(&temporary, file).and_then(|()| fs::rename(&temporary, path));
+    if done.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    done.map(|()| true)
+}
+
+fn fill(path: &Path, file: &Rendered) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    if file.secret {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut out: File = options.open(path)?;
+    out.write_all(file.text.as_bytes())?;
+    restrict(path, file.secret)?;
+    out.sync_all()
+}
+
+/// Takes a secret file away from everybody else, also when it was there before with wider rights.
+fn restrict(path: &Path, secret: bool) -> io::Result<()> {
+    #[cfg(unix)]
+    if secret {
+        use std::os::unix::fs::PermissionsExt;
+        return fs::set_permissions(path, fs::Permissions::from_mode(0o600));
+    }
+    let _ = (path, secret);
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    fn file(text: &str, secret: bool) -> Rendered {
+        Rendered {
+            name: "kong.yml".to_owned(),
+            text: text.to_owned(),
+            secret,
+        }
+    }
+
+    #[test]
+    fn an_unchanged_file_is_left_alone_and_a_changed_one_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let inode = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
+        assert!(write_all(&out, &[file("a", false)]).unwrap()[0].changed);
+        let first = inode("kong.yml");
+        assert!(!write_all(&out, &[file("a", false)]).unwrap()[0].changed);
+        assert_eq!(inode("kong.yml"), first);
+        assert!(write_all(&out, &[file("b", false)]).unwrap()[0].changed);
+        assert_eq!(fs::read_to_string(out.join("kong.yml")).unwrap(), "b");
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "nothing left over");
+    }
+
+    #[test]
+    fn a_secret_file_is_its_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kong.yml");
+        fs::write(&path, "s").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        for text in ["s", "t"] {
+            write_all(dir.path(), &[file(text, true)]).unwrap();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What each part reads, made of the checked mesh: pure functions, each into the type that its reader
+//! parses.
+//!
+//! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
+//! as a key, so such a file can be looked at and compared and can never run by mistake.
+
+mod files;
+mod kong;
+mod orchestrator;
+mod sidecar;
+
+pub use files::{Rendered, Written, write_all};
+pub use kong::{SERVICE, environment, kong};
+pub use orchestrator::orchestrator;
+pub use sidecar::sidecar;
+
+use crate::secret::{Secrets, Source};
+
+/// Why a mesh cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// A secret has a value, and it is of no use.
+    #[error("{path}: {problem}")]
+    Secret {
+        /// The field.
+        path: String,
+        /// What is wrong; without the value.
+        problem: String,
+    },
+    /// A value cannot be written in the reader's form.
+    #[error("{part} cannot be written: {detail}")]
+    Write {
+        /// Whose file it is.
+        part: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// A URL for a configuration type that takes nothing but URLs: a reference becomes a host that cannot
+/// exist (RFC 2606), a password in the open is left out.
+fn url_of(secrets: &Secrets, source: &Source, scheme: &str) -> String {
+    if let Some(value) = secrets.value(source) {
+        return value.to_owned();
+    }
+    match source {
+        Source::Inline(text) => match url::Url::parse(text) {
+            Ok(mut url) if url.password().is_some() => {
+                if url.set_password(Some("hidden")).is_err() {
+                    return format!("{scheme}://see-mesh-yaml.invalid");
+                }
+                url.into()
+            }
+            _ => text.clone(),
+        },
+        Source::Env(name) => {
+            let name = name.to_ascii_lowercase().replace('_', "-");
+            format!("{scheme}://see-environment.{name}.invalid")
+        }
+        Source::File(_) => format!("{scheme}://see-secret-file.invalid"),
+    }
+}

@@ -1,0 +1,98 @@
+//! The orchestrator's configuration.
+
+use super::{RenderError, url_of};
+use crate::mesh::{GATEWAY, Mesh};
+use crate::secret::{Secrets, Source, signing_key};
+use mesh_bus::{BrokerUrl, BusConfig};
+use mesh_orchestrator::config::{
+    Agent, AssertionKey, Assertions, Config, Ollama, Planner, Steps, Store, StoreUrl,
+};
+use std::time::Duration;
+
+/// Renders the orchestrator's configuration.
+///
+/// # Errors
+/// [`RenderError::Secret`] for a secret that is no URL or no key.
+pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
+    let from = &mesh.orchestrator;
+    let agents = mesh.agents.iter().map(|agent| Agent {
+        id: agent.id.clone(),
+        capabilities: agent.capabilities.clone(),
+        description: agent.description.clone(),
+    });
+    Ok(Config {
+        listen: from.listen,
+        agents: agents.collect(),
+        planner: Planner {
+            rules: from.rules.clone(),
+            general_agent: from.general_agent.clone(),
+            ollama: from.ollama.as_ref().map(|o| Ollama {
+                url: o.url.as_str().trim_end_matches('/').to_owned(),
+                model: o.model.clone(),
+                timeout_ms: millis(o.timeout),
+                num_predict: o.num_predict,
+            }),
+            max_steps: from.max_steps,
+            max_width: from.max_width,
+        },
+        limits: from.limits.clone(),
+        steps: Steps {
+            timeout_ms: millis(from.step_timeout),
+            on_failure: from.on_failure,
+        },
+        bus: bus(mesh, secrets)?,
+        queue_kind: mesh.messaging.queue_kind,
+        store: store(mesh, secrets)?,
+        assertions: Assertions {
+            audience: mesh.name.clone(),
+            keys: vec![AssertionKey {
+                kid: GATEWAY.to_owned(),
+                x: public_half(&mesh.gateway.assertion_key, secrets)?,
+            }],
+        },
+    })
+}
+
+/// The bus that the orchestrator and every sidecar use.
+pub(super) fn bus(mesh: &Mesh, secrets: &Secrets) -> Result<BusConfig, RenderError> {
+    let Some(source) = &mesh.messaging.rabbitmq else {
+        return Ok(BusConfig::Memory);
+    };
+    let url = BrokerUrl::try_from(url_of(secrets, source, "amqp")).map_err(|problem| {
+        RenderError::Secret {
+            path: "messaging.url".to_owned(),
+            problem,
+        }
+    })?;
+    Ok(BusConfig::Rabbitmq { url })
+}
+
+fn store(mesh: &Mesh, secrets: &Secrets) -> Result<Store, RenderError> {
+    let retention_s = mesh.store.retention.as_secs();
+    let Some(source) = &mesh.store.redis else {
+        return Ok(Store::Memory { retention_s });
+    };
+    let url = StoreUrl::try_from(url_of(secrets, source, "redis")).map_err(|problem| {
+        RenderError::Secret {
+            path: "store.url".to_owned(),
+            problem,
+        }
+    })?;
+    Ok(Store::Redis { url, retention_s })
+}
+
+fn public_half(source: &Source, secrets: &Secrets) -> Result<String, RenderError> {
+    let Some(text) = secrets.value(source) else {
+        return Ok(format!("public half of {}", source.reference()));
+    };
+    signing_key(text)
+        .map(|key| mesh_protocol::assertion::public_half(&key))
+        .map_err(|problem| RenderError::Secret {
+            path: "gateway.auth.assertion.key".to_owned(),
+            problem: problem.to_owned(),
+        })
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

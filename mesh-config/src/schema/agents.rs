@@ -1,0 +1,85 @@
+//! `agents:` as it is written.
+
+use super::gateway::filled;
+use super::orchestrator::DAY;
+use super::reader::{At, Reader, Spot};
+use super::values;
+use crate::mesh::Builtin;
+use mesh_protocol::AgentId;
+use std::net::SocketAddr;
+use std::time::Duration;
+use url::Url;
+
+#[derive(Debug, Default)]
+pub(crate) struct Agent {
+    pub id: Option<At<AgentId>>,
+    pub capabilities: Vec<At<String>>,
+    pub description: Option<At<String>>,
+    pub endpoint: Option<At<Url>>,
+    pub run: Option<At<Run>>,
+    pub concurrency: Option<At<u16>>,
+    pub timeout: Option<At<Duration>>,
+    pub attempts: Option<At<u32>>,
+    pub pause: Option<At<Duration>>,
+    pub admin_listen: Option<At<SocketAddr>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub builtin: Option<At<Builtin>>,
+    pub command: Option<At<Vec<At<String>>>>,
+    pub dir: Option<At<String>>,
+}
+
+pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
+    let mut f = reader.fields(spot)?;
+    let calls = Duration::from_millis(1)..=DAY;
+    let mut agent = Agent {
+        id: f.required(reader, "id", "my-agent", values::agent_id),
+        capabilities: f
+            .optional(reader, "capabilities", |r, s| r.list(s, values::text))
+            .map(|c| c.value)
+            .unwrap_or_default(),
+        description: f.optional(reader, "description", values::text),
+        endpoint: f.optional(
+            reader,
+            "endpoint",
+            values::url(&["http"], "http://127.0.0.1:8080"),
+        ),
+        run: f.optional(reader, "run", run),
+        concurrency: f.optional(reader, "concurrency", values::integer(1..=1000)),
+        timeout: f.optional(reader, "timeout", values::duration(calls)),
+        admin_listen: f.optional(reader, "admin_listen", values::listen),
+        ..Agent::default()
+    };
+    f.optional(reader, "retries", |reader, spot| {
+        let mut f = reader.fields(spot)?;
+        agent.attempts = f.optional(reader, "attempts", values::integer(1..=20));
+        let pauses = Duration::from_millis(1)..=Duration::from_secs(60);
+        agent.pause = f.optional(reader, "pause", values::duration(pauses));
+        f.finish(reader);
+        Some(())
+    });
+    f.finish(reader);
+    Some(agent)
+}
+
+fn run(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Run> {
+    let mut f = reader.fields(spot)?;
+    let run = Run {
+        builtin: f.optional(reader, "builtin", values::choice(&Builtin::ALL)),
+        command: f.optional(reader, "command", |r, s| filled(r, s, values::text)),
+        dir: f.optional(reader, "dir", values::text),
+    };
+    // A builtin that is misspelt was reported; reporting it as absent too would only confuse.
+    let named = f
+        .names()
+        .any(|k| matches!(k.text.as_str(), "builtin" | "command"));
+    f.finish(reader);
+    if !named {
+        let message = format!("{} names neither builtin nor command", spot.path);
+        reader.error("missing", spot, message);
+        return None;
+    }
+    Some(run)
+}

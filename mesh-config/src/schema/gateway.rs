@@ -1,0 +1,176 @@
+//! `gateway:` as it is written.
+
+use super::reader::{At, Reader, Spot};
+use super::values;
+use crate::finding::Finding;
+use crate::secret::Source;
+use mesh_policy::config::Algorithm;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[derive(Debug, Default)]
+pub(crate) struct Gateway {
+    pub listen: Option<At<SocketAddr>>,
+    pub auth: Option<At<Auth>>,
+    pub routes: Option<At<Vec<At<Route>>>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Auth {
+    pub development: Option<At<bool>>,
+    pub issuers: Option<At<Vec<At<Issuer>>>>,
+    pub assertion_key: Option<At<Source>>,
+    pub assertion_lifetime: Option<At<Duration>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    pub issuer: Option<At<String>>,
+    pub audiences: Vec<At<String>>,
+    pub keys: Vec<At<Key>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub id: Option<At<String>>,
+    pub algorithm: Option<At<Algorithm>>,
+    pub secret: Option<At<Source>>,
+    pub public_key: Option<At<Source>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub name: Option<At<String>>,
+    pub paths: Vec<At<String>>,
+    pub methods: Vec<At<String>>,
+    pub strip_path: Option<At<bool>>,
+}
+
+pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway> {
+    let mut f = reader.fields(spot)?;
+    let gateway = Gateway {
+        listen: f.optional(reader, "listen", values::listen),
+        auth: f.required(reader, "auth", "{development: true}", auth),
+        routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
+    };
+    f.finish(reader);
+    Some(gateway)
+}
+
+fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {
+    let mut f = reader.fields(spot)?;
+    let mut auth = Auth {
+        development: f.optional(reader, "development", values::boolean),
+        issuers: f.optional(reader, "issuers", |r, s| r.list(s, issuer)),
+        ..Auth::default()
+    };
+    let assertion = f.optional(reader, "assertion", |reader, spot| {
+        let mut f = reader.fields(spot)?;
+        let key = f.optional(reader, "key", values::source);
+        // An assertion is made anew for every request; a long one only serves a thief.
+        let bounds = Duration::from_secs(5)..=Duration::from_secs(600);
+        let lifetime = f.optional(reader, "lifetime", values::duration(bounds));
+        f.finish(reader);
+        Some((key, lifetime))
+    });
+    f.finish(reader);
+    if let Some(assertion) = assertion {
+        (auth.assertion_key, auth.assertion_lifetime) = assertion.value;
+    }
+    Some(auth)
+}
+
+fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
+    let mut f = reader.fields(spot)?;
+    let issuer = Issuer {
+        issuer: f.required(reader, "issuer", "https://issuer.example", values::text),
+        audiences: f
+            .required(reader, "audiences", "[my-mesh]", |r, s| {
+                filled(r, s, values::text)
+            })
+            .map(|a| a.value)
+            .unwrap_or_default(),
+        keys: f
+            .required(reader, "keys", "[...]", |r, s| filled(r, s, key))
+            .map(|k| k.value)
+            .unwrap_or_default(),
+    };
+    f.finish(reader);
+    Some(issuer)
+}
+
+fn key(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Key> {
+    const ALGORITHMS: &[(&str, Algorithm)] = &[
+        ("HS256", Algorithm::HS256),
+        ("RS256", Algorithm::RS256),
+        ("ES256", Algorithm::ES256),
+        ("EdDSA", Algorithm::EdDSA),
+    ];
+    let mut f = reader.fields(spot)?;
+    let key = Key {
+        id: f.optional(reader, "id", values::text),
+        algorithm: f.required(reader, "algorithm", "ES256", values::choice(ALGORITHMS)),
+        secret: f.optional(reader, "secret", values::source),
+        public_key: f.optional(reader, "public_key", values::source),
+    };
+    f.finish(reader);
+    Some(key)
+}
+
+fn route(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Route> {
+    let mut f = reader.fields(spot)?;
+    let route = Route {
+        name: f.required(reader, "name", "orchestrate", values::text),
+        paths: f
+            .required(reader, "paths", "[/ai/orchestrate]", |r, s| {
+                filled(r, s, path)
+            })
+            .map(|p| p.value)
+            .unwrap_or_default(),
+        methods: f
+            .optional(reader, "methods", |r, s| r.list(s, method))
+            .map(|m| m.value)
+            .unwrap_or_default(),
+        strip_path: f.optional(reader, "strip_path", values::boolean),
+    };
+    f.finish(reader);
+    Some(route)
+}
+
+fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let text = values::text(reader, spot)?;
+    let rest = text.strip_prefix('~').unwrap_or(&text);
+    if rest.starts_with('/') {
+        return Some(text);
+    }
+    let message = format!("{}: `{text}` does not begin with /", spot.path);
+    reader.error("invalid_path", spot, message);
+    None
+}
+
+fn method(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    const METHODS: &[(&str, &str)] = &[
+        ("GET", "GET"),
+        ("HEAD", "HEAD"),
+        ("POST", "POST"),
+        ("PUT", "PUT"),
+        ("PATCH", "PATCH"),
+        ("DELETE", "DELETE"),
+        ("OPTIONS", "OPTIONS"),
+    ];
+    values::choice(METHODS)(reader, spot).map(str::to_owned)
+}
+
+/// A list with at least one item.
+pub(super) fn filled<T>(
+    reader: &mut Reader<'_>,
+    spot: Spot<'_>,
+    read: impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<T>,
+) -> Option<Vec<At<T>>> {
+    if matches!(&spot.node.value, super::tree::Value::List(items) if items.is_empty()) {
+        let message = format!("{} is empty", spot.path);
+        reader.push(Finding::error("empty", spot.node.place, spot.path, message));
+        return None;
+    }
+    reader.list(spot, read)
+}

@@ -1,0 +1,101 @@
+//! mesh.yaml as it is written: every field optional until it is checked, every value with its place.
+//!
+//! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
+
+mod agents;
+mod gateway;
+mod orchestrator;
+pub(crate) mod reader;
+pub(crate) mod tree;
+pub(crate) mod values;
+
+pub(crate) use agents::{Agent, Run};
+pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
+pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
+pub(crate) use reader::At;
+
+use crate::finding::Finding;
+use reader::{Reader, Spot};
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub(crate) struct File {
+    pub mesh: Option<At<String>>,
+    pub gateway: Gateway,
+    pub orchestrator: Orchestrator,
+    pub messaging: Messaging,
+    pub store: Store,
+    /// Whether there is a list of agents, be it empty.
+    pub agents_listed: bool,
+    pub agents: Vec<At<Agent>>,
+}
+
+/// Reads the file as far as it can be read, and reports everything that cannot.
+pub(crate) fn read(text: &str) -> (File, Vec<Finding>) {
+    let root = match tree::parse(text) {
+        Ok(root) => root,
+        Err(finding) => return (File::default(), vec![finding]),
+    };
+    let mut reader = Reader::new(text);
+    let file = file(&mut reader, &root).unwrap_or_default();
+    (file, reader.findings)
+}
+
+fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
+    let spot = Spot {
+        node: root,
+        path: "",
+    };
+    if !matches!(root.value, tree::Value::Map(_)) {
+        let finding = Finding::error(
+            "not_a_mesh",
+            root.place,
+            "",
+            format!("the file holds {}, not a mesh", root.value.kind()),
+        );
+        reader.push(finding.hint("begin with `version: 1` and `mesh: NAME`"));
+        return None;
+    }
+    let mut f = reader.fields(spot)?;
+    f.required(reader, "version", "1", version);
+    let mesh = f.required(reader, "mesh", "my-mesh", mesh_name);
+    let gateway = f.optional(reader, "gateway", gateway::gateway);
+    let orchestrator = f.optional(reader, "orchestrator", orchestrator::orchestrator);
+    let messaging = f.optional(reader, "messaging", orchestrator::messaging);
+    let store = f.optional(reader, "store", orchestrator::store);
+    let agents = f.required(reader, "agents", "[...]", |reader, spot| {
+        reader.list(spot, agents::agent)
+    });
+    f.finish(reader);
+    Some(File {
+        mesh,
+        gateway: gateway.map(|g| g.value).unwrap_or_default(),
+        orchestrator: orchestrator.map(|o| o.value).unwrap_or_default(),
+        messaging: messaging.map(|m| m.value).unwrap_or_default(),
+        store: store.map(|s| s.value).unwrap_or_default(),
+        agents_listed: agents.is_some(),
+        agents: agents.map(|a| a.value).unwrap_or_default(),
+    })
+}
+
+fn version(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<()> {
+    if matches!(spot.node.value, tree::Value::Int(1)) {
+        return Some(());
+    }
+    let message = "this program reads version 1 of mesh.yaml".to_owned();
+    let finding = Finding::error("unknown_version", spot.node.place, spot.path, message);
+    reader.push(finding.hint("write `version: 1`"));
+    None
+}
+
+fn mesh_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let name = values::text(reader, spot)?;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if name.len() <= 63 && name.bytes().all(legal) {
+        return Some(name);
+    }
+    let message = format!("{}: `{name}` cannot be an audience of tokens", spot.path);
+    let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+    reader.push(finding.hint("at most 63 lower-case letters, digits and hyphens"));
+    None
+}

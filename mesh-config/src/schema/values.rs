@@ -1,0 +1,297 @@
+//! Single values: durations, sizes, addresses, names, secrets.
+
+use super::reader::{Reader, Spot};
+use super::tree::Value;
+use crate::finding::{Finding, nearest};
+use crate::secret::Source;
+use mesh_protocol::AgentId;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Text; a number is taken as it was written, since `id: 7` means the name.
+pub(crate) fn text(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let text = match &spot.node.value {
+        Value::Text(text) => text.clone(),
+        Value::Int(_) | Value::Float => reader.written(spot.node)?.to_owned(),
+        _ => {
+            reader.wrong_type(spot, "text");
+            return None;
+        }
+    };
+    if text.trim().is_empty() {
+        let message = format!("{} is empty", spot.path);
+        reader.error("empty", spot, message);
+        return None;
+    }
+    Some(text)
+}
+
+pub(crate) fn boolean(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<bool> {
+    if let Value::Bool(value) = spot.node.value {
+        return Some(value);
+    }
+    reader.wrong_type(spot, "true or false");
+    None
+}
+
+/// A whole number within `range`.
+pub(crate) fn integer<T>(
+    range: RangeInclusive<i128>,
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<T>
+where
+    T: TryFrom<i128>,
+{
+    move |reader, spot| {
+        let Value::Int(n) = spot.node.value else {
+            reader.wrong_type(spot, "a whole number");
+            return None;
+        };
+        let (low, high) = (range.start(), range.end());
+        if !range.contains(&n) {
+            let message = format!("{} must be from {low} to {high}, not {n}", spot.path);
+            reader.error("out_of_range", spot, message);
+            return None;
+        }
+        T::try_from(n).ok()
+    }
+}
+
+/// A duration with its unit, such as `500ms`, `30s`, `5m`, `1h`, within `range`.
+pub(crate) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<Duration> {
+    move |reader, spot| {
+        const HINT: &str = "write a whole number and ms, s, m or h, such as 30s";
+        let written = match &spot.node.value {
+            Value::Text(text) => text.trim().to_owned(),
+            Value::Int(n) => {
+                let message = format!("{} is {n} of what?", spot.path);
+                let finding = Finding::error("missing_unit", spot.node.place, spot.path, message);
+                reader.push(finding.hint(format!("write {n}s or {n}ms")));
+                return None;
+            }
+            _ => {
+                reader.wrong_type(spot, "a duration, such as 30s");
+                return None;
+            }
+        };
+        let Some(duration) = parse_duration(&written) else {
+            let message = format!("{}: `{written}` is no duration", spot.path);
+            let finding = Finding::error("invalid_duration", spot.node.place, spot.path, message);
+            reader.push(finding.hint(HINT));
+            return None;
+        };
+        if !range.contains(&duration) {
+            let message = format!(
+                "{} must be from {:?} to {:?}, not {written}",
+                spot.path,
+                range.start(),
+                range.end()
+            );
+            reader.error("out_of_range", spot, message);
+            return None;
+        }
+        Some(duration)
+    }
+}
+
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+/// A size in bytes with its unit, such as `64KiB` or `1MiB`, within `range`.
+pub(crate) fn size(
+    range: RangeInclusive<usize>,
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<usize> {
+    move |reader, spot| {
+        let written = match &spot.node.value {
+            Value::Text(text) => text.trim().to_owned(),
+            Value::Int(n) => {
+                let message = format!("{} is {n} of what?", spot.path);
+                let finding = Finding::error("missing_unit", spot.node.place, spot.path, message);
+                reader.push(finding.hint(format!("write {n}B, {n}KiB or {n}MiB")));
+                return None;
+            }
+            _ => {
+                reader.wrong_type(spot, "a size, such as 1MiB");
+                return None;
+            }
+        };
+        let Some(bytes) = parse_size(&written) else {
+            let message = format!("{}: `{written}` is no size", spot.path);
+            let finding = Finding::error("invalid_size", spot.node.place, spot.path, message);
+            reader.push(finding.hint("write a whole number and B, KiB, MiB or GiB, such as 1MiB"));
+            return None;
+        };
+        if !range.contains(&bytes) {
+            let message = format!(
+                "{} must be from {}B to {}B, not {written}",
+                spot.path,
+                range.start(),
+                range.end()
+            );
+            reader.error("out_of_range", spot, message);
+            return None;
+        }
+        Some(bytes)
+    }
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: usize = number.parse().ok()?;
+    let factor = match unit.trim_start() {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// An address to listen on.
+pub(crate) fn listen(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<SocketAddr> {
+    let text = text(reader, spot)?;
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let message = format!("{}: `{text}` is no address and port", spot.path);
+    let hint = match text.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok() => {
+            format!("write the address in figures, such as 127.0.0.1:{port}; no name is resolved")
+        }
+        _ => "write 127.0.0.1:PORT, or [::1]:PORT".to_owned(),
+    };
+    reader.push(Finding::error("invalid_address", spot.node.place, spot.path, message).hint(hint));
+    None
+}
+
+/// A URL with one of `schemes` and a host.
+pub(crate) fn url(
+    schemes: &'static [&'static str],
+    example: &'static str,
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<url::Url> {
+    move |reader, spot| {
+        let text = text(reader, spot)?;
+        match url::Url::parse(&text) {
+            Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => Some(url),
+            _ => {
+                // The text may hold a password, so it is not repeated.
+                let message = format!("{} is no {} URL", spot.path, schemes.join(" or "));
+                let finding = Finding::error("invalid_url", spot.node.place, spot.path, message);
+                reader.push(finding.hint(format!("write {example}")));
+                None
+            }
+        }
+    }
+}
+
+pub(crate) fn agent_id(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<AgentId> {
+    let text = text(reader, spot)?;
+    match text.parse() {
+        Ok(id) => Some(id),
+        Err(error) => {
+            let message = format!("{}: {error}, not `{text}`", spot.path);
+            let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+            let lower = text.to_ascii_lowercase().replace([' ', '.'], "-");
+            reader.push(match lower.parse::<AgentId>() {
+                Ok(id) => finding.hint(format!("write {id}")),
+                Err(_) => finding,
+            });
+            None
+        }
+    }
+}
+
+/// A word of `known`, as the value it stands for.
+pub(crate) fn choice<T: Copy>(
+    known: &'static [(&'static str, T)],
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<T> {
+    move |reader, spot| {
+        let text = text(reader, spot)?;
+        if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+            return Some(*value);
+        }
+        let names = || known.iter().map(|(name, _)| *name);
+        let message = format!("{}: `{text}` is not known", spot.path);
+        let hint = match nearest(&text, names()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        let finding = Finding::error("unknown_value", spot.node.place, spot.path, message);
+        reader.push(finding.hint(hint));
+        None
+    }
+}
+
+/// A value that may be secret: text, `{env: NAME}` or `{file: PATH}`.
+pub(crate) fn source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
+    match &spot.node.value {
+        Value::Text(text) if !text.trim().is_empty() => {
+            return Some(Source::Inline(text.trim().to_owned()));
+        }
+        Value::Map(_) => {}
+        _ => {
+            reader.wrong_type(spot, "text, {env: NAME} or {file: PATH}");
+            return None;
+        }
+    }
+    let mut fields = reader.fields(spot)?;
+    let file = fields.optional(reader, "file", text);
+    let env = fields.optional(reader, "env", text);
+    fields.finish(reader);
+    match (file, env) {
+        (Some(file), None) => Some(Source::File(PathBuf::from(file.value))),
+        (None, Some(env)) => {
+            let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if env.value.chars().all(legal) {
+                return Some(Source::Env(env.value));
+            }
+            let message = format!("{} is no name of a variable", env.path);
+            let finding = Finding::error("invalid_name", env.place, env.path, message);
+            reader.push(finding.hint("letters, digits and _ only, without $"));
+            None
+        }
+        _ => {
+            let message = format!("{} must hold either file or env", spot.path);
+            let finding = Finding::error("wrong_type", spot.node.place, spot.path, message);
+            reader.push(finding.hint("write {file: PATH} or {env: NAME}"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes() {
+        let ms = |n| Some(Duration::from_millis(n));
+        assert_eq!(parse_duration("500ms"), ms(500));
+        assert_eq!(parse_duration("5m"), ms(300_000));
+        assert_eq!(parse_duration("1 h"), ms(3_600_000));
+        for bad in ["", "s", "5", "5d", "-5s", "1.5s", "99999999999999999999h"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+        assert_eq!(parse_size("1MiB"), Some(1_048_576));
+        assert_eq!(parse_size("0B"), Some(0));
+        for bad in ["1", "1MB", "1.5MiB", "99999999999999999999B", "GiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Golden cases: a mesh.yaml beside what must come of it.
+//!
+//! `tests/cases/NAME/mesh.yaml` with `kong.yml`, `orchestrator.json`, `sidecar-AGENT.json`, `kong.env`
+//! and `warnings.txt` for a mesh that is good, or `errors.txt` for one that is not. `UPDATE=1` writes
+//! what comes of it now; read the difference before committing it.
+
+// A test that cannot go on says so loudly, in its own functions as well.
+#![allow(clippy::unwrap_used)]
+
+use mesh_config::render;
+use mesh_config::secret::Secrets;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// What comes of a mesh.yaml, by file name; an empty text stands for no file.
+fn outputs(text: &str) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    match mesh_config::compile("mesh.yaml", text) {
+        Err(report) => {
+            out.insert("errors.txt".to_owned(), report.to_string());
+        }
+        Ok(compiled) => {
+            let (mesh, none) = (&compiled.mesh, Secrets::none());
+            let warnings = compiled.warnings.to_string();
+            if !warnings.is_empty() {
+                out.insert("warnings.txt".to_owned(), warnings);
+            }
+            let kong = render::kong(mesh, &none).unwrap();
+            let yaml = kong.to_yaml().unwrap();
+            let read = mesh_declarative::Config::from_yaml(&yaml).unwrap();
+            assert_eq!(read, kong, "what was written is read back");
+            out.insert("kong.yml".to_owned(), yaml);
+            let environment = render::environment(mesh, "/usr/local/share/mesh/filters");
+            out.insert("kong.env".to_owned(), environment);
+            let mut json = |name: String, value: serde_json::Value| {
+                let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
+                out.insert(name, text);
+            };
+            let orchestrator = render::orchestrator(mesh, &none).unwrap();
+            json(
+                "orchestrator.json".to_owned(),
+                serde_json::to_value(orchestrator).unwrap(),
+            );
+            for agent in &mesh.agents {
+                let sidecar = render::sidecar(mesh, agent, &none).unwrap();
+                json(
+                    format!("sidecar-{}.json", agent.id),
+                    serde_json::to_value(sidecar).unwrap(),
+                );
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn every_case_gives_what_lies_beside_it() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut wrong = Vec::new();
+    let (mut good, mut bad) = (0, 0);
+    for case in fs::read_dir(&cases).unwrap() {
+        let dir = case.unwrap().path();
+        let text = fs::read_to_string(dir.join("mesh.yaml")).unwrap();
+        let outputs = outputs(&text);
+        if outputs.contains_key("errors.txt") {
+            bad += 1;
+        } else {
+            good += 1;
+        }
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name != "mesh.yaml" && !outputs.contains_key(&name) {
+                if update {
+                    fs::remove_file(&path).unwrap();
+                } else {
+                    wrong.push(format!("{} no longer comes about", path.display()));
+                }
+            }
+        }
+        for (name, text) in outputs {
+            let path = dir.join(&name);
+            if update {
+                fs::write(&path, &text).unwrap();
+            } else if fs::read_to_string(&path).unwrap_or_default() != text {
+                wrong.push(format!("{} should be:\n{text}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(good >= 4 && bad >= 25, "{good} good and {bad} bad cases");
+}
+
+#[test]
+fn no_text_makes_it_panic_or_hang() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    for case in fs::read_dir(&cases).unwrap() {
+        let text = fs::read_to_string(case.unwrap().path().join("mesh.yaml")).unwrap();
+        // Every prefix that ends at a character: files are cut anywhere while being written.
+        for (at, _) in text.char_indices().step_by(29) {
+            if let Err(report) = mesh_config::compile("mesh.yaml", &text[..at]) {
+                let _ = report.to_string();
+            }
+        }
+    }
+}
