@@ -1,0 +1,162 @@
+//! Describes one column: its type, and the statistics that its type allows.
+//!
+//! Mean and deviation by Welford's method, which does not lose digits on large values; the deviation
+//! is the sample's (n - 1). Quantiles by linear interpolation between neighbours (type 7 of Hyndman
+//! and Fan, the common default).
+
+use super::parse::Cell;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// How many of the most frequent values are listed.
+const TOP: usize = 5;
+/// Longest listed value, in characters.
+const SHOWN: usize = 80;
+/// Most different values that are told apart.
+const MAX_DISTINCT: usize = 100_000;
+
+/// The description of the column `name`.
+pub(super) fn describe(name: &str, cells: &[Cell]) -> Value {
+    let filled: Vec<&Cell> = cells.iter().filter(|c| **c != Cell::Null).collect();
+    let kind = kind(&filled);
+    let mut column = json!({
+        "name": name,
+        "type": kind,
+        "count": filled.len(),
+        "nulls": cells.len() - filled.len(),
+    });
+    frequencies(&filled, &mut column);
+    match kind {
+        "integer" | "float" => numbers(&filled, &mut column),
+        "boolean" => {
+            let yes = filled
+                .iter()
+                .filter(|c| ***c == Cell::Boolean(true))
+                .count();
+            column["true"] = json!(yes);
+            column["false"] = json!(filled.len() - yes);
+        }
+        "date" => {
+            // ISO 8601 sorts as text.
+            let dates = || filled.iter().map(|c| shown(c));
+            column["min"] = json!(dates().min());
+            column["max"] = json!(dates().max());
+        }
+        "string" => {
+            let lengths = || filled.iter().map(|c| text(c).chars().count());
+            column["min_length"] = json!(lengths().min());
+            column["max_length"] = json!(lengths().max());
+        }
+        _ => {}
+    }
+    column
+}
+
+/// The narrowest type that holds every value; texts hold all.
+fn kind(filled: &[&Cell]) -> &'static str {
+    let all = |fits: fn(&Cell) -> bool| filled.iter().all(|c| fits(c));
+    if filled.is_empty() {
+        "empty"
+    } else if all(|c| matches!(c, Cell::Integer(_))) {
+        "integer"
+    } else if all(|c| matches!(c, Cell::Integer(_) | Cell::Float(_))) {
+        "float"
+    } else if all(|c| matches!(c, Cell::Boolean(_))) {
+        "boolean"
+    } else if all(|c| matches!(c, Cell::Date(_))) {
+        "date"
+    } else {
+        "string"
+    }
+}
+
+fn text(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => String::new(),
+        Cell::Boolean(b) => b.to_string(),
+        Cell::Integer(i) => i.to_string(),
+        Cell::Float(f) => f.to_string(),
+        Cell::Date(text) | Cell::Text(text) => text.clone(),
+    }
+}
+
+fn shown(cell: &Cell) -> String {
+    text(cell).chars().take(SHOWN).collect()
+}
+
+fn frequencies(filled: &[&Cell], column: &mut Value) {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    let mut complete = true;
+    for cell in filled {
+        let value = text(cell);
+        if let Some(count) = counts.get_mut(&value) {
+            *count += 1;
+        } else if counts.len() < MAX_DISTINCT {
+            counts.insert(value, 1);
+        } else {
+            complete = false;
+        }
+    }
+    column[if complete {
+        "distinct"
+    } else {
+        "distinct_at_least"
+    }] = json!(counts.len());
+    let mut top: Vec<(String, u64)> = counts.into_iter().collect();
+    top.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+    top.truncate(TOP);
+    let top: Vec<Value> = top
+        .into_iter()
+        .map(|(value, count)| {
+            json!({"value": value.chars().take(SHOWN).collect::<String>(), "count": count})
+        })
+        .collect();
+    column["top"] = Value::Array(top);
+}
+
+fn numbers(filled: &[&Cell], column: &mut Value) {
+    let mut values: Vec<f64> = filled
+        .iter()
+        .filter_map(|cell| match cell {
+            Cell::Integer(i) => Some(*i as f64),
+            Cell::Float(f) => Some(*f),
+            _ => None,
+        })
+        .collect();
+    values.sort_by(f64::total_cmp);
+    let (mut mean, mut squares) = (0.0, 0.0);
+    for (n, value) in values.iter().enumerate() {
+        let from_mean = value - mean;
+        mean += from_mean / (n + 1) as f64;
+        squares += from_mean * (value - mean);
+    }
+    let deviation = (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt());
+    column["min"] = json!(values.first());
+    column["max"] = json!(values.last());
+    // Figures that are no longer finite become null, which JSON has.
+    column["sum"] = json!(values.iter().sum::<f64>());
+    column["mean"] = json!(figure(mean));
+    column["stddev"] = json!(deviation.map(figure));
+    let quantile = |q: f64| quantile(&values, q).map(figure);
+    column["median"] = json!(quantile(0.5));
+    column["quantiles"] = json!({
+        "p05": quantile(0.05), "p25": quantile(0.25), "p50": quantile(0.5),
+        "p75": quantile(0.75), "p95": quantile(0.95),
+    });
+}
+
+fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    let place = q * (sorted.len().checked_sub(1)?) as f64;
+    let below = sorted.get(place.floor() as usize)?;
+    let above = sorted.get(place.ceil() as usize)?;
+    Some(below + (above - below) * place.fract())
+}
+
+/// Four decimals, without touching numbers that are too large to have any.
+fn figure(value: f64) -> f64 {
+    if value.abs() < 1e11 {
+        (value * 1e4).round() / 1e4
+    } else {
+        value
+    }
+}

@@ -1,0 +1,223 @@
+//! data-processor: CSV or JSON records in, typed column statistics out.
+//!
+//! The data comes with the payload (`csv`, or `records` / `json`), or from the first earlier step
+//! whose result holds one of these.
+
+mod column;
+mod parse;
+
+use crate::process::{self, Refusal, Step};
+use axum::Router;
+use parse::Table;
+use serde_json::{Map, Value, json};
+
+/// The agent.
+pub fn router() -> Router {
+    process::router("data-processor", process::blocking(|step| carry_out(&step)))
+}
+
+fn carry_out(step: &Step) -> Result<Value, Refusal> {
+    let earlier = step
+        .incoming_data
+        .values()
+        .filter_map(|result| result.get("data")?.as_object());
+    let source = std::iter::once(&step.payload)
+        .chain(earlier)
+        .find(|source| ["csv", "records", "json"].iter().any(|k| source.contains_key(*k)))
+        .ok_or_else(|| {
+            Refusal::input(
+                "payload",
+                "no data: give payload.csv (text with a header line) or payload.records (an array of objects)",
+            )
+        })?;
+    let table = read(source, &step.payload)?;
+    Ok(report(&table))
+}
+
+fn read(source: &Map<String, Value>, payload: &Map<String, Value>) -> Result<Table, Refusal> {
+    if let Some(csv) = source.get("csv") {
+        let text = csv
+            .as_str()
+            .ok_or_else(|| Refusal::input("payload.csv", "csv must be text"))?;
+        let delimiter = match payload.get("delimiter") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(one)) if one.len() == 1 => one.bytes().next(),
+            Some(_) => {
+                return Err(Refusal::input(
+                    "payload.delimiter",
+                    "delimiter must be one ASCII character",
+                ));
+            }
+        };
+        return parse::csv(text, delimiter);
+    }
+    let records = source
+        .get("records")
+        .or_else(|| source.get("json"))
+        .unwrap_or(&Value::Null);
+    match records {
+        Value::Array(records) => parse::records(records),
+        // Some clients send the document as text.
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Value::Array(records)) => parse::records(&records),
+            Ok(_) => Err(Refusal::input(
+                "payload.json",
+                "json must be an array of objects",
+            )),
+            Err(error) => Err(Refusal::input("payload.json", format!("not JSON: {error}"))),
+        },
+        _ => Err(Refusal::input(
+            "payload.records",
+            "records must be an array of objects",
+        )),
+    }
+}
+
+fn report(table: &Table) -> Value {
+    let columns: Vec<Value> = table
+        .columns
+        .iter()
+        .map(|(name, cells)| column::describe(name, cells))
+        .collect();
+    let mut report = json!({
+        "agent": "data-processor",
+        "format": table.format,
+        "rows": table.rows,
+        "columns": columns,
+        "row_errors": table.errors,
+        "row_errors_total": table.errors_total,
+    });
+    if let Some(delimiter) = table.delimiter {
+        report["delimiter"] = json!(char::from(delimiter).to_string());
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(payload: Value) -> Result<Value, Refusal> {
+        carry_out(&Step {
+            payload: payload.as_object().unwrap().clone(),
+            ..Step::default()
+        })
+    }
+
+    fn column<'a>(report: &'a Value, name: &str) -> &'a Value {
+        report["columns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|c| c["name"] == name)
+            .unwrap()
+    }
+
+    const SALES: &str = "region;units;price;day;paid;code
+north;10;1.5;2026-01-02;true;007
+south;20;2.5;2026-01-01;false;008
+north;30;NA;2026-01-03;true;009
+broken;line
+west;40;4;2026-02-01;TRUE;010
+";
+
+    #[test]
+    fn a_table_of_every_type() {
+        let report = ask(json!({"csv": SALES})).unwrap();
+        assert_eq!(report["rows"], 4);
+        assert_eq!(report["delimiter"], ";");
+        assert_eq!(report["row_errors_total"], 1);
+        assert_eq!(
+            report["row_errors"],
+            json!([{"line": 5, "fault": "2 fields instead of 6"}])
+        );
+        assert_eq!(
+            column(&report, "units"),
+            &json!({"name":"units","type":"integer","count":4,"nulls":0,"distinct":4,
+                "min":10.0,"max":40.0,"mean":25.0,"stddev":12.9099,"sum":100.0,
+                "quantiles":{"p05":11.5,"p25":17.5,"p50":25.0,"p75":32.5,"p95":38.5},"median":25.0,
+                "top":[{"value":"10","count":1},{"value":"20","count":1},{"value":"30","count":1},{"value":"40","count":1}]})
+        );
+        let price = column(&report, "price");
+        assert_eq!(
+            (&price["type"], &price["nulls"]),
+            (&"float".into(), &1.into())
+        );
+        let day = column(&report, "day");
+        assert_eq!(day["type"], "date");
+        assert_eq!(
+            (&day["min"], &day["max"]),
+            (&"2026-01-01".into(), &"2026-02-01".into())
+        );
+        assert_eq!(column(&report, "paid")["type"], "boolean");
+        assert_eq!(column(&report, "paid")["true"], 3);
+        assert_eq!(column(&report, "code")["type"], "string");
+        let region = column(&report, "region");
+        assert_eq!(region["top"][0], json!({"value":"north","count":2}));
+        assert_eq!(region["max_length"], 5);
+    }
+
+    #[test]
+    fn records_keep_their_types() {
+        let report = ask(json!({"records": [
+            {"a": 1, "b": "x"}, {"a": 2.5, "c": null}, 7, {"a": "1", "b": {"deep": true}}
+        ]}))
+        .unwrap();
+        assert_eq!(report["rows"], 3);
+        assert_eq!(report["row_errors"][0]["line"], 3);
+        // A text among numbers makes a column of texts.
+        assert_eq!(column(&report, "a")["type"], "string");
+        assert_eq!(column(&report, "b")["nulls"], 1);
+        assert_eq!(column(&report, "c")["type"], "empty");
+        let text = ask(json!({"json": "[{\"a\": 1}]"})).unwrap();
+        assert_eq!(column(&text, "a")["type"], "integer");
+    }
+
+    #[test]
+    fn an_earlier_steps_data_will_do() {
+        let step = Step {
+            incoming_data: json!({"s1": {"agent": "x", "data": {"csv": "a,b\n1,2\n"}}})
+                .as_object()
+                .unwrap()
+                .clone(),
+            ..Step::default()
+        };
+        assert_eq!(carry_out(&step).unwrap()["rows"], 1);
+    }
+
+    #[test]
+    fn quotes_and_sniffing() {
+        let report = ask(json!({"csv": "name,text\na,\"x;y;z, \"\"q\"\"\nnext\"\nb,c\n"})).unwrap();
+        assert_eq!(report["delimiter"], ",");
+        assert_eq!(report["rows"], 2);
+        let given = ask(json!({"csv": "a b\n1 2\n", "delimiter": " "})).unwrap();
+        assert_eq!(column(&given, "b")["type"], "integer");
+        let single = ask(json!({"csv": "only\n1\n2\n"})).unwrap();
+        assert_eq!(column(&single, "only")["sum"], 3.0);
+    }
+
+    #[test]
+    fn wrong_input_is_named() {
+        for (payload, wanted) in [
+            (json!({}), "no data"),
+            (json!({"csv": 3}), "csv must be text"),
+            (json!({"csv": ""}), "header"),
+            (json!({"csv": "a,a\n1,2"}), "twice"),
+            (json!({"csv": "a\n1", "delimiter": ";;"}), "one ASCII"),
+            (json!({"csv": "a\n1", "delimiter": "\""}), "delimiter"),
+            (json!({"records": {}}), "array"),
+            (json!({"json": "{"}), "not JSON"),
+        ] {
+            let refusal = ask(payload).unwrap_err();
+            assert!(refusal.detail().contains(wanted), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn odd_cells_do_not_hurt() {
+        let report = ask(json!({"csv": "a\ninf\nNaN\n1e400\n-0\n99999999999999999999\n"})).unwrap();
+        assert_eq!(report["rows"], 5);
+        let huge = ask(json!({"records": [{"a": 1e308}, {"a": 1e308}]})).unwrap();
+        assert_eq!(column(&huge, "a")["sum"], Value::Null);
+    }
+}

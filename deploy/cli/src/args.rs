@@ -1,0 +1,163 @@
+//! The command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A mesh for AI agents: gateway, orchestrator, sidecars, agents, described by one file.
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check mesh.yaml and say everything that is wrong with it
+    Validate(Validate),
+    /// Write what a part reads
+    Render(Render),
+    /// Run the whole mesh in this process until Ctrl-C
+    Up(Up),
+    /// Run a mesh, send two tasks across it, show what happens
+    Demo(Demo),
+    /// Print a token of the development issuer
+    Token(Token),
+    /// Submit a task through the gateway and follow it to its end
+    ///
+    /// Exit codes: 0 completed, 1 failed or cancelled, 2 not accepted, 3 gateway not reached.
+    Submit(Submit),
+    /// Show every part of the mesh and whether it works
+    Status(Status),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Validate {
+    /// The file
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Render {
+    /// Whose files
+    pub part: Part,
+    /// The mesh
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Directory to write to
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Also write NAME.secret.EXT with the secrets' values, for the owner alone
+    #[arg(long)]
+    pub secrets: bool,
+    /// Where the filters' modules are on the machine or in the container of that Kong
+    #[arg(long, default_value = "/usr/local/share/mesh/filters")]
+    pub filters_path: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// kong.yml and the environment of Kong
+    Kong,
+    /// orchestrator.json
+    Orchestrator,
+    /// sidecar-AGENT.json, one per agent
+    Sidecar,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// The mesh
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Directory of the filters' modules
+    #[arg(long, env = "MESH_FILTERS")]
+    pub filters: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    /// Directory of the filters' modules
+    #[arg(long, env = "MESH_FILTERS")]
+    pub filters: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Token {
+    /// The mesh
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Who the token names
+    #[arg(long, default_value = "developer")]
+    pub sub: String,
+    /// Its scopes, separated by spaces
+    #[arg(long, default_value = "tasks:read tasks:write")]
+    pub scope: String,
+    /// How long it is valid, such as 15m
+    #[arg(long, default_value = "1h", value_parser = ttl)]
+    pub ttl: std::time::Duration,
+    /// A further claim, NAME=VALUE; the value is JSON, or else text
+    #[arg(long = "claim", value_parser = claim)]
+    pub claims: Vec<(String, serde_json::Value)>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Submit {
+    /// Type of the task, such as data_processing
+    pub task_type: String,
+    /// Input: a JSON object, or @FILE
+    #[arg(long, default_value = "{}")]
+    pub payload: String,
+    /// 0 (lowest) to 10
+    #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_PRIORITY)]
+    pub priority: u8,
+    /// Time budget of the task in seconds
+    #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_TIMEOUT_S)]
+    pub timeout: u32,
+    /// URL of the gateway; that of the mesh when left out
+    #[arg(long, env = "MESH_GATEWAY")]
+    pub gateway: Option<String>,
+    /// A token; one of the development issuer when left out
+    #[arg(long, env = "MESH_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The mesh, for gateway and token
+    #[arg(long, default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// The mesh
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+fn ttl(text: &str) -> Result<std::time::Duration, String> {
+    mesh_config::duration(text)
+        .filter(|d| d.as_secs() > 0)
+        .ok_or_else(|| "write a whole number and s, m or h, such as 15m".to_owned())
+}
+
+fn claim(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("write NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
+}

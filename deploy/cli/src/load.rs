@@ -1,0 +1,101 @@
+//! Reads mesh.yaml and what the environment says about it.
+
+use crate::screen::Screen;
+use anyhow::{Context, bail};
+use mesh_config::mesh::Overrides;
+use mesh_config::{Compiled, Mesh, Report};
+use mesh_local::Addresses;
+use std::path::{Path, PathBuf};
+
+/// A mesh and the directory of its file.
+pub struct Loaded {
+    pub mesh: Mesh,
+    pub base: PathBuf,
+}
+
+/// What the environment says.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads and checks the file, without the environment.
+pub fn compile(file: &Path) -> anyhow::Result<Result<Compiled, Report>> {
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        let hint = if e.kind() == std::io::ErrorKind::NotFound {
+            " (say which file: mesh COMMAND FILE, or go to its directory)"
+        } else {
+            ""
+        };
+        anyhow::anyhow!("cannot read {}: {e}{hint}", file.display())
+    })?;
+    Ok(mesh_config::compile(&file.display().to_string(), &text))
+}
+
+/// Reads and checks the file, shows warnings, and lets the environment override it.
+pub fn load(file: &Path) -> anyhow::Result<Loaded> {
+    let mut compiled = match compile(file)? {
+        Ok(compiled) => compiled,
+        Err(report) => {
+            Screen::stderr().text(&report.to_string())?;
+            bail!("{} has {}", file.display(), count(report.errors(), "error"));
+        }
+    };
+    if compiled.warnings.warnings() > 0 {
+        Screen::stderr().text(&compiled.warnings.to_string())?;
+    }
+    compiled
+        .mesh
+        .apply(&Overrides::from_environment(&environment))?;
+    Ok(Loaded {
+        mesh: compiled.mesh,
+        base: base(file),
+    })
+}
+
+/// The directory of the file.
+pub fn base(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(dir) if dir != Path::new("") => dir.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Where the parts are: of the mesh that runs here, else as the file says.
+pub fn addresses(loaded: &Loaded) -> anyhow::Result<Addresses> {
+    if let Some(running) = mesh_local::state::read(&loaded.base) {
+        return Ok(running);
+    }
+    let mesh = &loaded.mesh;
+    let agents = mesh.agents.iter().filter_map(|agent| {
+        Some(mesh_local::AgentAddress {
+            id: agent.id.clone(),
+            endpoint: agent.endpoint.as_ref()?.to_string(),
+            admin: agent.admin_listen?,
+        })
+    });
+    Ok(Addresses {
+        pid: 0,
+        mesh: mesh.name.clone(),
+        gateway: reachable(mesh.gateway.listen).context("gateway.listen")?,
+        orchestrator: reachable(mesh.orchestrator.listen).context("orchestrator.listen")?,
+        agents: agents.collect(),
+    })
+}
+
+fn reachable(mut address: std::net::SocketAddr) -> anyhow::Result<std::net::SocketAddr> {
+    if address.port() == 0 {
+        bail!(
+            "the port is chosen when the mesh starts, and no mesh runs here: start one with mesh up"
+        );
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(address)
+}
+
+/// `1 error`, `2 errors`.
+pub fn count(n: usize, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
+}

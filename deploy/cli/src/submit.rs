@@ -1,0 +1,178 @@
+//! `mesh submit`: a task, its steps as they happen, its result.
+
+use crate::args::{Output, Submit};
+use crate::load::{Loaded, addresses, load};
+use crate::outline::{Extent, outline};
+use crate::screen::{Paint, Screen};
+use crate::task::{Gateway, Refused, Request, text};
+use anyhow::{Context, bail};
+use mesh_local::identity::{DevelopmentIssuer, TokenRequest};
+use mesh_protocol::Timestamp;
+use mesh_protocol::event::{Event, EventType};
+use serde_json::Value;
+use std::process::ExitCode;
+
+const NOT_ACCEPTED: u8 = 2;
+const UNREACHABLE: u8 = 3;
+/// What of a result is on a screen; `-o json` prints all of it.
+const SHOWN: Extent = Extent {
+    lines: 200,
+    depth: 8,
+};
+
+pub async fn run(args: Submit) -> anyhow::Result<ExitCode> {
+    let request = Request {
+        task_type: args.task_type.clone(),
+        payload: payload(&args.payload)?,
+        priority: args.priority,
+        timeout: args.timeout,
+    };
+    let (url, token) = gateway(&args)?;
+    let gateway = Gateway::new(&url, &token)?;
+    // Progress goes to standard error, the result to standard output.
+    let mut progress = Screen::stderr();
+    let accepted = match gateway.submit(&request).await {
+        Ok(accepted) => accepted,
+        Err(refused) => return refuse(refused),
+    };
+    let quiet = args.output == Output::Json;
+    if !quiet {
+        progress.line(format!("task {}", accepted.task_id))?;
+        progress.line(plan(&accepted.plan))?;
+    }
+    let begun = std::time::Instant::now();
+    let follow = gateway.follow(&accepted.task_id, |event| {
+        if quiet {
+            return Ok(());
+        }
+        match step(&progress, event, begun.elapsed()) {
+            Some(line) => progress.line(line),
+            None => Ok(()),
+        }
+    });
+    follow.await?;
+    let task = match gateway.task(&accepted.task_id).await {
+        Ok(task) => task,
+        Err(refused) => return refuse(refused),
+    };
+    let mut screen = Screen::stdout();
+    match args.output {
+        Output::Json => screen.line(serde_json::to_string_pretty(&task)?)?,
+        Output::Text => {
+            let results = task.get("results").cloned().unwrap_or_default();
+            screen.line(outline(&results, 0, SHOWN))?;
+            progress.line(end(&progress, &task))?;
+        }
+    }
+    Ok(if text(&task, "status") == "completed" {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn refuse(refused: Refused) -> anyhow::Result<ExitCode> {
+    let code = match refused {
+        Refused::Problem(_) => NOT_ACCEPTED,
+        Refused::Unreachable(_) => UNREACHABLE,
+    };
+    Screen::stderr().error(&refused.into());
+    Ok(code.into())
+}
+
+fn payload(argument: &str) -> anyhow::Result<Value> {
+    let (text, from) = match argument.strip_prefix('@') {
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the payload from {file}"))?;
+            (text, file)
+        }
+        None => (argument.to_owned(), "--payload"),
+    };
+    let value: Value =
+        serde_json::from_str(&text).with_context(|| format!("{from} is not JSON"))?;
+    if !value.is_object() {
+        bail!("{from} is not a JSON object, such as {{\"csv\": \"…\"}}");
+    }
+    Ok(value)
+}
+
+/// Where to, and as whom. The file is read only for what was not said.
+fn gateway(args: &Submit) -> anyhow::Result<(String, String)> {
+    if let (Some(url), Some(token)) = (&args.gateway, &args.token) {
+        return Ok((url.clone(), token.clone()));
+    }
+    let loaded = load(&args.file)?;
+    let url = match &args.gateway {
+        Some(url) => url.clone(),
+        None => format!("http://{}", addresses(&loaded)?.gateway),
+    };
+    let token = match &args.token {
+        Some(token) => token.clone(),
+        None => development_token(&loaded)?,
+    };
+    Ok((url, token))
+}
+
+fn development_token(loaded: &Loaded) -> anyhow::Result<String> {
+    let issuer =
+        DevelopmentIssuer::of(&loaded.mesh, &loaded.base).context("say --token, or MESH_TOKEN")?;
+    let claims = issuer.claims(&TokenRequest::default(), Timestamp::now());
+    Ok(issuer.sign(&claims))
+}
+
+/// Who made the plan and who does what, on one line, then its risks.
+pub fn plan(plan: &Value) -> String {
+    let steps = plan.get("execution_plan").and_then(Value::as_array);
+    let agents: Vec<&str> = steps
+        .into_iter()
+        .flatten()
+        .map(|step| text(step, "agent"))
+        .collect();
+    let mut line = format!("plan by {}: {}", text(plan, "source"), agents.join(", "));
+    let risks = plan.get("risks").and_then(Value::as_array);
+    for risk in risks.into_iter().flatten().filter_map(Value::as_str) {
+        line.push_str("\n  note: ");
+        line.push_str(risk);
+    }
+    line
+}
+
+/// An event on one line, if it is worth one.
+pub fn step(screen: &Screen, event: &Event, after: std::time::Duration) -> Option<String> {
+    let data = &event.data;
+    let took = data
+        .get("duration_ms")
+        .and_then(Value::as_u64)
+        .map(|ms| format!(" in {ms} ms"))
+        .unwrap_or_default();
+    let what = match event.event_type {
+        EventType::StepDispatched => screen.paint(Paint::Dim, "dispatched"),
+        EventType::StepCompleted => screen.paint(Paint::Good, format!("completed{took}")),
+        EventType::StepFailed => {
+            let why = data.get("error").map(why).unwrap_or_default();
+            screen.paint(Paint::Bad, format!("failed{took}: {why}"))
+        }
+        EventType::StepSkipped => screen.paint(Paint::Odd, "skipped"),
+        _ => return None,
+    };
+    let (agent, id) = (text(data, "agent"), text(data, "step_id"));
+    let at = format!("+{:.3} s", after.as_secs_f64());
+    Some(format!("  {at:>10}  {agent:<20} {id:<24} {what}"))
+}
+
+/// The task's end on one line.
+pub fn end(screen: &Screen, task: &Value) -> String {
+    let status = text(task, "status");
+    match status {
+        "completed" => screen.paint(Paint::Good, "completed"),
+        _ => {
+            let why = task.get("error").map(why).unwrap_or_default();
+            screen.paint(Paint::Bad, format!("{status}: {why}"))
+        }
+    }
+}
+
+fn why(error: &Value) -> String {
+    format!("{}: {}", text(error, "code"), text(error, "detail"))
+}

@@ -1,0 +1,167 @@
+//! The commands that need no mesh: what they print, and how they exit.
+
+// A test that cannot go on says so loudly, in its own functions as well.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const GOOD: &str = "version: 1\nmesh: m\ngateway: {auth: {development: true}}\n\
+    orchestrator: {planner: {general_agent: a}}\nagents: [{id: a, run: {builtin: general-agent}}]\n";
+
+fn mesh(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .args(arguments)
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn with(yaml: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mesh.yaml"), yaml).unwrap();
+    dir
+}
+
+#[test]
+fn validate_accepts_the_repositorys_own_mesh() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let out = mesh(&root, &["validate"]);
+    let said = text(&out.stdout);
+    assert!(out.status.success(), "{said}");
+    assert!(said.contains("4 agents, 0 warnings"), "{said}");
+    assert!(!said.contains('\x1b'), "a pipe gets no colours: {said}");
+}
+
+#[test]
+fn validate_names_every_error_and_exits_1() {
+    let dir = with("version: 1\nmesh: m\ngatewy: {}\nagents: [{id: A B}]\n");
+    let out = mesh(dir.path(), &["validate"]);
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1));
+    for what in [
+        "error[unknown_key]",
+        "mesh.yaml:3:1",
+        "did you mean `gateway`?",
+        "error[invalid_name]",
+        "error[missing]",
+    ] {
+        assert!(said.contains(what), "no {what} in {said}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_an_error_with_a_mend() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["validate", "up", "token", "status"] {
+        let out = mesh(dir.path(), &[command]);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{command}");
+        assert!(said.contains("cannot read mesh.yaml"), "{command}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+#[test]
+fn token_prints_a_token_alone_and_keeps_its_key() {
+    let dir = with(GOOD);
+    let first = mesh(dir.path(), &["token", "--claim", "team=red", "--ttl", "5m"]);
+    let said = text(&first.stdout);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert_eq!(said.trim().split('.').count(), 3, "{said}");
+    assert_eq!(said.lines().count(), 1);
+    let key = dir.path().join(".mesh/token.key");
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let before = fs::read(&key).unwrap();
+    assert!(mesh(dir.path(), &["token"]).status.success());
+    assert_eq!(fs::read(&key).unwrap(), before);
+}
+
+#[test]
+fn render_keeps_secrets_out_unless_asked() {
+    let dir = with(GOOD);
+    let render = |more: &[&str]| {
+        let mut arguments = vec!["render", "kong", "--out", "out"];
+        arguments.extend(more);
+        let out = mesh(dir.path(), &arguments);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    render(&[]);
+    let read = |name: &str| fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+    assert!(read("kong.yml").contains("{file: .mesh/assertion.key}"));
+    assert!(read("kong.env").contains("KONG_NGINX_WASM_SHM_KV"));
+    assert!(!dir.path().join("out/kong.secret.yml").exists());
+    assert!(render(&["--secrets"]).contains("unchanged out/kong.yml"));
+    let key = fs::read_to_string(dir.path().join(".mesh/assertion.key")).unwrap();
+    assert!(read("kong.secret.yml").contains(key.trim()));
+    assert!(!read("kong.yml").contains(key.trim()));
+    let secret = dir.path().join("out/kong.secret.yml");
+    assert_eq!(
+        fs::metadata(secret).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for part in ["orchestrator", "sidecar"] {
+        assert!(
+            mesh(dir.path(), &["render", part, "--out", "out"])
+                .status
+                .success()
+        );
+    }
+    assert!(read("sidecar-a.json").contains("\"agent\": \"a\""));
+    assert!(read("orchestrator.json").contains("public half of"));
+}
+
+#[test]
+fn up_names_missing_filters_and_how_to_make_them() {
+    let dir = with(GOOD);
+    let out = mesh(dir.path(), &["up", "--filters", "nowhere"]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(said.contains("jwt_auth.wasm"), "{said}");
+    assert!(said.contains("run make filters"), "{said}");
+}
+
+#[test]
+fn submit_without_a_mesh_says_who_is_missing() {
+    let dir = with(GOOD);
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let out = mesh(dir.path(), &["submit", "x", "--gateway", &url]);
+    assert_eq!(out.status.code(), Some(3));
+    assert!(
+        text(&out.stderr).contains("mesh up"),
+        "{}",
+        text(&out.stderr)
+    );
+    let bad = mesh(dir.path(), &["submit", "x", "--payload", "[1]"]);
+    assert!(text(&bad.stderr).contains("not a JSON object"));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let dir = with(GOOD);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .arg("status")
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let out = child.wait_with_output().unwrap();
+    assert!(!text(&out.stderr).contains("panicked"));
+}

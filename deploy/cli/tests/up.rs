@@ -1,0 +1,203 @@
+//! `mesh up` as people use it: started, asked, ended. Needs the filters (`make filters`).
+
+// A test that cannot go on says so loudly, in its own functions as well.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
+    command.current_dir(dir);
+    for name in [
+        "RABBITMQ_URL",
+        "REDIS_URL",
+        "OLLAMA_URL",
+        "PORT",
+        "RUST_LOG",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running mesh; ends with the test.
+struct Up {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Up {
+    fn start(yaml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mesh.yaml"), yaml).unwrap();
+        let mut child = command(dir.path())
+            .arg("up")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        loop {
+            let Some(Ok(line)) = lines.next() else {
+                panic!("ended before it was ready: {said:?}");
+            };
+            if line.starts_with("ready after") {
+                break;
+            }
+            said.push(line);
+        }
+        // Read on, or the mesh would stand still when the pipe is full.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, dir }
+    }
+
+    fn mesh(&self, arguments: &[&str]) -> Output {
+        command(self.dir.path()).args(arguments).output().unwrap()
+    }
+
+    /// Ctrl-C, and the exit code.
+    fn end(mut self) -> Option<i32> {
+        interrupt(&self.child);
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+const FREE_PORTS: &str = "version: 1\nmesh: test\n\
+    gateway: {listen: \"127.0.0.1:0\", auth: {development: true}}\n\
+    orchestrator: {listen: \"127.0.0.1:0\", planner: {general_agent: general-agent}}\n\
+    agents:\n  - {id: general-agent, run: {builtin: general-agent}}\n  \
+    - {id: data-processor, capabilities: [data_processing], run: {builtin: data-processor}}\n";
+
+#[test]
+fn a_task_goes_from_token_to_result_and_the_mesh_drains() {
+    let up = Up::start(FREE_PORTS);
+    let status = up.mesh(&["status"]);
+    assert!(status.status.success(), "{}", text(&status.stdout));
+
+    let payload = r#"{"csv": "city,visits\nOslo,3\nRome,5\n"}"#;
+    let done = up.mesh(&[
+        "submit",
+        "data_processing",
+        "--payload",
+        payload,
+        "-o",
+        "json",
+    ]);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let task: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(task["status"], "completed");
+    let steps = task["steps"].as_object().unwrap();
+    assert!(
+        steps.values().any(|step| step["result"]["rows"] == 2),
+        "{task}"
+    );
+
+    let shown = up.mesh(&["submit", "complex_analysis"]);
+    let progress = text(&shown.stderr);
+    assert!(progress.contains("general-agent"), "{progress}");
+    assert!(progress.contains("completed in"), "{progress}");
+
+    let refused = up.mesh(&["submit", "x", "--token", "a.b.c"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("401"));
+
+    assert!(up.dir.path().join(".mesh/up.json").exists());
+    let dir = up.dir.path().to_owned();
+    assert_eq!(up.end(), Some(0));
+    assert!(!dir.join(".mesh/up.json").exists());
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = FREE_PORTS.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
+    fs::write(dir.path().join("mesh.yaml"), yaml).unwrap();
+    let out = command(dir.path()).arg("up").output().unwrap();
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(said.contains(&format!("port {port} is in use")), "{said}");
+    assert!(said.contains("gateway"), "{said}");
+}
+
+#[test]
+fn a_program_is_an_agent_and_ends_with_the_mesh() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let script = r#"
+import http.server, json, os, sys
+open("pid", "w").write(str(os.getpid()))
+class Agent(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        step = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.dumps({"echo": step["payload"]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Agent).serve_forever()
+"#;
+    let scripts = tempfile::tempdir().unwrap();
+    fs::write(scripts.path().join("agent.py"), script).unwrap();
+    let yaml = format!(
+        "version: 1\nmesh: test\n\
+         gateway: {{listen: \"127.0.0.1:0\", auth: {{development: true}}}}\n\
+         orchestrator: {{listen: \"127.0.0.1:0\", planner: {{general_agent: echo}}}}\n\
+         agents:\n  - id: echo\n    endpoint: http://127.0.0.1:{port}\n    \
+         run: {{command: [python3, agent.py, \"{port}\"], dir: {}}}\n",
+        scripts.path().display()
+    );
+    let up = Up::start(&yaml);
+    let done = up.mesh(&["submit", "anything", "--payload", r#"{"n": 7}"#]);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(
+        text(&done.stdout).contains("n: 7"),
+        "{}",
+        text(&done.stdout)
+    );
+    let pid = fs::read_to_string(scripts.path().join("pid")).unwrap();
+    assert_eq!(up.end(), Some(0));
+    assert!(!Path::new("/proc").join(pid).exists(), "the agent is gone");
+}
+
+#[test]
+fn the_demo_completes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = command(dir.path()).arg("demo").output().unwrap();
+    let said = text(&out.stdout);
+    assert!(out.status.success(), "{said}\n{}", text(&out.stderr));
+    for what in [
+        "iss",
+        "hardware-optimizer",
+        "data-processor",
+        "pm25_ugm3",
+        "both tasks completed",
+    ] {
+        assert!(said.contains(what), "no {what} in {said}");
+    }
+}

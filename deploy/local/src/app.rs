@@ -1,0 +1,328 @@
+//! Puts the parts together, runs them, and takes them down in order.
+//!
+//! ```text
+//!  build:  bus, store ▸ agents ▸ sidecars ▸ orchestrator ▸ gateway      (each bound before the next)
+//!  drain:  gateway ▸ orchestrator ▸ sidecars ▸ agents ▸ bus
+//! ```
+//!
+//! Every part is one task with a token of its own. None may end before it is told to: a mesh that lost
+//! a part looks alive and does no work, so the first loss ends all of it.
+
+use crate::child::{Program, Running};
+use crate::{Addresses, AgentAddress, LocalError, filters};
+use mesh_bus::Bus;
+use mesh_config::mesh::{Agent, Builtin, Mesh, Run};
+use mesh_config::render;
+use mesh_config::secret::Secrets;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What a mesh needs besides its description.
+pub struct Options {
+    /// Directory of mesh.yaml: commands and keys are found from there.
+    pub base: PathBuf,
+    /// The values of its secrets.
+    pub secrets: Secrets,
+    /// Where the filters' modules are, if it was said.
+    pub filters: Option<PathBuf>,
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A part that is bound and does not work yet.
+struct Part {
+    name: String,
+    stop: CancellationToken,
+    work: Work,
+}
+
+impl Part {
+    fn new<F>(name: impl Into<String>, work: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        Self {
+            name: name.into(),
+            work: Box::pin(work(stop.clone())),
+            stop,
+        }
+    }
+}
+
+/// A mesh whose addresses are taken and that does not work yet.
+pub struct Bound {
+    addresses: Addresses,
+    /// In the order in which they are drained; those of one row together.
+    rows: Vec<Vec<Part>>,
+    bus: Arc<dyn Bus>,
+}
+
+/// Renders every part of `mesh` and binds it.
+///
+/// # Errors
+/// Why a part cannot be built; what was bound until then is let go.
+pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError> {
+    let Options {
+        base,
+        secrets,
+        filters,
+    } = options;
+    let config = render::orchestrator(&mesh, &secrets)?;
+    // Looked for first: without them all the rest would be in vain.
+    let filters_dir = filters::find(filters.as_deref(), &render::kong(&mesh, &secrets)?)?;
+    // Before anything is started: most often it is a second mesh that finds these taken.
+    free("gateway", mesh.gateway.listen).await?;
+    free("orchestrator", config.listen).await?;
+    let bus = mesh_bus::connect(&config.bus)
+        .await
+        .map_err(|e| part("bus", &e))?;
+    let store = mesh_orchestrator::store::connect(&config.store)
+        .await
+        .map_err(|e| part("store", &e))?;
+
+    let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
+    for agent in &mesh.agents {
+        let (endpoint, started) = start(&mesh, agent, &base).await?;
+        agents.extend(started);
+        let mut config = render::sidecar(&mesh, agent, &secrets)?;
+        if let Some(endpoint) = endpoint {
+            config.agent_url = endpoint;
+        }
+        let endpoint = config.agent_url.clone();
+        let deps = mesh_sidecar::Deps {
+            bus: Arc::clone(&bus),
+            // Sidecars have the same metrics, so each has its own registry.
+            metrics: prometheus::Registry::new(),
+        };
+        let name = format!("sidecar {}", agent.id);
+        let listen = config.admin_listen;
+        free(&name, listen).await?;
+        let sidecar = mesh_sidecar::build(config, deps)
+            .await
+            .map_err(|e| part(&name, &e))?;
+        found.push(AgentAddress {
+            id: agent.id.clone(),
+            endpoint,
+            admin: sidecar.admin_address(),
+        });
+        sidecars.push(Part::new(name, |stop| sidecar.run(stop)));
+    }
+
+    let deps = mesh_orchestrator::Deps {
+        bus: Arc::clone(&bus),
+        store,
+        metrics: prometheus::Registry::new(),
+    };
+    let orchestrator = mesh_orchestrator::build(config, deps)
+        .await
+        .map_err(|e| part("orchestrator", &e))?;
+    // The port may have been chosen by the system; kong.yml must name the real one.
+    mesh.orchestrator
+        .listen
+        .set_port(orchestrator.address().port());
+
+    let kong = render::kong(&mesh, &secrets)?;
+    let gateway = mesh_gateway::build(
+        mesh_gateway::Config {
+            max_request_body: mesh.orchestrator.limits.max_body_bytes,
+            ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
+        },
+        mesh_gateway::Deps {
+            metrics: prometheus::Registry::new(),
+        },
+    )
+    .await
+    .map_err(|e| part("gateway", &e))?;
+
+    let addresses = Addresses {
+        pid: std::process::id(),
+        mesh: mesh.name,
+        gateway: gateway.address(),
+        orchestrator: orchestrator.address(),
+        agents: found,
+    };
+    Ok(Bound {
+        addresses,
+        rows: vec![
+            vec![Part::new("gateway", |stop| async move {
+                if let Err(error) = gateway.run(stop).await {
+                    tracing::error!(%error, "gateway failed");
+                }
+            })],
+            vec![Part::new("orchestrator", |stop| orchestrator.run(stop))],
+            sidecars,
+            agents,
+        ],
+        bus,
+    })
+}
+
+/// The text of an error with its causes.
+fn part(name: &str, error: &dyn std::error::Error) -> LocalError {
+    let mut detail = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        detail = format!("{detail}: {error}");
+        cause = error.source();
+    }
+    LocalError::Part {
+        part: name.to_owned(),
+        detail,
+    }
+}
+
+/// Finds out whether an address can be listened on, so that every part's error names it alike.
+///
+/// Between this and the part's own binding another process may take it; then the part's error is heard.
+async fn free(name: &str, address: SocketAddr) -> Result<(), LocalError> {
+    match TcpListener::bind(address).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(LocalError::Listen {
+            part: name.to_owned(),
+            address,
+            source,
+        }),
+    }
+}
+
+/// Starts an agent that runs here; its base URL where the system chose the port.
+async fn start(
+    mesh: &Mesh,
+    agent: &Agent,
+    base: &Path,
+) -> Result<(Option<String>, Option<Part>), LocalError> {
+    let name = format!("agent {}", agent.id);
+    match &agent.run {
+        None => Ok((None, None)),
+        Some(Run::Command { command, dir }) => {
+            let program = Program {
+                agent: agent.id.clone(),
+                command: command.clone(),
+                dir: dir
+                    .as_ref()
+                    .map_or_else(|| base.to_owned(), |dir| base.join(dir)),
+            };
+            let running: Running = program.start()?;
+            Ok((None, Some(Part::new(name, |stop| running.run(stop)))))
+        }
+        Some(Run::Builtin(builtin)) => {
+            let address = agent
+                .endpoint
+                .as_ref()
+                .and_then(|url| url.socket_addrs(|| None).ok()?.first().copied())
+                .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+            let refused = |source| LocalError::Listen {
+                part: name.clone(),
+                address,
+                source,
+            };
+            let listener = TcpListener::bind(address).await.map_err(refused)?;
+            let address = listener.local_addr().map_err(refused)?;
+            let router = kind(*builtin).router(&agent_options(mesh)?);
+            let work = |stop: CancellationToken| {
+                let name = name.clone();
+                async move {
+                    if let Err(error) = mesh_agents::serve(listener, router, stop).await {
+                        tracing::error!(part = %name, %error, "listener failed");
+                    }
+                }
+            };
+            let started = Part::new(name.clone(), work);
+            Ok((Some(format!("http://{address}")), Some(started)))
+        }
+    }
+}
+
+fn kind(builtin: Builtin) -> mesh_agents::Kind {
+    match builtin {
+        Builtin::HardwareOptimizer => mesh_agents::Kind::HardwareOptimizer,
+        Builtin::ResourceArbitrator => mesh_agents::Kind::ResourceArbitrator,
+        Builtin::DataProcessor => mesh_agents::Kind::DataProcessor,
+        Builtin::GeneralAgent => mesh_agents::Kind::GeneralAgent,
+    }
+}
+
+fn agent_options(mesh: &Mesh) -> Result<mesh_agents::Options, LocalError> {
+    let model = match &mesh.orchestrator.ollama {
+        Some(ollama) => {
+            let url = ollama.url.as_str().trim_end_matches('/');
+            let model = mesh_agents::general_agent::Model::new(url, &ollama.model)
+                .map_err(|e| part("general-agent", &e))?;
+            Some(model)
+        }
+        None => None,
+    };
+    Ok(mesh_agents::Options {
+        model,
+        ..mesh_agents::Options::default()
+    })
+}
+
+/// Which row a part belongs to, and its name, by the id of its task: a part that broke down has
+/// nothing but that id left.
+type Roll = HashMap<Id, (usize, String)>;
+
+impl Bound {
+    /// Where the parts are.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Runs every part until `shutdown`, then drains them row by row.
+    ///
+    /// # Errors
+    /// [`LocalError::Ended`] when a part ended before it was told to; the others are drained all the same.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), LocalError> {
+        let mut work: JoinSet<()> = JoinSet::new();
+        let mut stops: Vec<Vec<CancellationToken>> = Vec::new();
+        let mut roll = Roll::new();
+        for (row, parts) in self.rows.into_iter().enumerate() {
+            stops.push(parts.iter().map(|p| p.stop.clone()).collect());
+            for part in parts {
+                let id = work.spawn(part.work).id();
+                roll.insert(id, (row, part.name));
+            }
+        }
+        let lost = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = work.join_next_with_id() => ended.map(|ended| strike(ended, &mut roll)),
+        };
+        for (row, tokens) in stops.into_iter().enumerate() {
+            for stop in tokens {
+                stop.cancel();
+            }
+            while roll.values().any(|(r, _)| *r == row) {
+                match work.join_next_with_id().await {
+                    Some(ended) => strike(ended, &mut roll),
+                    None => break,
+                };
+            }
+        }
+        self.bus.close().await;
+        match lost {
+            Some(part) => Err(LocalError::Ended { part }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Strikes an ended part off the roll, and returns its name.
+fn strike(ended: Result<(Id, ()), JoinError>, roll: &mut Roll) -> String {
+    let id = match &ended {
+        Ok((id, ())) => *id,
+        Err(error) => error.id(),
+    };
+    let name = roll.remove(&id).map(|(_, name)| name).unwrap_or_default();
+    if let Err(error) = ended {
+        tracing::error!(part = %name, %error, "part broke down");
+    }
+    name
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh cargo-deny`.
+# Says what it does; does nothing where all is there.
+set -euo pipefail
+
+say() { printf '\033[2m==> %s\033[0m\n' "$*" >&2; }
+
+# Debian starts a server when its package is installed. Tests start their own, on free ports, so the
+# package's own start is held back for the time of the installation.
+install_debian() {
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    if ! command -v apt-get >/dev/null; then
+        echo "setup: install these with your package manager, then try again: ${missing[*]}" >&2
+        exit 1
+    fi
+    local as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    say "installing ${missing[*]} from Debian"
+    local held=no
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee /usr/sbin/policy-rc.d >/dev/null
+        "${as_root[@]}" chmod 755 /usr/sbin/policy-rc.d
+        held=yes
+    fi
+    local log status=0
+    log=$(mktemp)
+    { "${as_root[@]}" apt-get update &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
+        >"$log" 2>&1 </dev/null || status=$?
+    [ "$held" = yes ] && "${as_root[@]}" rm -f /usr/sbin/policy-rc.d
+    if [ "$status" -ne 0 ]; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        echo "setup: apt-get could not install ${missing[*]}" >&2
+        exit 1
+    fi
+    rm -f "$log"
+}
+
+case "${1:-}" in
+servers)
+    install_debian rabbitmq-server redis-server
+    ;;
+packages)
+    shift
+    install_debian "$@"
+    ;;
+cargo-deny)
+    if ! cargo deny --version >/dev/null 2>&1; then
+        say "building cargo-deny (once a machine)"
+        cargo install --quiet --locked --debug --version 0.20.2 cargo-deny
+    fi
+    ;;
+*)
+    echo "usage: deploy/setup.sh servers | packages NAME... | cargo-deny" >&2
+    exit 2
+    ;;
+esac
