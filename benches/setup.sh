@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Makes target/bench-venv with the peers of `make bench`; does nothing where it stands already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[2m==> %s\033[0m\n' "$*" >&2; }
+
+wanted=benches/peers/requirements.txt
+venv=target/bench-venv
+cmp -s "$wanted" "$venv/installed.txt" && exit 0
+python3 -c 'import ensurepip, venv' 2>/dev/null || deploy/setup.sh packages python3-venv
+say "installing the benchmark's peers into $venv"
+python3 -m venv --clear "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+cp "$wanted" "$venv/installed.txt"

@@ -1,0 +1,85 @@
+//! On what a table was measured: without it, its figures say nothing.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The present, in UTC, to the second.
+pub fn now() -> String {
+    OffsetDateTime::now_utc()
+        .replace_nanosecond(0)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
+/// Facts of this machine and of what was measured, as `(name, value)`.
+pub fn facts() -> Vec<(&'static str, String)> {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    vec![
+        (
+            "processor",
+            format!(
+                "{}, {cores} cores",
+                line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned())
+            ),
+        ),
+        (
+            "memory",
+            line_of("/proc/meminfo", "MemTotal").unwrap_or_default(),
+        ),
+        (
+            "kernel",
+            fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        ),
+        (
+            "this project",
+            said_by("git", &["describe", "--always", "--dirty"]),
+        ),
+        ("rustc", said_by("rustc", &["--version"])),
+        ("RabbitMQ", rabbitmq()),
+        ("Redis", said_by("redis-server", &["--version"])),
+        ("Python peer", peers()),
+    ]
+}
+
+fn line_of(file: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let said = Command::new(program).args(arguments).output();
+    said.ok()
+        .map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The version stands in the name of its directory; asking the server would start Erlang.
+fn rabbitmq() -> String {
+    fs::read_dir("/usr/lib/rabbitmq/lib")
+        .ok()
+        .and_then(|entries| {
+            entries
+                .filter_map(Result::ok)
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .find_map(|name| Some(name.strip_prefix("rabbitmq_server-")?.to_owned()))
+        })
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn peers() -> String {
+    fs::read_to_string(Path::new("benches/peers/requirements.txt"))
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,36 @@
+//! The small parts around a measurement, each run by this binary in a process of its own.
+
+mod agent;
+mod bare;
+mod model;
+
+pub use agent::Agent;
+pub use bare::BareLoop;
+pub use model::Model;
+
+use anyhow::Result;
+
+/// Which part to play.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Part {
+    /// An agent that answers at once, or after a fixed time
+    Agent(Agent),
+    /// Queue to agent to queue, without our code
+    BareLoop(BareLoop),
+    /// A model that answers one plan, over Ollama's API
+    Model(Model),
+}
+
+impl Part {
+    /// Plays the part until the process is ended.
+    ///
+    /// # Errors
+    /// When it cannot go on.
+    pub async fn play(self) -> Result<()> {
+        match self {
+            Self::Agent(agent) => agent.serve().await,
+            Self::BareLoop(bare) => bare.run().await,
+            Self::Model(model) => model.serve().await,
+        }
+    }
+}

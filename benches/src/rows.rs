@@ -1,0 +1,112 @@
+//! What is measured: the rows, and which of them come from one measurement.
+
+mod dag;
+mod lane;
+mod post;
+mod resident;
+mod tasks;
+
+use crate::row::Row;
+use anyhow::{Result, ensure};
+use std::path::{Path, PathBuf};
+
+/// Every row, in the table's order, with what it says.
+const ROWS: [(&str, &str); 9] = [
+    ("step-lane", lane::ABOUT),
+    ("task-memory-p50", tasks::ABOUT_P50_MEMORY),
+    ("task-broker-p50", tasks::ABOUT_P50_BROKER),
+    ("task-memory-saturation", tasks::ABOUT_SATURATION),
+    ("task-broker-saturation", tasks::ABOUT_SATURATION),
+    ("orchestrate-post", post::ABOUT),
+    ("dag-100", dag::ABOUT),
+    ("dag-100-broker", dag::ABOUT_BROKER),
+    ("sidecar-rss", resident::ABOUT),
+];
+
+/// Where a measurement finds and leaves things.
+#[derive(Debug)]
+pub struct Bench {
+    /// The repository.
+    pub root: PathBuf,
+    /// A directory that is gone after the measurement.
+    pub scratch: tempfile::TempDir,
+    /// How often each side is measured.
+    pub rounds: usize,
+}
+
+impl Bench {
+    fn new(root: &Path, rounds: usize) -> Result<Self> {
+        Ok(Self {
+            root: root.to_owned(),
+            scratch: tempfile::tempdir()?,
+            rounds,
+        })
+    }
+
+    /// One of our binaries.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.root.join("target/release").join(name)
+    }
+}
+
+/// The names of all rows, in the table's order.
+pub fn names() -> Vec<&'static str> {
+    ROWS.iter().map(|(name, _)| *name).collect()
+}
+
+/// What the row of this name measures, in a sentence or two.
+pub fn about(name: &str) -> Option<&'static str> {
+    ROWS.iter().find(|row| row.0 == name).map(|row| row.1)
+}
+
+/// Measures every row, or those whose names begin with `only`.
+///
+/// # Errors
+/// When a run broke; a missed goal is none.
+pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<Vec<Row>> {
+    ensure!(rounds > 0, "no rounds, no median");
+    let wanted = |name: &str| only.is_none_or(|only| name.starts_with(only));
+    ensure!(
+        names().into_iter().any(wanted),
+        "no such row; there are: {}",
+        names().join(", ")
+    );
+    let mut rows = Vec::new();
+    if wanted("step-lane") {
+        say("step-lane: a preloaded queue, drained by the sidecar and by a bare loop in turns");
+        rows.push(lane::measure(&Bench::new(root, rounds)?).await?);
+    }
+    let tasks = ["task-memory-p50", "task-broker-p50"];
+    let saturation = ["task-memory-saturation", "task-broker-saturation"];
+    let (steady, most) = (
+        tasks.into_iter().any(wanted),
+        saturation.into_iter().any(wanted),
+    );
+    if steady || most {
+        say("task-*: two-step tasks through gateway, orchestrator and sidecars");
+        rows.extend(tasks::measure(&Bench::new(root, rounds)?, steady, most).await?);
+    }
+    if wanted("orchestrate-post") {
+        say(
+            "orchestrate-post: POST /orchestrate at 32 connections, ours and the plan's shape in turns",
+        );
+        rows.push(post::measure(&Bench::new(root, rounds)?).await?);
+    }
+    let (memory, broker) = (wanted("dag-100"), wanted("dag-100-broker"));
+    if memory || broker {
+        say("dag-100: 100 steps of 20 ms, 10 wide");
+        rows.extend(dag::measure(&Bench::new(root, rounds)?, memory, broker).await?);
+    }
+    if wanted("sidecar-rss") {
+        say("sidecar-rss: an idle sidecar");
+        rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
+    }
+    rows.retain(|row| wanted(&row.name));
+    Ok(rows)
+}
+
+/// Progress, for whoever waits for the table.
+#[allow(clippy::print_stderr)] // progress is for the terminal; the table goes to stdout
+fn say(text: &str) {
+    eprintln!("==> {text}");
+}
