@@ -25,12 +25,14 @@ directory=$1 log=$2
 shift 2
 setsid "$@" </dev/null >>"$log" 2>&1 &
 server=$!
+# Right after its start the server may not lead its group yet; then it has no children either.
+end() { kill -s "$1" -- "-$server" || kill -s "$1" "$server"; wait "$server"; }
 echo "$server"
 read -r order
 case $order in
-    stop) kill -s TERM -- "-$server"; wait "$server" ;;
-    kill) kill -s KILL -- "-$server"; wait "$server" ;;
-    *) kill -s KILL -- "-$server"; wait "$server"; rm -rf -- "$directory" ;;
+    stop) end TERM ;;
+    kill) end KILL ;;
+    *) end KILL; rm -rf -- "$directory" ;;
 esac 2>/dev/null
 "#;
 
@@ -65,6 +67,8 @@ impl Server {
             .args([directory, &log, &program])
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
+            // Erlang leaves its dumps where it stands.
+            .current_dir(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
