@@ -67,11 +67,17 @@ impl Sketch {
         fs::write(&file, text)?;
         // Makes the development keys, which rendering needs.
         said(
-            Command::new(bench.binary("mesh"))
+            ours(&bench.binary("mesh"))
                 .arg("token")
                 .arg(&file)
                 .current_dir(&home),
         )?;
+        for part in ["kong", "orchestrator", "sidecar"] {
+            let mut render = ours(&bench.binary("mesh"));
+            render.arg("render").arg(part).arg(&file);
+            render.arg("--out").arg(&home).arg("--secrets");
+            said(&mut render)?;
+        }
         Ok(Laid {
             gateway,
             orchestrator,
@@ -134,14 +140,13 @@ impl Laid {
     /// When a part does not get ready.
     pub async fn processes(&self, bench: &Bench) -> Result<Vec<Process>> {
         let mut all = vec![self.orchestrator(bench).await?];
-        for (number, config) in self.rendered.sidecars.iter().enumerate() {
+        for agent in &self.agents {
+            let name = format!("sidecar-{agent}");
             let mut command = ours(&bench.binary("sidecar"));
-            command.arg("--config").arg(config);
-            all.push(Process::start(
-                &format!("sidecar-{number}"),
-                &self.home,
-                command,
-            )?);
+            command
+                .arg("--config")
+                .arg(self.home.join(format!("{name}.secret.json")));
+            all.push(Process::start(&name, &self.home, command)?);
         }
         let mut command = ours(&bench.binary("gateway"));
         command
