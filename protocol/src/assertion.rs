@@ -15,8 +15,18 @@ use serde::{Deserialize, Serialize};
 pub const HEADER: &str = "x-mesh-assertion";
 /// Request header in which the agent_router filter names the agent.
 pub const HEADER_AGENT: &str = "x-mesh-agent";
-/// Headers that no client may send, in the spellings that gateways pass on; compare in lower case.
-pub const RESERVED_HEADERS: [&str; 4] = [HEADER, HEADER_AGENT, "x_mesh_assertion", "x_mesh_agent"];
+/// Headers that no client may send, in every spelling that gateways pass on and that some server reads
+/// as the same name; compare in lower case.
+pub const RESERVED_HEADERS: [&str; 8] = [
+    HEADER,
+    "x_mesh_assertion",
+    "x-mesh_assertion",
+    "x_mesh-assertion",
+    HEADER_AGENT,
+    "x_mesh_agent",
+    "x-mesh_agent",
+    "x_mesh-agent",
+];
 /// `typ` of the assertion's header.
 pub const TYPE: &str = "mesh-assertion+jwt";
 /// Longest assertion that is looked at, in bytes; a request line and its headers stay below 8 KiB.
