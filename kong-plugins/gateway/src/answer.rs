@@ -24,7 +24,9 @@ pub(crate) enum Problem {
     BadRequest(&'static str),
     MethodNotAllowed,
     RequestTimeout,
-    BodyTooLarge,
+    HeadTooLarge,
+    /// With the most bytes that are taken.
+    BodyTooLarge(usize),
     FilterFailed,
     BadGateway,
     GatewayTimeout,
@@ -52,7 +54,13 @@ impl Problem {
                 "request timeout",
                 "the request body stopped arriving",
             ),
-            Self::BodyTooLarge => (
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head-too-large",
+                "request head too large",
+                "the request line and its headers are longer than the gateway takes",
+            ),
+            Self::BodyTooLarge(_) => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
                 "request body too large",
@@ -82,12 +90,17 @@ impl Problem {
     /// The answer.
     pub(crate) fn response(self) -> Response<Body> {
         let (status, kind, title, detail) = self.parts();
-        let body = json!({
+        let mut body = json!({
             "type": format!("{TYPE_PREFIX}{kind}"),
             "title": title,
             "status": status.as_u16(),
             "detail": detail,
         });
+        if let (Self::BodyTooLarge(limit), Some(body)) = (self, body.as_object_mut()) {
+            let detail = format!("the body may have {limit} bytes: send less payload");
+            let error = json!({"field": "payload", "code": "too_large", "detail": detail});
+            body.insert("errors".to_owned(), json!([error]));
+        }
         with(status, "application/problem+json", body.to_string())
     }
 }

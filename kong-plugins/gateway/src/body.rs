@@ -14,8 +14,8 @@ use tokio::time::{Instant, Sleep};
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    #[error("body is longer than allowed")]
-    TooLarge,
+    #[error("body is longer than {0} bytes")]
+    TooLarge(usize),
     #[error("body stopped arriving")]
     Timeout,
     #[error("a filter failed on the body")]
@@ -66,7 +66,11 @@ pub(crate) struct RequestBody(Request);
 
 enum Request {
     Whole(Option<Bytes>),
-    Stream { body: Timed, left: u64 },
+    Stream {
+        body: Timed,
+        left: u64,
+        limit: usize,
+    },
 }
 
 impl RequestBody {
@@ -80,6 +84,7 @@ impl RequestBody {
         Self(Request::Stream {
             body: Timed::new(body, longest),
             left: limit as u64,
+            limit,
         })
     }
 
@@ -95,13 +100,13 @@ impl RequestBody {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match &mut self.0 {
             Request::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            Request::Stream { body, left } => match ready!(body.poll_data(cx)) {
+            Request::Stream { body, left, limit } => match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => match left.checked_sub(data.len() as u64) {
                     Some(rest) => {
                         *left = rest;
                         Poll::Ready(Some(Ok(data)))
                     }
-                    None => Poll::Ready(Some(Err(BodyError::TooLarge))),
+                    None => Poll::Ready(Some(Err(BodyError::TooLarge(*limit)))),
                 },
                 other => Poll::Ready(other),
             },

@@ -76,6 +76,10 @@ impl Worker {
         mut request: Request<Incoming>,
         client: SocketAddr,
     ) -> (Option<Arc<str>>, Response<Body>) {
+        // The parser's buffer is larger than what it lets through of a head, now and then by much.
+        if head_bytes(&request) > self.shared.config.max_head_bytes {
+            return (None, Problem::HeadTooLarge.response());
+        }
         let subject = match Subject::read(&request) {
             Ok(subject) => subject,
             Err(problem) => return (None, problem.response()),
@@ -107,7 +111,7 @@ impl Worker {
     async fn pass(&self, request: Request<Incoming>, way: &Way<'_>) -> Response<Body> {
         let limit = self.shared.config.max_request_body;
         if request.body().size_hint().lower() > limit as u64 {
-            return Problem::BodyTooLarge.response();
+            return Problem::BodyTooLarge(limit).response();
         }
         let (parts, body) = request.into_parts();
         let empty = body.is_end_stream();
@@ -203,6 +207,18 @@ impl Worker {
         hygiene::add_forwarded(&mut parts.headers, &forwarded);
         way.upstream.send(parts, body, replay).await
     }
+}
+
+/// The length of a request's head, near enough: the target, and each header with `: ` and its line's end.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(1, |t| t.as_str().len());
+    let headers = request.headers().iter();
+    headers.fold(target, |sum, (name, value)| {
+        sum + name.as_str().len() + value.len() + 4
+    })
 }
 
 impl Subject {
@@ -348,7 +364,7 @@ fn respond(response: Response<Body>, mut passage: Box<Passage>) -> Response<Body
 
 fn of_body(error: &BodyError) -> Problem {
     match error {
-        BodyError::TooLarge => Problem::BodyTooLarge,
+        BodyError::TooLarge(limit) => Problem::BodyTooLarge(*limit),
         BodyError::Timeout => Problem::RequestTimeout,
         BodyError::Filter | BodyError::Broken(_) => {
             Problem::BadRequest("the request body broke off")

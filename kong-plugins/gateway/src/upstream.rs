@@ -150,7 +150,7 @@ fn problem(error: &Error) -> Problem {
     let mut source = error.source();
     while let Some(cause) = source {
         match cause.downcast_ref::<BodyError>() {
-            Some(BodyError::TooLarge) => return Problem::BodyTooLarge,
+            Some(BodyError::TooLarge(limit)) => return Problem::BodyTooLarge(*limit),
             Some(BodyError::Timeout) => return Problem::RequestTimeout,
             _ => {}
         }

@@ -62,7 +62,7 @@ impl Failure {
         )
         .detail(format!("at most {limit} bytes are taken"));
         failure.problem.errors = vec![FieldError::new(
-            "",
+            "payload",
             "too_large",
             format!("the body may have {limit} bytes: send less payload"),
         )];

@@ -29,6 +29,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     server
         .http1()
         .timer(TokioTimer::new())
+        // A gateway takes 128 and adds some ten of its own.
+        .max_headers(192)
         .header_read_timeout(HEAD);
     server
         .http2()

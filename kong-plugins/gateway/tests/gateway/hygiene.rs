@@ -123,6 +123,11 @@ async fn a_body_has_a_largest_length_however_it_is_framed() {
     let answer = gateway.post("/r", "", "0123456789a").await;
     assert_eq!(answer.status, 413);
     assert!(answer.body.contains("body-too-large"));
+    assert!(
+        answer.body.contains(r#""field":"payload""#),
+        "{}",
+        answer.body
+    );
     let chunked = "POST /r HTTP/1.1\nhost: a\ntransfer-encoding: chunked\nconnection: close\n\n\
                    b\n0123456789a\n0\n\n";
     assert_eq!(gateway.raw(chunked).await.status, 413);

@@ -239,5 +239,10 @@ async fn rubbish_is_answered_and_goes_nowhere() {
     assert_eq!(status(gateway.get("/task/1", &headers).await), 431);
     let long = format!("x: {}\n", "a".repeat(64 * 1024));
     assert_eq!(status(gateway.get("/task/1", &long).await), 431);
+    // Small enough for the parser's buffer, and more than is taken.
+    let over = format!("x: {}\n", "a".repeat(33 * 1024));
+    let answer = gateway.get("/task/1", &over).await;
+    assert_eq!(answer.status, 431);
+    assert!(answer.body.contains("head-too-large"), "{}", answer.body);
     assert!(service.seen().is_empty(), "{:?}", service.seen());
 }
