@@ -145,7 +145,11 @@ impl Bound {
             .await
             .is_err()
         {
-            tracing::warn!("runs were cut off, and will be taken up by the next start");
+            let runs = executor.in_flight();
+            tracing::warn!(
+                runs,
+                "cut off what does not leave; runs are taken up by the next start"
+            );
         }
     }
 }

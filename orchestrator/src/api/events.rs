@@ -4,11 +4,11 @@
 //! where it left off, so it misses nothing however slow it is, and costs the run nothing.
 
 use super::failure::Failure;
-use super::tasks::{Found, find};
+use super::tasks::{Found, TaskPath, find};
 use super::{Api, Caller};
 use crate::run::shown::{RunHandle, events_of};
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub async fn follow(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    TaskPath(id): TaskPath,
 ) -> Result<Response, Failure> {
     let found = find(&api, &caller, &id).await?;
     let place = Arc::clone(&api.followers)

@@ -34,7 +34,7 @@ pub async fn submit(
     let longest = Duration::from_secs(api.limits.max_wait_s.into());
     let preferences = Preferences::from_headers(&parts.headers, longest);
     // Before planning: a plan may cost a model's time.
-    let slot = api.executor.reserve().map_err(refusal)?;
+    let slot = api.executor.reserve(bytes.len()).map_err(refusal)?;
     let budget = Duration::from_secs(task.timeout.into());
     let planned = api
         .planning

@@ -6,8 +6,9 @@ use super::{Api, Caller, view};
 use crate::run::shown::RunHandle;
 use crate::store::{Query, RunRecord, StoreError, Summary, TaskStatus};
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::response::Response;
+use http::request::Parts;
 use http::{StatusCode, Uri};
 use mesh_protocol::TaskId;
 use mesh_protocol::problem::FieldError;
@@ -39,15 +40,28 @@ impl Found {
     }
 }
 
+/// The task that a path names; what is no id names none.
+pub struct TaskPath(pub TaskId);
+
+impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let Path(id) = Path::<TaskId>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Failure::no_task())?;
+        Ok(Self(id))
+    }
+}
+
 /// The run of that id, if the caller may look at it.
 ///
 /// # Errors
 /// 404 also for what belongs to others: that it exists is theirs to know.
-pub async fn find(api: &Api, caller: &Caller, id: &str) -> Result<Found, Failure> {
-    let id: TaskId = id.parse().map_err(|_| Failure::no_task())?;
-    let found = match api.executor.find(&id) {
+pub async fn find(api: &Api, caller: &Caller, id: &TaskId) -> Result<Found, Failure> {
+    let found = match api.executor.find(id) {
         Some(handle) => Found::Live(handle),
-        None => match api.executor.context().store.load(&id).await {
+        None => match api.executor.context().store.load(id).await {
             Ok(Some(run)) => Found::Stored(Box::new(run)),
             Ok(None) => return Err(Failure::no_task()),
             Err(error) => return Err(store_failure(api, &error)),
@@ -75,7 +89,7 @@ fn store_failure(api: &Api, error: &StoreError) -> Failure {
 pub async fn show(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    TaskPath(id): TaskPath,
 ) -> Result<Response, Failure> {
     let found = find(&api, &caller, &id).await?;
     Ok(found.read(|run| json(StatusCode::OK, &view::shown(run))))
@@ -85,7 +99,7 @@ pub async fn show(
 pub async fn cancel(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    TaskPath(id): TaskPath,
 ) -> Result<Response, Failure> {
     let found = find(&api, &caller, &id).await?;
     if !found.read(|run| caller.may_change(run.owner.as_ref())) {

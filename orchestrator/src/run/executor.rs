@@ -25,6 +25,8 @@ use tracing::Instrument;
 
 /// Results that wait in one run's inbox: all that the lane can have unsettled, and some cancels.
 const INBOX: usize = super::lane::PREFETCH as usize + 16;
+/// Most bytes of the request bodies of runs in flight: parsed, a body takes some times its length.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Runs loaded at the same time on start.
 const TAKE_UP: usize = 16;
 
@@ -53,6 +55,7 @@ pub struct Executor {
     context: Context,
     runs: Mutex<HashMap<TaskId, Arc<RunHandle>>>,
     in_flight: AtomicUsize,
+    bytes: AtomicUsize,
     taken_up: AtomicBool,
     tasks: TaskTracker,
 }
@@ -72,12 +75,16 @@ pub enum SubmitError {
 }
 
 /// A place among the runs in flight; leaves it when dropped.
-pub struct Slot(Arc<Executor>);
+pub struct Slot {
+    executor: Arc<Executor>,
+    bytes: usize,
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.context.metrics.in_flight.dec();
+        self.executor.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.executor.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.executor.context.metrics.in_flight.dec();
     }
 }
 
@@ -88,6 +95,7 @@ impl Executor {
             context,
             runs: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             taken_up: AtomicBool::new(false),
             tasks: TaskTracker::new(),
         })
@@ -96,6 +104,11 @@ impl Executor {
     /// What runs need.
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// How many runs go on here.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Whether the unfinished runs of the store have been taken up.
@@ -116,18 +129,29 @@ impl Executor {
         self.map().remove(id);
     }
 
-    /// A place for a run.
+    /// A place for a run whose request has so many `bytes`.
     ///
     /// # Errors
     /// [`SubmitError::Busy`].
-    pub fn reserve(self: &Arc<Self>) -> Result<Slot, SubmitError> {
-        let taken = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.context.metrics.in_flight.inc();
-        let slot = Slot(Arc::clone(self));
-        if taken >= self.context.max_runs {
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Slot, SubmitError> {
+        let runs = self.in_flight.load(Ordering::Relaxed);
+        let held = self.bytes.load(Ordering::Relaxed);
+        // Requests at the very same moment may pass together: they are as few as the threads.
+        if runs >= self.context.max_runs || held.saturating_add(bytes) > MAX_BYTES {
             return Err(SubmitError::Busy);
         }
-        Ok(slot)
+        Ok(self.take_place(bytes))
+    }
+
+    /// A place, over the bounds if need be.
+    fn take_place(self: &Arc<Self>, bytes: usize) -> Slot {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.context.metrics.in_flight.inc();
+        Slot {
+            executor: Arc::clone(self),
+            bytes,
+        }
     }
 
     /// Keeps a new run in the store, with its first steps marked as dispatched, and begins it.
@@ -254,10 +278,8 @@ impl Executor {
         };
         let states = record.states(&self.context.steps);
         let machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
-        // Over the bound if need be: these tasks were accepted.
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.context.metrics.in_flight.inc();
-        let slot = Slot(Arc::clone(self));
+        // These tasks were accepted.
+        let slot = self.take_place(record.size());
         let (inbox, receiver) = mpsc::channel(INBOX);
         let handle = Arc::new(RunHandle::new(record, inbox));
         self.map().insert(id, Arc::clone(&handle));

@@ -56,21 +56,33 @@ impl Parts {
 
 /// Declares and consumes until the process leaves.
 pub async fn run(executor: Arc<Executor>, parts: Parts, ready: watch::Sender<Ready>) {
-    tokio::join!(
-        Arc::clone(&executor).take_up(),
-        declare(&executor, &parts, &ready)
-    );
+    // A broker or a store that does not answer must not hold up the leaving.
+    let halt = executor.context().halt.clone();
+    let begun = async {
+        tokio::join!(
+            Arc::clone(&executor).take_up(),
+            declare(&executor, &parts, &ready)
+        )
+    };
+    if halt.run_until_cancelled(begun).await.is_none() {
+        return;
+    }
     let mut pauses = pauses();
     loop {
-        declare(&executor, &parts, &ready).await;
+        let declared = declare(&executor, &parts, &ready);
+        if halt.run_until_cancelled(declared).await.is_none() {
+            return;
+        }
         if ready.borrow().is_settled() {
             let queue = results_queue();
-            match executor.context().bus.consume(&queue, PREFETCH).await {
-                Ok(deliveries) => {
+            let consuming = executor.context().bus.consume(&queue, PREFETCH);
+            match halt.run_until_cancelled(consuming).await {
+                None => return,
+                Some(Ok(deliveries)) => {
                     pauses = super::executor::pauses();
                     consume(&executor, &parts, &ready, deliveries).await;
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     executor.context().metrics.bus_error("consume");
                     tracing::warn!(%error, queue, "cannot consume results, trying again");
                 }
@@ -78,7 +90,7 @@ pub async fn run(executor: Arc<Executor>, parts: Parts, ready: watch::Sender<Rea
         }
         let pause = pauses.next().unwrap_or(LOOK_AGAIN);
         tokio::select! {
-            () = executor.context().halt.cancelled() => return,
+            () = halt.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Most finished runs that are kept, whatever the retention: a process must not grow without end.
 const MAX_FINISHED: usize = 100_000;
+/// Most bytes of payloads and results that finished runs keep, for the same reason.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// The store.
 pub struct MemoryStore {
@@ -21,7 +23,32 @@ struct Inner {
     // Task ids begin with their time, so the order of keys is the order of submission.
     runs: BTreeMap<TaskId, RunRecord>,
     unfinished: BTreeSet<TaskId>,
-    finished: VecDeque<(Timestamp, TaskId)>,
+    finished: VecDeque<Finished>,
+    /// Sum of what `finished` keeps.
+    bytes: usize,
+}
+
+/// A finished run in the order of the ends.
+struct Finished {
+    at: Timestamp,
+    id: TaskId,
+    bytes: usize,
+}
+
+impl Inner {
+    /// Forgets the runs whose time is over, and the oldest beyond the bounds.
+    fn forget(&mut self, now: Timestamp, retention: Duration) {
+        while let Some(oldest) = self.finished.front() {
+            let room = self.finished.len() <= MAX_FINISHED && self.bytes <= MAX_BYTES;
+            if room && now < oldest.at.plus(retention) {
+                break;
+            }
+            if let Some(oldest) = self.finished.pop_front() {
+                self.bytes = self.bytes.saturating_sub(oldest.bytes);
+                self.runs.remove(&oldest.id);
+            }
+        }
+    }
 }
 
 impl MemoryStore {
@@ -35,15 +62,7 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timestamp::now();
-        while let Some((at, _)) = inner.finished.front() {
-            if inner.finished.len() <= MAX_FINISHED && now < at.plus(self.retention) {
-                break;
-            }
-            if let Some((_, id)) = inner.finished.pop_front() {
-                inner.runs.remove(&id);
-            }
-        }
+        inner.forget(Timestamp::now(), self.retention);
         inner
     }
 }
@@ -63,10 +82,16 @@ impl RunStore for MemoryStore {
             return Ok(());
         };
         record.apply(change.clone());
+        let bytes = record.size();
         if let Some(end) = &change.end
             && inner.unfinished.remove(run)
         {
-            inner.finished.push_back((end.at, run.clone()));
+            inner.finished.push_back(Finished {
+                at: end.at,
+                id: run.clone(),
+                bytes,
+            });
+            inner.bytes = inner.bytes.saturating_add(bytes);
         }
         Ok(())
     }
@@ -108,7 +133,40 @@ impl RunStore for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::contract::sample;
+    use crate::store::{End, TaskStatus};
     use std::sync::Arc;
+
+    #[tokio::test]
+    async fn finished_runs_are_bounded_by_what_they_hold() {
+        let store = MemoryStore::new(Duration::from_secs(3600));
+        let large = "x".repeat(MAX_BYTES / 4);
+        let mut ids = Vec::new();
+        for _ in 0..6 {
+            let mut record = sample(None);
+            record
+                .request
+                .payload
+                .insert("text".to_owned(), large.clone().into());
+            store.create(&record).await.unwrap();
+            let change = Change {
+                steps: Vec::new(),
+                completed: 0,
+                end: Some(End {
+                    status: TaskStatus::Completed,
+                    error: None,
+                    at: Timestamp::now(),
+                }),
+            };
+            store.update(&record.task_id, &change).await.unwrap();
+            ids.push(record.task_id);
+        }
+        let mut kept = Vec::new();
+        for id in &ids {
+            kept.push(store.load(id).await.unwrap().is_some());
+        }
+        assert_eq!(kept, [false, false, false, true, true, true]);
+    }
 
     #[tokio::test]
     async fn passes_the_contract() {

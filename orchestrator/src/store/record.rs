@@ -240,6 +240,14 @@ impl RunRecord {
             .count()
     }
 
+    /// Bytes of its payload and its results, near enough to bound what many runs hold.
+    pub fn size(&self) -> usize {
+        let payload = self.request.payload.iter();
+        let payload = payload.map(|(name, value)| name.len() + value_size(value));
+        let results = self.steps.iter().filter_map(|s| s.result.as_ref());
+        payload.chain(results.map(value_size)).sum()
+    }
+
     /// What a list shows of the run.
     pub fn summary(&self) -> Summary {
         Summary {
@@ -251,6 +259,20 @@ impl RunRecord {
             finished_at: self.finished_at,
         }
     }
+}
+
+/// Bytes of a value in memory: what it holds, and itself.
+fn value_size(value: &Value) -> usize {
+    let held = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(value_size).sum(),
+        Value::Object(object) => object
+            .iter()
+            .map(|(name, value)| name.len() + value_size(value))
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    held + size_of::<Value>()
 }
 
 /// The graph of a plan whose dependencies are step ids.
