@@ -108,7 +108,7 @@ async fn answer(api: &Api, handle: &RunHandle, preferences: Preferences) -> Resp
 fn refusal(error: SubmitError) -> Failure {
     match error {
         SubmitError::Busy => Failure::unavailable("as many tasks as allowed are in flight"),
-        SubmitError::Store(StoreError::Unavailable { detail }) => {
+        SubmitError::Store(StoreError::Unavailable { detail, .. }) => {
             tracing::warn!(detail, "a task was refused, since it cannot be kept");
             Failure::unavailable("the task cannot be kept at the moment")
         }

@@ -109,8 +109,23 @@ pub async fn cancel(
     if status.is_ended() {
         return Err(Failure::ended(status.as_str()));
     }
-    let Found::Live(handle) = found else {
-        return Err(Failure::unavailable("the task is not taken up yet"));
+    let handle = match found {
+        Found::Live(handle) => handle,
+        Found::Stored(_) if !api.executor.has_taken_up() => {
+            return Err(Failure::unavailable("the task is not taken up yet"));
+        }
+        // Nobody runs it, or not here.
+        Found::Stored(run) => {
+            api.executor
+                .call_off(&run)
+                .await
+                .map_err(|_| Failure::unavailable("the cancel could not be kept yet"))?;
+            let found = find(&api, &caller, &id).await?;
+            return found.read(|run| match run.status {
+                TaskStatus::Cancelled => Ok(json(StatusCode::OK, &view::shown(run))),
+                other => Err(Failure::ended(other.as_str())),
+            });
+        }
     };
     let task_id = handle.read(|run| run.task_id.clone());
     api.executor.cancel(&task_id).await;

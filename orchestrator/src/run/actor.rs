@@ -12,7 +12,7 @@ use super::executor::{Executor, Slot, pauses};
 use super::machine::{Command, Event, Illegal, Machine, StepStatus};
 use super::message::{lifetime_ms, step_message};
 use super::shown::{Input, RunHandle};
-use crate::store::Change;
+use crate::store::{Change, StoreError, Updated};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -37,7 +37,17 @@ pub(super) struct Actor {
     inbox: mpsc::Receiver<Input>,
     places: HashMap<StepId, usize>,
     publishes: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    ended_elsewhere: bool,
     _slot: Slot,
+}
+
+/// Whether a transition stands in the store.
+enum Kept {
+    Stands,
+    /// The run had ended there before: nothing more happens to it here.
+    EndedElsewhere,
+    /// The process leaves, with nothing stored.
+    Leaving,
 }
 
 /// What one round of inputs comes to.
@@ -73,6 +83,7 @@ impl Actor {
             inbox,
             places,
             publishes: FuturesUnordered::new(),
+            ended_elsewhere: false,
             _slot: slot,
         }
     }
@@ -81,8 +92,13 @@ impl Actor {
     pub(super) async fn take_up(mut self) {
         let mut round = Round::default();
         self.event(Event::Begin, &mut round);
-        if self.commit(round).await {
-            self.go_on().await;
+        match self.commit(round).await {
+            Kept::Stands => self.go_on().await,
+            Kept::Leaving => {}
+            Kept::EndedElsewhere => {
+                let id = self.handle.read(|run| run.task_id.clone());
+                self.executor.forget(&id);
+            }
         }
     }
 
@@ -93,6 +109,7 @@ impl Actor {
     }
 
     async fn go_on(mut self) {
+        let id = self.handle.read(|run| run.task_id.clone());
         let halt = self.executor.context().halt.clone();
         while !self.machine.is_over() {
             let mut round = Round::default();
@@ -118,11 +135,17 @@ impl Actor {
                     self.event(Event::Clock, &mut round);
                 }
             }
-            if !self.commit(round).await {
-                return self.leave().await;
+            match self.commit(round).await {
+                Kept::Stands => {}
+                Kept::Leaving => return self.leave().await,
+                Kept::EndedElsewhere => {
+                    // What others see of it from now on is what the store has.
+                    tracing::warn!(task_id = %id, "the task was ended by another process");
+                    self.ended_elsewhere = true;
+                    break;
+                }
             }
         }
-        let id = self.handle.read(|run| run.task_id.clone());
         self.executor.forget(&id);
         self.leave().await;
     }
@@ -130,7 +153,7 @@ impl Actor {
     /// Settles what is still in the inbox: given back when the run goes on elsewhere or later.
     async fn leave(mut self) {
         self.inbox.close();
-        let over = self.machine.is_over();
+        let over = self.machine.is_over() || self.ended_elsewhere;
         while let Ok(input) = self.inbox.try_recv() {
             if let Input::Result(result) = input {
                 let (_, delivery) = *result;
@@ -207,16 +230,19 @@ impl Actor {
         }
     }
 
-    /// Stores, shows, acts, acknowledges. `false` when the process is leaving with nothing stored.
-    async fn commit(&mut self, round: Round) -> bool {
+    /// Stores, shows, acts, acknowledges.
+    async fn commit(&mut self, round: Round) -> Kept {
         let now = Timestamp::now();
         if !round.commands.is_empty() {
             let change = self
                 .handle
                 .read(|run| change_for(run, &round.commands, &round.reports, now));
             let changed = !change.steps.is_empty() || change.end.is_some();
-            if changed && !store(&self.executor, &self.handle, &change).await {
-                return false;
+            if changed {
+                match store(&self.executor, &self.handle, &change).await {
+                    Kept::Stands => {}
+                    other => return other,
+                }
             }
             self.count(&change);
             let events = self.handle.show(change);
@@ -231,7 +257,7 @@ impl Actor {
             let settled = delivery.dead_letter(&reason).await;
             self.settled(settled);
         }
-        true
+        Kept::Stands
     }
 
     fn count(&self, change: &Change) {
@@ -276,14 +302,28 @@ impl Actor {
     }
 }
 
-/// Writes `change` until it stands; `false` when the process leaves first.
-async fn store(executor: &Executor, handle: &RunHandle, change: &Change) -> bool {
+/// Writes `change` until it stands.
+///
+/// A store that has lost the run, or has something else in its place, gets the whole of it again: this
+/// process knows better.
+async fn store(executor: &Executor, handle: &RunHandle, change: &Change) -> Kept {
     let context = executor.context();
     let id = handle.read(|run| run.task_id.clone());
     let mut pauses = pauses();
     loop {
-        match context.store.update(&id, change).await {
-            Ok(()) => return true,
+        let written = match context.store.update(&id, change).await {
+            Ok(Updated::Written) => return Kept::Stands,
+            Ok(Updated::EndedBefore) => return Kept::EndedElsewhere,
+            Ok(Updated::Gone) | Err(StoreError::Corrupt { .. }) => {
+                tracing::warn!(task_id = %id, "the store has lost a task that goes on, and gets it again");
+                let mut whole = handle.read(Clone::clone);
+                whole.apply(change.clone());
+                context.store.create(&whole).await
+            }
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(()) => return Kept::Stands,
             Err(error) => {
                 context.metrics.store_errors.inc();
                 tracing::warn!(task_id = %id, %error, "a change is not stored, trying again");
@@ -291,7 +331,7 @@ async fn store(executor: &Executor, handle: &RunHandle, change: &Change) -> bool
         }
         let pause = pauses.next().unwrap_or(MAX_SLEEP);
         tokio::select! {
-            () = context.halt.cancelled() => return false,
+            () = context.halt.cancelled() => return Kept::Leaving,
             () = tokio::time::sleep(pause) => {}
         }
     }

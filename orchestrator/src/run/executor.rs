@@ -8,7 +8,7 @@ use super::machine::{Command, Event, Machine};
 use super::shown::{Input, RunHandle};
 use crate::config::Steps;
 use crate::metrics::Metrics;
-use crate::store::{Change, End, RunRecord, RunStore, StoreError, TaskStatus};
+use crate::store::{Change, End, Owner, RunRecord, RunStore, StoreError, TaskStatus};
 use backon::BackoffBuilder;
 use futures_util::StreamExt;
 use mesh_bus::Bus;
@@ -181,7 +181,8 @@ impl Executor {
             .spawn(Arc::clone(self).begin(record, machine, commands, slot));
         begun.await.unwrap_or_else(|error| {
             let detail = error.to_string();
-            Err(StoreError::Unavailable { detail }.into())
+            let reached = true;
+            Err(StoreError::Unavailable { detail, reached }.into())
         })
     }
 
@@ -201,6 +202,9 @@ impl Executor {
         if let Err(error) = self.context.store.create(&record).await {
             self.forget(&id);
             self.context.metrics.store_errors.inc();
+            if let StoreError::Unavailable { reached: true, .. } = &error {
+                self.spawn("withdraw", Arc::clone(&self).withdraw(record, slot));
+            }
             return Err(error.into());
         }
         self.context.events.send(handle.events_from(0).0);
@@ -213,6 +217,41 @@ impl Executor {
         );
         self.spawn("run", actor.run(commands));
         Ok(handle)
+    }
+
+    /// The client heard that its task is not accepted, but the store may have it, or may yet get it. There
+    /// it ends, so that no later start takes it up. Holds its place until then.
+    async fn withdraw(self: Arc<Self>, mut record: RunRecord, _slot: Slot) {
+        let error = StepError::new("not_accepted", "the task could not be kept in time");
+        record.apply(failed(error));
+        let mut pauses = pauses();
+        while let Err(error) = self.context.store.create(&record).await {
+            let id = &record.task_id;
+            tracing::debug!(task_id = %id, %error, "a task is not withdrawn, trying again");
+            if self.pause(&mut pauses).await {
+                return;
+            }
+        }
+    }
+
+    /// Ends a stored run that does not go on here, at its client's wish.
+    ///
+    /// # Errors
+    /// [`SubmitError`], when it cannot be ended.
+    pub async fn call_off(&self, record: &RunRecord) -> Result<(), SubmitError> {
+        let dag = record.dag().map_err(|e| SubmitError::Plan(e.to_string()))?;
+        let states = record.states(&self.context.steps);
+        let mut machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
+        let now = Timestamp::now();
+        let mut commands = Vec::new();
+        // Its time may be up: then it ends by that.
+        for event in [Event::Begin, Event::Cancel] {
+            commands.extend(machine.apply(event, now).unwrap_or_default());
+        }
+        commands.retain(|command| !matches!(command, Command::Dispatch { .. }));
+        let change = change_for(record, &commands, &HashMap::new(), now);
+        self.context.store.update(&record.task_id, &change).await?;
+        Ok(())
     }
 
     /// Calls a run off. `false` when it does not go on here.
@@ -257,16 +296,24 @@ impl Executor {
                 Ok(Some(record)) => break record,
                 Ok(None) => {
                     tracing::warn!(task_id = %id, "an unfinished task is no longer in the store");
-                    return;
+                    let error = StepError::new("lost", "the store lost the task");
+                    // Takes its id off the unfinished ones.
+                    return self.end_stored(&id, &failed(error)).await;
                 }
-                Err(StoreError::Unavailable { detail }) => {
+                Err(StoreError::Unavailable { detail, .. }) => {
                     self.context.metrics.store_errors.inc();
                     tracing::warn!(task_id = %id, detail, "cannot load a task, trying again");
                     if self.pause(&mut pauses).await {
                         return;
                     }
                 }
-                Err(error) => return self.give_up(&id, &error.to_string()).await,
+                Err(StoreError::Corrupt { detail, owner, .. }) => {
+                    return self.replace(&id, &detail, owner).await;
+                }
+                Err(error) => {
+                    tracing::error!(task_id = %id, %error, "an unfinished task cannot be taken up");
+                    return;
+                }
             }
         };
         if record.status.is_ended() {
@@ -274,7 +321,11 @@ impl Executor {
         }
         let dag = match record.dag() {
             Ok(dag) => dag,
-            Err(error) => return self.give_up(&id, &error.to_string()).await,
+            Err(error) => {
+                tracing::error!(task_id = %id, %error, "an unfinished task cannot be taken up");
+                let error = StepError::new("corrupt", error.to_string());
+                return self.end_stored(&id, &failed(error)).await;
+            }
         };
         let states = record.states(&self.context.steps);
         let machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
@@ -287,19 +338,20 @@ impl Executor {
         self.spawn("run", actor.take_up());
     }
 
-    /// A stored run that cannot go on ends as failed, with the reason.
-    async fn give_up(&self, id: &TaskId, reason: &str) {
-        tracing::error!(task_id = %id, reason, "an unfinished task cannot be taken up");
-        let change = Change {
-            steps: Vec::new(),
-            completed: 0,
-            end: Some(End {
-                status: TaskStatus::Failed,
-                error: Some(StepError::new("corrupt", reason)),
-                at: Timestamp::now(),
-            }),
-        };
-        if let Err(error) = self.context.store.update(id, &change).await {
+    /// Writes the end of a stored run that cannot go on.
+    async fn end_stored(&self, id: &TaskId, change: &Change) {
+        if let Err(error) = self.context.store.update(id, change).await {
+            tracing::warn!(task_id = %id, %error, "its end could not be stored");
+        }
+    }
+
+    /// Puts a failed run in the place of one that cannot be read, so that its client hears of it.
+    async fn replace(&self, id: &TaskId, detail: &str, owner: Option<Owner>) {
+        tracing::error!(task_id = %id, detail, "an unfinished task cannot be read");
+        let mut record = RunRecord::unreadable(id.clone(), owner, Timestamp::now());
+        let detail = format!("what was stored cannot be read: {detail}");
+        record.apply(failed(StepError::new("corrupt", detail)));
+        if let Err(error) = self.context.store.create(&record).await {
             tracing::warn!(task_id = %id, %error, "its end could not be stored");
         }
     }
@@ -323,6 +375,19 @@ impl Executor {
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// The change that ends a run for `error`, whatever its steps.
+fn failed(error: StepError) -> Change {
+    Change {
+        steps: Vec::new(),
+        completed: 0,
+        end: Some(End {
+            status: TaskStatus::Failed,
+            error: Some(error),
+            at: Timestamp::now(),
+        }),
     }
 }
 

@@ -7,11 +7,12 @@ use super::executor::{Executor, pauses};
 use super::message::results_queue;
 use super::shown::Input;
 use crate::config::Config;
+use crate::store::StoreError;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mesh_bus::{BusError, Deliveries, Delivery, QueueKind, Topology};
-use mesh_protocol::AgentId;
 use mesh_protocol::outcome::StepResult;
+use mesh_protocol::{AgentId, TaskId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
@@ -163,9 +164,14 @@ async fn consume(
     while settling.next().await.is_some() {}
 }
 
+/// Before a result is given back to whoever it is for: the broker delivers it again at once.
+const GIVE_BACK_PAUSE: Duration = Duration::from_millis(250);
+
 enum How {
     Ack,
     GiveBack,
+    /// The result of a run that does not go on here.
+    Unknown(TaskId),
     DeadLetter(String),
 }
 
@@ -181,9 +187,8 @@ fn route(executor: &Executor, delivery: Delivery) -> Option<(Delivery, How)> {
         }
     };
     let Some(handle) = executor.find(&result.task_id) else {
-        // Over, expired, or never ours; its effect stands or can have none.
         metrics.results("unknown");
-        return Some((delivery, How::Ack));
+        return Some((delivery, How::Unknown(result.task_id)));
     };
     let input = Input::Result(Box::new((result, delivery)));
     match handle.inbox().try_send(input) {
@@ -197,8 +202,32 @@ fn route(executor: &Executor, delivery: Delivery) -> Option<(Delivery, How)> {
     }
 }
 
+/// A run that is over, expired or never was has no use for the result; one that goes on elsewhere has.
+async fn unknown(executor: &Executor, task_id: &TaskId) -> How {
+    let goes_on = match executor.context().store.load(task_id).await {
+        Ok(run) => run.is_some_and(|run| !run.status.is_ended()),
+        Err(StoreError::Unavailable { .. }) => true,
+        Err(_) => false,
+    };
+    if !goes_on {
+        return How::Ack;
+    }
+    tracing::warn!(
+        %task_id,
+        "a result of a task that does not go on here is given back: one orchestrator per broker and store"
+    );
+    tokio::time::sleep(GIVE_BACK_PAUSE).await;
+    How::GiveBack
+}
+
 async fn settle(executor: Arc<Executor>, delivery: Delivery, how: How) {
+    let how = match how {
+        How::Unknown(task_id) => unknown(&executor, &task_id).await,
+        how => how,
+    };
     let settled = match how {
+        // Decided above.
+        How::Unknown(_) => return,
         How::Ack => delivery.ack().await,
         How::GiveBack => delivery.give_back().await,
         How::DeadLetter(reason) => {

@@ -3,7 +3,7 @@
 //! `all` runs each case on a store of its own making, with ids that no other case uses: the backend
 //! may be shared.
 
-use super::{Change, End, Owner, Query, RunRecord, RunStore, TaskStatus, Trace};
+use super::{Change, End, Owner, Query, RunRecord, RunStore, TaskStatus, Trace, Updated};
 use crate::run::machine::StepStatus;
 use crate::run::new_task_id;
 use mesh_protocol::Timestamp;
@@ -31,6 +31,9 @@ where
     lists_newest_first_in_parts(&*make(day).await).await;
     lists_by_owner_and_status(&*make(day).await).await;
     writing_twice_changes_nothing(&*make(day).await).await;
+    what_is_gone_is_said_to_be(&*make(day).await).await;
+    an_end_stays(&*make(day).await).await;
+    a_late_create_changes_nothing(&*make(day).await).await;
     forgets_after_the_retention(&*make(Duration::from_secs(1)).await).await;
 }
 
@@ -247,6 +250,69 @@ async fn writing_twice_changes_nothing(store: &dyn RunStore) {
     run.apply(end);
     assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
     assert!(!store.unfinished().await.unwrap().contains(&run.task_id));
+}
+
+#[allow(clippy::unwrap_used)]
+async fn what_is_gone_is_said_to_be(store: &dyn RunStore) {
+    let run = sample(Some(owner("dave")));
+    for change in [
+        change(&run, 0, StepStatus::Completed),
+        end(TaskStatus::Failed),
+    ] {
+        let updated = store.update(&run.task_id, &change).await.unwrap();
+        assert_eq!(updated, Updated::Gone);
+        assert!(store.load(&run.task_id).await.unwrap().is_none());
+    }
+    // Whoever has the whole of it can keep it again, in the middle of its way.
+    let mut run = run;
+    run.apply(change(&run, 0, StepStatus::Completed));
+    store.create(&run).await.unwrap();
+    assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
+    assert!(store.unfinished().await.unwrap().contains(&run.task_id));
+}
+
+#[allow(clippy::unwrap_used)]
+async fn an_end_stays(store: &dyn RunStore) {
+    let mut run = sample(None);
+    store.create(&run).await.unwrap();
+    let end_of_it = end(TaskStatus::Failed);
+    let written = store.update(&run.task_id, &end_of_it).await.unwrap();
+    assert_eq!(written, Updated::Written);
+    run.apply(end_of_it);
+    let mut later = end(TaskStatus::Completed);
+    if let Some(end) = &mut later.end {
+        end.at = end.at.plus(Duration::from_secs(1));
+    }
+    for change in [change(&run, 0, StepStatus::Completed), later] {
+        let updated = store.update(&run.task_id, &change).await.unwrap();
+        assert_eq!(updated, Updated::EndedBefore);
+    }
+    assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
+}
+
+#[allow(clippy::unwrap_used)]
+async fn a_late_create_changes_nothing(store: &dyn RunStore) {
+    let accepted = sample(Some(owner("erin")));
+    let mut withdrawn = accepted.clone();
+    withdrawn.apply(end(TaskStatus::Failed));
+    store.create(&withdrawn).await.unwrap();
+    store.create(&accepted).await.unwrap();
+    let id = &accepted.task_id;
+    assert_eq!(store.load(id).await.unwrap().unwrap(), withdrawn);
+    assert!(!store.unfinished().await.unwrap().contains(id));
+    // One that goes on keeps what has happened to it, and one that ended takes its place.
+    let mut going = sample(None);
+    store.create(&going).await.unwrap();
+    let id = going.task_id.clone();
+    let first = change(&going, 0, StepStatus::Completed);
+    store.update(&id, &first).await.unwrap();
+    store.create(&going).await.unwrap();
+    going.apply(first);
+    assert_eq!(store.load(&id).await.unwrap().unwrap(), going);
+    going.apply(end(TaskStatus::Cancelled));
+    store.create(&going).await.unwrap();
+    assert_eq!(store.load(&id).await.unwrap().unwrap(), going);
+    assert!(!store.unfinished().await.unwrap().contains(&id));
 }
 
 #[allow(clippy::unwrap_used)]

@@ -1,6 +1,6 @@
 //! Runs in this process: for one-process meshes and tests. Empty after a restart.
 
-use super::{Change, Page, Query, RunRecord, RunStore, StoreError};
+use super::{Change, Page, Query, RunRecord, RunStore, StoreError, Updated};
 use async_trait::async_trait;
 use mesh_protocol::{TaskId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +36,16 @@ struct Finished {
 }
 
 impl Inner {
+    /// Counts a run among the finished ones.
+    fn end(&mut self, at: Timestamp, id: &TaskId, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.finished.push_back(Finished {
+            at,
+            id: id.clone(),
+            bytes,
+        });
+    }
+
     /// Forgets the runs whose time is over, and the oldest beyond the bounds.
     fn forget(&mut self, now: Timestamp, retention: Duration) {
         while let Some(oldest) = self.finished.front() {
@@ -71,29 +81,46 @@ impl MemoryStore {
 impl RunStore for MemoryStore {
     async fn create(&self, run: &RunRecord) -> Result<(), StoreError> {
         let mut inner = self.lock();
-        inner.runs.insert(run.task_id.clone(), run.clone());
-        inner.unfinished.insert(run.task_id.clone());
+        let id = &run.task_id;
+        match run.finished_at.filter(|_| run.status.is_ended()) {
+            None if inner.runs.contains_key(id) => {}
+            None => {
+                inner.runs.insert(id.clone(), run.clone());
+                inner.unfinished.insert(id.clone());
+            }
+            Some(at) => {
+                inner.unfinished.remove(id);
+                let before = inner.finished.iter().position(|f| f.id == *id);
+                if let Some(before) = before.and_then(|place| inner.finished.remove(place)) {
+                    inner.bytes = inner.bytes.saturating_sub(before.bytes);
+                }
+                inner.runs.insert(id.clone(), run.clone());
+                inner.end(at, id, run.size());
+            }
+        }
         Ok(())
     }
 
-    async fn update(&self, run: &TaskId, change: &Change) -> Result<(), StoreError> {
+    async fn update(&self, run: &TaskId, change: &Change) -> Result<Updated, StoreError> {
         let mut inner = self.lock();
         let Some(record) = inner.runs.get_mut(run) else {
-            return Ok(());
+            return Ok(Updated::Gone);
         };
+        if let Some(at) = record.finished_at {
+            let same = change.end.as_ref().is_some_and(|end| end.at == at);
+            return Ok(if same {
+                Updated::Written
+            } else {
+                Updated::EndedBefore
+            });
+        }
         record.apply(change.clone());
         let bytes = record.size();
-        if let Some(end) = &change.end
-            && inner.unfinished.remove(run)
-        {
-            inner.finished.push_back(Finished {
-                at: end.at,
-                id: run.clone(),
-                bytes,
-            });
-            inner.bytes = inner.bytes.saturating_add(bytes);
+        if let Some(end) = &change.end {
+            inner.unfinished.remove(run);
+            inner.end(end.at, run, bytes);
         }
-        Ok(())
+        Ok(Updated::Written)
     }
 
     async fn load(&self, run: &TaskId) -> Result<Option<RunRecord>, StoreError> {

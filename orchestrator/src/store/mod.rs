@@ -24,18 +24,21 @@ use std::time::Duration;
 /// The port. Backends are chosen in [`connect`].
 #[async_trait]
 pub trait RunStore: Send + Sync {
-    /// Keeps a new run, and counts it among the unfinished ones.
+    /// Keeps a run as it is, among the unfinished ones unless it has ended.
+    ///
+    /// A run that is there and goes on stays as it is there: a call that arrives late changes nothing.
+    /// One that has ended is written over whatever is there.
     ///
     /// # Errors
-    /// [`StoreError`]; the run may or may not be kept.
+    /// [`StoreError`]; the run may or may not be kept, now or a moment later.
     async fn create(&self, run: &RunRecord) -> Result<(), StoreError>;
 
-    /// Writes one transition. A change with an end takes the run off the unfinished ones and lets it
-    /// expire after the retention.
+    /// Writes one transition, if the run is there and has not ended. A change with an end takes the run
+    /// off the unfinished ones and lets it expire after the retention.
     ///
     /// # Errors
     /// [`StoreError`]; the change may or may not be written.
-    async fn update(&self, run: &TaskId, change: &Change) -> Result<(), StoreError>;
+    async fn update(&self, run: &TaskId, change: &Change) -> Result<Updated, StoreError>;
 
     /// The run, or `None` when it never was or has expired.
     ///
@@ -54,6 +57,17 @@ pub trait RunStore: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn unfinished(&self) -> Result<Vec<TaskId>, StoreError>;
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Updated {
+    /// It stands; perhaps since an earlier call.
+    Written,
+    /// There is no such run (any more): a store that lost its memory.
+    Gone,
+    /// The run had ended by then, and stays as it ended.
+    EndedBefore,
 }
 
 /// Which runs to list.
@@ -86,6 +100,8 @@ pub enum StoreError {
     Unavailable {
         /// What came back; without credentials.
         detail: String,
+        /// Whether what was asked for may have happened all the same, or may still happen.
+        reached: bool,
     },
     /// What is stored is not what this version writes.
     #[error("stored run {task_id} cannot be read: {detail}")]
@@ -94,6 +110,8 @@ pub enum StoreError {
         task_id: TaskId,
         /// The field and the fault.
         detail: String,
+        /// Whose it is, where that can be read.
+        owner: Option<Owner>,
     },
     /// The configuration cannot work at all.
     #[error("store configuration: {detail}")]

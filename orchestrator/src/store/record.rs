@@ -4,7 +4,7 @@ use crate::config::Steps;
 use crate::run::dag::{Dag, DagError};
 use crate::run::machine::{StepState, StepStatus};
 use mesh_protocol::outcome::StepError;
-use mesh_protocol::plan::Plan;
+use mesh_protocol::plan::{Plan, PlanSource, Resources};
 use mesh_protocol::task::TaskRequest;
 use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -189,6 +189,30 @@ impl RunRecord {
             finished_at: None,
             error: None,
             steps,
+        }
+    }
+
+    /// What stands for a stored run that cannot be read: nothing of it is known but its id and, at best,
+    /// whose it is.
+    pub fn unreadable(task_id: TaskId, owner: Option<Owner>, now: Timestamp) -> Self {
+        let request = TaskRequest {
+            task_type: "unreadable".to_owned(),
+            payload: serde_json::Map::new(),
+            priority: 0,
+            timeout: 0,
+        };
+        let plan = Plan {
+            source: PlanSource::Rules,
+            agents_required: Vec::new(),
+            execution_plan: Vec::new(),
+            resources: Resources::default(),
+            estimated_time: 0.0,
+            confidence: 0.0,
+            risks: Vec::new(),
+        };
+        Self {
+            owner,
+            ..Self::new(task_id, request, plan, Trace::default(), now)
         }
     }
 

@@ -3,38 +3,33 @@
 //!
 //! Beside the hashes stand the indices `tasks:unfinished`, `tasks:all` and one
 //! `tasks:owner:…` for each owner: sorted sets of ids with equal scores, since ids begin with their
-//! time and so sort by it. Every transition is one `MULTI … EXEC` in one round trip.
+//! time and so sort by it. Every transition is one script in one round trip: all of it happens, or
+//! nothing.
 
-use super::{
-    Change, Owner, Page, Query, RunRecord, RunStore, StepRecord, StoreError, Summary, TaskStatus,
-    progress,
-};
+mod codec;
+
+use super::{Change, Owner, Page, Query, RunRecord, RunStore, StoreError, Updated};
 use crate::config::StoreUrl;
 use crate::run::new_task_id_prefix;
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
-use mesh_protocol::plan::Plan;
+use codec::{Field, SUMMARY_FIELDS, json};
 use mesh_protocol::task::MAX_TIMEOUT_S;
 use mesh_protocol::{TaskId, Timestamp};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, Pipeline, RedisError};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use redis::{
+    Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, ScriptInvocation,
+};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const UNFINISHED: &str = "tasks:unfinished";
 const ALL: &str = "tasks:all";
 /// How many ids one part of a list looks at when it filters; keeps an answer within milliseconds.
 const MAX_SCAN: usize = 1000;
-const SUMMARY_FIELDS: [&str; 6] = [
-    "task_type",
-    "status",
-    "created_at",
-    "finished_at",
-    "steps_completed",
-    "steps_total",
-];
+/// What Redis says of a key that holds another type.
+const WRONG_TYPE: &str = "WRONGTYPE";
 /// Hashes read in one round trip while listing.
 const PART: usize = 256;
 
@@ -42,6 +37,8 @@ const PART: usize = 256;
 pub struct RedisStore {
     connection: ConnectionManager,
     retention_s: u64,
+    create: Script,
+    update: Script,
 }
 
 impl RedisStore {
@@ -51,7 +48,7 @@ impl RedisStore {
     /// [`StoreError::Config`] when the URL is none for this client.
     pub async fn connect(url: &StoreUrl, retention: Duration) -> Result<Self, StoreError> {
         let config = |e: RedisError| StoreError::Config {
-            detail: without_url(&e),
+            detail: e.to_string(),
         };
         let client = Client::open(url.expose()).map_err(config)?;
         let settings = ConnectionManagerConfig::new()
@@ -66,26 +63,49 @@ impl RedisStore {
             connection,
             // EXPIRE with 0 would delete at once what a client is about to ask for.
             retention_s: retention.as_secs().max(1),
+            create: Script::new(include_str!("redis/create.lua")),
+            update: Script::new(include_str!("redis/update.lua")),
         })
     }
 
-    /// Runs `pipeline`; the first command after a lost connection fails, so it is tried again.
-    async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
-        let attempt = || async {
+    /// Asks a question.
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        again(|| async {
             let mut connection = self.connection.clone();
-            pipeline.query_async::<T>(&mut connection).await
-        };
-        attempt
-            .retry(
-                ExponentialBuilder::default()
-                    .with_min_delay(Duration::from_millis(20))
-                    .with_max_times(2),
-            )
-            .when(|e: &RedisError| e.is_io_error() || e.is_connection_dropped() || e.is_timeout())
-            .await
-            .map_err(|e| StoreError::Unavailable {
-                detail: without_url(&e),
-            })
+            command.query_async::<T>(&mut connection).await
+        })
+        .await
+    }
+
+    /// Asks several in one round trip.
+    async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
+        again(|| async {
+            let mut connection = self.connection.clone();
+            commands.query_async::<T>(&mut connection).await
+        })
+        .await
+    }
+
+    /// Runs a script.
+    async fn call(&self, script: &ScriptInvocation<'_>) -> Result<u8, StoreError> {
+        let reached = AtomicBool::new(false);
+        again(|| async {
+            let mut connection = self.connection.clone();
+            let called = script.invoke_async::<u8>(&mut connection).await;
+            // An answer, be it a refusal, says that nothing happened; a refused connection as well.
+            if called
+                .as_ref()
+                .is_err_and(|e| is_lost(e) && !e.is_connection_refusal())
+            {
+                reached.store(true, Ordering::Relaxed);
+            }
+            called
+        })
+        .await
+        .map_err(|error| StoreError::Unavailable {
+            detail: error.to_string(),
+            reached: reached.load(Ordering::Relaxed),
+        })
     }
 
     fn index(owner: Option<&Owner>) -> String {
@@ -101,16 +121,15 @@ impl RedisStore {
             Some(id) => format!("({id}"),
             None => "+".to_owned(),
         };
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("ZREVRANGEBYLEX")
+        let mut command = redis::cmd("ZREVRANGEBYLEX");
+        command
             .arg(Self::index(query.owner.as_ref()))
             .arg(max)
             .arg("-")
             .arg("LIMIT")
             .arg(0)
             .arg(count);
-        let (ids,): (Vec<String>,) = self.run(&pipeline).await?;
+        let ids: Vec<String> = self.ask(&command).await.map_err(unavailable)?;
         Ok(ids.into_iter().filter_map(|id| id.parse().ok()).collect())
     }
 }
@@ -118,100 +137,89 @@ impl RedisStore {
 #[async_trait]
 impl RunStore for RedisStore {
     async fn create(&self, run: &RunRecord) -> Result<(), StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        let mut fields: Vec<(String, Vec<u8>)> = vec![
-            ("plan".into(), json(&run.plan)),
-            ("status".into(), run.status.as_str().into()),
-            ("request".into(), json(&run.request)),
-            // Apart from the request, since lists show it and requests can be large.
-            ("task_type".into(), run.request.task_type.clone().into()),
-            ("trace".into(), json(&run.trace)),
-            ("created_at".into(), run.created_at.to_string().into()),
-            ("deadline".into(), run.deadline.to_string().into()),
-            ("steps_total".into(), run.steps.len().to_string().into()),
-            ("steps_completed".into(), run.completed().to_string().into()),
-        ];
+        let life = if run.status.is_ended() {
+            self.retention_s.to_string()
+        } else {
+            String::new()
+        };
+        let mut script = self.create.prepare_invoke();
+        script.key(run.task_id.redis_key()).key(UNFINISHED).key(ALL);
         if let Some(owner) = &run.owner {
-            fields.push(("owner".into(), json(owner)));
+            script.key(Self::index(Some(owner)));
         }
-        if let Some(assertion) = &run.assertion {
-            fields.push(("assertion".into(), assertion.clone().into()));
+        script
+            .arg(run.task_id.as_str())
+            .arg(life)
+            .arg(self.retention_s + u64::from(MAX_TIMEOUT_S))
+            .arg(forgotten(self.retention_s));
+        for (name, value) in codec::fields(run) {
+            script.arg(name).arg(value);
         }
-        for (step, record) in run.plan.execution_plan.iter().zip(&run.steps) {
-            fields.push((step.id.redis_field(), json(record)));
-        }
-        let id = run.task_id.as_str();
-        pipeline
-            .hset_multiple(run.task_id.redis_key(), &fields)
-            .ignore()
-            .zadd(UNFINISHED, id, 0)
-            .ignore()
-            .zadd(ALL, id, 0)
-            .ignore();
-        if let Some(owner) = &run.owner {
-            let index = Self::index(Some(owner));
-            let life = self.retention_s + u64::from(MAX_TIMEOUT_S);
-            pipeline
-                .zadd(&index, id, 0)
-                .ignore()
-                .cmd("ZREMRANGEBYLEX")
-                .arg(&index)
-                .arg("-")
-                .arg(forgotten(self.retention_s))
-                .ignore()
-                .expire(&index, seconds(life))
-                .ignore();
-        }
-        self.run::<()>(&pipeline).await
+        self.call(&script).await.map(drop)
     }
 
-    async fn update(&self, run: &TaskId, change: &Change) -> Result<(), StoreError> {
-        let key = run.redis_key();
-        let mut fields: Vec<(String, Vec<u8>)> = vec![(
+    async fn update(&self, run: &TaskId, change: &Change) -> Result<Updated, StoreError> {
+        let mut fields: Vec<Field> = vec![(
             "steps_completed".into(),
             change.completed.to_string().into(),
         )];
         for (_, step, record) in &change.steps {
             fields.push((step.redis_field(), json(record)));
         }
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
+        let (mut life, mut at) = (String::new(), String::new());
         if let Some(end) = &change.end {
+            life = self.retention_s.to_string();
+            at = end.at.to_string();
             fields.push(("status".into(), end.status.as_str().into()));
-            fields.push(("finished_at".into(), end.at.to_string().into()));
+            fields.push(("finished_at".into(), at.clone().into()));
             if let Some(error) = &end.error {
                 fields.push(("error".into(), json(error)));
             }
-            pipeline
-                .zrem(UNFINISHED, run.as_str())
-                .ignore()
-                .cmd("ZREMRANGEBYLEX")
-                .arg(ALL)
-                .arg("-")
-                .arg(forgotten(self.retention_s))
-                .ignore();
         }
-        pipeline.hset_multiple(&key, &fields).ignore();
-        if change.end.is_some() {
-            pipeline.expire(&key, seconds(self.retention_s)).ignore();
+        let mut script = self.update.prepare_invoke();
+        script
+            .key(run.redis_key())
+            .key(UNFINISHED)
+            .key(ALL)
+            .arg(run.as_str())
+            .arg(life)
+            .arg(forgotten(self.retention_s))
+            .arg(at);
+        for (name, value) in fields {
+            script.arg(name).arg(value);
         }
-        self.run::<()>(&pipeline).await
+        match self.call(&script).await? {
+            0 => Ok(Updated::Written),
+            1 => Ok(Updated::Gone),
+            2 => Ok(Updated::EndedBefore),
+            _ => Err(StoreError::Corrupt {
+                task_id: run.clone(),
+                detail: "its key holds something else".to_owned(),
+                owner: None,
+            }),
+        }
     }
 
     async fn load(&self, run: &TaskId) -> Result<Option<RunRecord>, StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.hgetall(run.redis_key());
-        let (fields,): (HashMap<String, Vec<u8>>,) = self.run(&pipeline).await?;
+        let corrupt = |detail: String, owner: Option<Owner>| StoreError::Corrupt {
+            task_id: run.clone(),
+            detail,
+            owner,
+        };
+        let read = self.ask(&Cmd::hgetall(run.redis_key())).await;
+        let fields: HashMap<String, Vec<u8>> = match read {
+            Ok(fields) => fields,
+            Err(error) if error.code() == Some(WRONG_TYPE) => {
+                return Err(corrupt("its key holds something else".to_owned(), None));
+            }
+            Err(error) => return Err(unavailable(error)),
+        };
         if fields.is_empty() {
             return Ok(None);
         }
-        read(run, &fields)
+        codec::read(run, &fields)
             .map(Some)
-            .map_err(|detail| StoreError::Corrupt {
-                task_id: run.clone(),
-                detail,
-            })
+            .map_err(|detail| corrupt(detail, codec::owner(&fields)))
     }
 
     async fn list(&self, query: &Query) -> Result<Page, StoreError> {
@@ -226,17 +234,21 @@ impl RunStore for RedisStore {
         // In parts, so that a filter that matches early does not read a thousand hashes.
         for part in ids.chunks(PART) {
             let mut pipeline = redis::pipe();
+            // One run that cannot be read does not hide the others.
+            pipeline.ignore_errors();
             for id in part {
                 pipeline.hmget(id.redis_key(), &SUMMARY_FIELDS);
             }
-            let rows: Vec<Vec<Option<String>>> = self.run(&pipeline).await?;
+            let rows: Vec<RedisResult<redis::Value>> =
+                self.ask_all(&pipeline).await.map_err(unavailable)?;
             for (id, row) in part.iter().zip(rows) {
                 if tasks.len() == query.limit {
                     return Ok(Page { tasks, next: last });
                 }
                 last = Some(id.clone());
+                let row = row.and_then(|row| Ok(Vec::<Option<String>>::from_redis_value(row)?));
                 // A hash may expire before its place in the index does.
-                if let Some(summary) = summary(id, &row)
+                if let Some(summary) = row.ok().and_then(|row| codec::summary(id, &row))
                     && query.status.is_none_or(|status| summary.status == status)
                 {
                     tasks.push(summary);
@@ -248,10 +260,37 @@ impl RunStore for RedisStore {
     }
 
     async fn unfinished(&self) -> Result<Vec<TaskId>, StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.zrange(UNFINISHED, 0, -1);
-        let (ids,): (Vec<String>,) = self.run(&pipeline).await?;
+        let command = Cmd::zrange(UNFINISHED, 0, -1);
+        let ids: Vec<String> = self.ask(&command).await.map_err(unavailable)?;
         Ok(ids.into_iter().filter_map(|id| id.parse().ok()).collect())
+    }
+}
+
+/// Runs `attempt` until it is no lost connection that fails it: the first command after one does.
+async fn again<T, F: Future<Output = RedisResult<T>>>(
+    attempt: impl FnMut() -> F,
+) -> RedisResult<T> {
+    attempt
+        .retry(
+            ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(20))
+                .with_max_times(2),
+        )
+        .when(is_lost)
+        .await
+}
+
+/// Whether there was no answer.
+fn is_lost(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
+}
+
+/// A question that was not answered. The client library writes the address, never the credentials, into
+/// its errors.
+fn unavailable(error: RedisError) -> StoreError {
+    StoreError::Unavailable {
+        detail: error.to_string(),
+        reached: false,
     }
 }
 
@@ -260,97 +299,4 @@ fn forgotten(retention_s: u64) -> String {
     let life_ms = (retention_s + u64::from(MAX_TIMEOUT_S)).saturating_mul(1000);
     let before = Timestamp::from_millis(Timestamp::now().millis().saturating_sub(life_ms));
     format!("({}", new_task_id_prefix(before))
-}
-
-fn seconds(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX)
-}
-
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
-    // Records of texts, numbers and JSON values always serialise.
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
-/// The client library writes the address, never the credentials, into its errors; the kind and the
-/// detail are enough.
-fn without_url(error: &RedisError) -> String {
-    error.to_string()
-}
-
-fn read(id: &TaskId, fields: &HashMap<String, Vec<u8>>) -> Result<RunRecord, String> {
-    let plan: Plan = parse(fields, "plan")?;
-    let steps = plan
-        .execution_plan
-        .iter()
-        .map(|step| parse::<StepRecord>(fields, &step.id.redis_field()))
-        .collect::<Result<_, _>>()?;
-    let status = text(fields, "status")?;
-    Ok(RunRecord {
-        task_id: id.clone(),
-        request: parse(fields, "request")?,
-        owner: optional(fields, "owner")?,
-        assertion: match fields.get("assertion") {
-            Some(_) => Some(text(fields, "assertion")?),
-            None => None,
-        },
-        trace: parse(fields, "trace")?,
-        created_at: time(fields, "created_at")?,
-        deadline: time(fields, "deadline")?,
-        status: TaskStatus::parse(&status).ok_or_else(|| format!("status is {status}"))?,
-        finished_at: match fields.get("finished_at") {
-            Some(_) => Some(time(fields, "finished_at")?),
-            None => None,
-        },
-        error: optional(fields, "error")?,
-        steps,
-        plan,
-    })
-}
-
-fn summary(id: &TaskId, row: &[Option<String>]) -> Option<Summary> {
-    let field = |name: &str| {
-        let place = SUMMARY_FIELDS.iter().position(|f| *f == name)?;
-        row.get(place)?.as_deref()
-    };
-    Some(Summary {
-        task_id: id.clone(),
-        task_type: field("task_type")?.to_owned(),
-        status: TaskStatus::parse(field("status")?)?,
-        progress: progress(
-            field("steps_completed")?.parse().ok()?,
-            field("steps_total")?.parse().ok()?,
-        ),
-        created_at: field("created_at")?.parse().ok()?,
-        finished_at: field("finished_at").and_then(|t| t.parse().ok()),
-    })
-}
-
-fn parse<T: DeserializeOwned>(fields: &HashMap<String, Vec<u8>>, name: &str) -> Result<T, String> {
-    let bytes = fields
-        .get(name)
-        .ok_or_else(|| format!("field {name} is missing"))?;
-    serde_json::from_slice(bytes).map_err(|e| format!("field {name}: {e}"))
-}
-
-fn optional<T: DeserializeOwned>(
-    fields: &HashMap<String, Vec<u8>>,
-    name: &str,
-) -> Result<Option<T>, String> {
-    match fields.get(name) {
-        None => Ok(None),
-        Some(_) => parse(fields, name).map(Some),
-    }
-}
-
-fn text(fields: &HashMap<String, Vec<u8>>, name: &str) -> Result<String, String> {
-    let bytes = fields
-        .get(name)
-        .ok_or_else(|| format!("field {name} is missing"))?;
-    String::from_utf8(bytes.clone()).map_err(|_| format!("field {name} is not UTF-8"))
-}
-
-fn time(fields: &HashMap<String, Vec<u8>>, name: &str) -> Result<Timestamp, String> {
-    text(fields, name)?
-        .parse()
-        .map_err(|e| format!("field {name}: {e}"))
 }

@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod faults;
 mod killed;
 mod mesh;
 mod planner;
