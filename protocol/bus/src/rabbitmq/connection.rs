@@ -1,7 +1,7 @@
 //! One connection at a time, replaced when it is lost.
 
 use super::trunk::{self, Trunk};
-use super::{LEAVE, declare, fault, publish::Lanes};
+use super::{LEAVE, buried, declare, fault, publish::Lanes};
 use crate::{BrokerUrl, BusError, Topology};
 use backon::BackoffBuilder;
 use futures_util::{Stream, StreamExt};
@@ -51,6 +51,11 @@ impl Session {
 
     /// Before trying again what failed: on a lost connection the next one is waited for anyway.
     pub(super) async fn pause(&self, pauses: &mut impl Iterator<Item = Duration>) {
+    /// The largest content header that the broker takes on this connection, in bytes.
+    pub(super) fn room(&self) -> usize {
+        buried::room(self.connection.configuration().frame_max())
+    }
+
         if self.usable() {
             tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         }
@@ -144,6 +149,13 @@ impl Link {
 
     /// Declares on `session` whatever was declared before.
     pub(super) async fn restore(&self, session: &Session) {
+    /// Whether `queue` was declared with a place for dead letters.
+    pub(super) fn buries(&self, queue: &str) -> bool {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = declared.iter().flat_map(|topology| &topology.queues);
+        queues.any(|known| known.name == queue && known.dead_letters)
+    }
+
         let declared = self
             .declared
             .lock()
