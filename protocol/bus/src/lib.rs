@@ -38,6 +38,7 @@ pub trait Bus: Send + Sync {
     ///
     /// # Errors
     /// [`BusError::Unroutable`] when no queue took it and the message was `mandatory`,
+    /// [`BusError::TooLarge`] when it is beyond what is sent or what the broker takes,
     /// [`BusError::Unavailable`] when no confirm came within the backend's time limit (the message
     /// may or may not have arrived: publish again under the same idempotency key).
     async fn publish(&self, message: Message) -> Result<(), BusError>;
@@ -138,9 +139,11 @@ impl Delivery {
         self.settle.settle(Verdict::GiveBack).await
     }
 
-    /// Moves the message, unchanged, to the dead-letter queue of its queue with `reason` beside it.
+    /// Moves the message to the dead-letter queue of its queue with `reason` beside it, unchanged but for
+    /// headers of other publishers that leave no room for the reason.
     ///
-    /// The copy is confirmed before the original is taken off, so nothing is lost in between.
+    /// The copy is confirmed before the original is taken off, so nothing is lost in between. A broker
+    /// that takes no copy moves the original by itself, and then the reason is `rejected`.
     ///
     /// # Errors
     /// As [`Self::ack`].
@@ -230,6 +233,12 @@ pub enum BusError {
         wanted: String,
         /// What an operator can do.
         mend: String,
+    },
+    /// The message is larger than is sent, or than the broker takes. Only a smaller one will go.
+    #[error("message too large: {detail}")]
+    TooLarge {
+        /// Which part of it, and the limit.
+        detail: String,
     },
     /// The broker refuses for good: credentials, permissions, an invalid request.
     #[error("broker refuses: {detail}")]

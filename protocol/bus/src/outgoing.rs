@@ -71,7 +71,7 @@ fn check(message: &Message) -> Result<(), BusError> {
     ];
     match bounds.iter().find(|(_, found, most)| found > most) {
         None => Ok(()),
-        Some((part, found, most)) => Err(BusError::Refused {
+        Some((part, found, most)) => Err(BusError::TooLarge {
             detail: format!("the message's {part} has {found} bytes, at most {most} are sent"),
         }),
     }
@@ -119,7 +119,7 @@ mod tests {
             ..Message::default()
         };
         for message in [long_key, large_body] {
-            assert!(matches!(prepare(message), Err(BusError::Refused { .. })));
+            assert!(matches!(prepare(message), Err(BusError::TooLarge { .. })));
         }
     }
 

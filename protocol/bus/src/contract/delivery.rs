@@ -1,7 +1,7 @@
 //! Consuming and settling.
 
 use super::*;
-use crate::BusError;
+use crate::{BusError, Properties};
 
 pub async fn a_missing_queue_is_named(connect: &Connect) {
     let bus = connect().await;
@@ -87,6 +87,31 @@ pub async fn a_dead_letter_carries_its_reason(connect: &Connect) {
     assert_eq!(properties.idempotency_key.as_deref(), Some("task:step"));
     assert_eq!(properties.expiration_ms, None);
     assert!(is_empty(&*bus, "q").await);
+}
+
+pub async fn the_longest_headers_stay_beside_a_dead_letter(connect: &Connect) {
+    let bus = connect().await;
+    let topology = with_dead_letters(QueueKind::Quorum);
+    bus.declare(&topology).await.unwrap();
+    let longest = || Some("v".repeat(crate::outgoing::MAX_HEADER_BYTES));
+    let mut sent = message("", "q", "no task");
+    sent.properties = Properties {
+        idempotency_key: longest(),
+        traceparent: longest(),
+        tracestate: longest(),
+        reason: longest(),
+        ..Properties::default()
+    };
+    bus.publish(sent).await.unwrap();
+    let mut deliveries = bus.consume("q", 1).await.unwrap();
+    let delivery = next(&mut deliveries).await;
+    delivery.dead_letter(&"r".repeat(2000)).await.unwrap();
+    let mut dead = bus.consume("dead", 1).await.unwrap();
+    let properties = next(&mut dead).await.message.properties.clone();
+    assert_eq!(properties.reason, Some("r".repeat(1024)));
+    assert_eq!(properties.idempotency_key, longest());
+    assert_eq!(properties.traceparent, longest());
+    assert_eq!(properties.tracestate, longest());
 }
 
 pub async fn a_dead_letter_needs_a_place(connect: &Connect) {

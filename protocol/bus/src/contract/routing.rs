@@ -221,13 +221,13 @@ pub async fn a_message_that_is_too_large_is_refused(connect: &Connect) {
     large.body = vec![0; crate::MAX_BODY_BYTES + 1].into();
     let refused = bus.publish(large).await;
     assert!(
-        matches!(refused, Err(BusError::Refused { .. })),
+        matches!(refused, Err(BusError::TooLarge { .. })),
         "{refused:?}"
     );
     let long = message("", &"k".repeat(256), "");
     let refused = bus.publish(long).await;
     assert!(
-        matches!(refused, Err(BusError::Refused { .. })),
+        matches!(refused, Err(BusError::TooLarge { .. })),
         "{refused:?}"
     );
 }

@@ -1,7 +1,7 @@
 //! One connection at a time, replaced when it is lost.
 
 use super::trunk::{self, Trunk};
-use super::{LEAVE, declare, fault, publish::Lanes};
+use super::{LEAVE, buried, declare, fault, publish::Lanes};
 use crate::{BrokerUrl, BusError, Topology};
 use backon::BackoffBuilder;
 use futures_util::{Stream, StreamExt};
@@ -20,6 +20,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Pauses between attempts: short at first, since a forced close is over at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// A connection that lasted less counts as a failed attempt: something on it may break every one.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// What publishers, consumers and the task that keeps the connection share.
 pub(super) struct Link {
@@ -47,6 +49,11 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn usable(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    /// The largest content header that the broker takes on this connection, in bytes.
+    pub(super) fn room(&self) -> usize {
+        buried::room(self.connection.configuration().frame_max())
     }
 
     /// Before trying again what failed: on a lost connection the next one is waited for anyway.
@@ -142,6 +149,13 @@ impl Link {
         }
     }
 
+    /// Whether `queue` was declared with a place for dead letters.
+    pub(super) fn buries(&self, queue: &str) -> bool {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = declared.iter().flat_map(|topology| &topology.queues);
+        queues.any(|known| known.name == queue && known.dead_letters)
+    }
+
     /// Declares on `session` whatever was declared before.
     pub(super) async fn restore(&self, session: &Session) {
         let declared = self
@@ -195,12 +209,18 @@ impl Link {
 
     /// Keeps the connection until the bus is closed.
     pub(super) async fn run(self: Arc<Self>, mut first: Option<Connection>) {
+        let mut pauses = pauses();
         loop {
             let connection = match first.take() {
                 Some(connection) => Some(connection),
-                None => self.closed.run_until_cancelled(self.reconnect()).await,
+                None => {
+                    self.closed
+                        .run_until_cancelled(self.reconnect(&mut pauses))
+                        .await
+                }
             };
             let Some(connection) = connection else { break };
+            let begun = Instant::now();
             let mut events = Box::pin(connection.events_listener());
             let (trunk, line) = trunk::lay();
             let session = Arc::new(Session {
@@ -225,6 +245,12 @@ impl Link {
                 Some(detail) => {
                     tracing::warn!(detail, "lost the broker");
                     self.down(&BusError::Unavailable { detail });
+                    if begun.elapsed() >= SETTLED {
+                        pauses = self::pauses();
+                    } else {
+                        let pause = tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE));
+                        self.closed.run_until_cancelled(pause).await;
+                    }
                 }
                 None => {
                     self.down(&closed());
@@ -239,8 +265,7 @@ impl Link {
         self.down(&closed());
     }
 
-    async fn reconnect(&self) -> Connection {
-        let mut pauses = pauses();
+    async fn reconnect(&self, pauses: &mut impl Iterator<Item = Duration>) -> Connection {
         loop {
             match self.open().await {
                 Ok(connection) => return connection,
@@ -279,7 +304,7 @@ impl Link {
 }
 
 /// Growing pauses, without end.
-pub(super) fn pauses() -> impl Iterator<Item = Duration> {
+pub(super) fn pauses() -> impl Iterator<Item = Duration> + use<> {
     backon::ExponentialBuilder::default()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)

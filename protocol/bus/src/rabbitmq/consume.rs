@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    BasicRejectOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Acker, BasicProperties, Channel};
@@ -293,25 +294,39 @@ impl Settle for Held {
                 self.acker.nack(options).await
             }
             Verdict::DeadLetter { message } => {
-                let copy = Outgoing::dead_letter(*message, &self.properties)?;
+                let queue = message.routing_key.clone();
                 // Boxed, since every settling carries this future and few bury anything.
-                Box::pin(publish::publish(
-                    &self.link,
-                    copy,
-                    Instant::now() + PATIENCE,
-                ))
-                .await?;
-                self.acker.ack(BasicAckOptions::default()).await
+                match Box::pin(self.bury(*message)).await {
+                    Ok(()) => self.acker.ack(BasicAckOptions::default()).await,
+                    // The broker can still move the original, and gives its own word as the reason.
+                    Err(error @ (BusError::Refused { .. } | BusError::TooLarge { .. }))
+                        if self.link.buries(&queue) =>
+                    {
+                        tracing::warn!(queue, %error, "no copy of a dead letter is taken, rejecting it");
+                        self.acker.reject(BasicRejectOptions::default()).await
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         match settled {
             Ok(true) => Ok(()),
             // The library says false when the channel ended before.
-            Ok(false) => Err(BusError::Unavailable {
-                detail: "the delivery went back to its queue with its channel".to_owned(),
-            }),
+            Ok(false) => Err(fault::went_back()),
             Err(error) => Err(fault::of("settling", &error)),
         }
+    }
+}
+
+impl Held {
+    /// Publishes the copy, over the connection that the delivery came from: after that it is unsettled
+    /// no more.
+    async fn bury(&self, message: Message) -> Result<(), BusError> {
+        let Some(session) = self.link.current_session() else {
+            return Err(fault::went_back());
+        };
+        let copy = Outgoing::dead_letter(message, &self.acker, &self.properties, session.room())?;
+        publish::publish(&self.link, copy, Instant::now() + PATIENCE).await
     }
 }
 

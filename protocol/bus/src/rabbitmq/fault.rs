@@ -12,7 +12,9 @@ pub(super) fn of(doing: &str, error: &Error) -> BusError {
             if let Some(mismatch) = mismatch(said) {
                 return mismatch;
             }
-            if passing(said) {
+            if is_size(said) {
+                BusError::TooLarge { detail }
+            } else if passing(said) {
                 BusError::Unavailable { detail }
             } else {
                 BusError::Refused { detail }
@@ -26,7 +28,8 @@ pub(super) fn of(doing: &str, error: &Error) -> BusError {
     }
 }
 
-/// Whether trying again may help.
+/// Whether trying again may help. A frame that breaks the connection is mostly another's; whoever sent
+/// it finds out by [`is_frame_error`].
 fn passing(said: &AMQPError) -> bool {
     matches!(
         said.kind(),
@@ -41,10 +44,31 @@ fn passing(said: &AMQPError) -> bool {
     )
 }
 
+/// What a delivery's settling comes to when its channel ended before.
+pub(super) fn went_back() -> BusError {
+    BusError::Unavailable {
+        detail: "the delivery went back to its queue with its channel".to_owned(),
+    }
+}
+
 /// Whether the broker has no such queue or exchange.
 pub(super) fn is_absence(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(said)
         if matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
+}
+
+/// Whether the connection ended over a frame.
+pub(super) fn is_frame_error(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said)
+        if matches!(said.kind(), AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR)))
+}
+
+/// Whether the broker's own limit on bodies is lower than ours: `message size X is larger than ...`.
+fn is_size(said: &AMQPError) -> bool {
+    matches!(
+        said.kind(),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+    ) && said.get_message().as_str().contains("message size ")
 }
 
 /// What the broker said, or what happened.

@@ -3,20 +3,19 @@
 //! Whatever a foreign publisher writes is read as far as it can be: a property of another type or
 //! that is no text counts as absent.
 
+use super::buried::buried;
 use crate::outgoing::MAX_HEADER_BYTES;
 use crate::{BusError, Message, Properties};
 use bytes::Bytes;
-use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
+use lapin::{Acker, BasicProperties};
+pub(super) use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
 
-const HEADER_TRACESTATE: &str = "tracestate";
-const HEADER_REASON: &str = "x-mesh-reason";
+pub(super) const HEADER_TRACESTATE: &str = "tracestate";
+pub(super) const HEADER_REASON: &str = "x-mesh-reason";
 /// Why a broker dead-lettered a message by itself.
 const HEADER_BROKERS_REASON: &str = "x-first-death-reason";
-/// Headers by which a broker would send a copy to further queues.
-const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 
 /// A message in the client library's words.
 pub(super) struct Outgoing {
@@ -25,6 +24,8 @@ pub(super) struct Outgoing {
     pub(super) mandatory: bool,
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
+    /// The delivery that a dead letter is a copy of.
+    pub(super) original: Option<Acker>,
 }
 
 impl TryFrom<Message> for Outgoing {
@@ -37,23 +38,34 @@ impl TryFrom<Message> for Outgoing {
             mandatory: message.mandatory,
             body: message.body,
             properties: write(message.properties)?,
+            original: None,
         })
     }
 }
 
 impl Outgoing {
-    /// The dead letter `message` with everything that came beside the original.
+    /// The dead letter `message` of `original` with what came beside it, as far as there is `room`.
     pub(super) fn dead_letter(
         message: Message,
-        original: &BasicProperties,
+        original: &Acker,
+        beside: &BasicProperties,
+        room: usize,
     ) -> Result<Self, BusError> {
+        let reason = message.properties.reason.unwrap_or_default();
         Ok(Self {
             exchange: short(message.exchange)?,
             routing_key: short(message.routing_key)?,
             mandatory: message.mandatory,
             body: message.body,
-            properties: buried(original, message.properties.reason),
+            properties: buried(beside, &reason, room),
+            original: Some(original.clone()),
         })
+    }
+
+    /// Whether nobody wants it any more: its original is back in its queue, and will be buried again
+    /// from there.
+    pub(super) fn is_moot(&self) -> bool {
+        self.original.as_ref().is_some_and(|acker| !acker.usable())
     }
 }
 
@@ -127,38 +139,6 @@ fn header(headers: &FieldTable, name: &str) -> Option<String> {
     (text.len() <= MAX_HEADER_BYTES).then(|| text.to_owned())
 }
 
-/// `original` beside a dead letter. Left out is what a broker would act on: a time to live, further
-/// receivers, and a user id, which it compares with that of this connection.
-fn buried(original: &BasicProperties, reason: Option<String>) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    for (name, value) in original.headers().iter().flat_map(FieldTable::inner) {
-        if !ROUTING_HEADERS.contains(&name.as_str()) {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    if let Some(reason) = reason {
-        let reason = AMQPValue::LongString(LongString::from(reason));
-        headers.insert(HEADER_REASON.into(), reason);
-    }
-    let mut copy = BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_headers(headers);
-    macro_rules! keep {
-        ($($field:ident $with:ident),*) => {$(
-            if let Some(value) = original.$field() {
-                copy = copy.$with(value.clone());
-            }
-        )*};
-    }
-    keep!(
-        content_type with_content_type, content_encoding with_content_encoding,
-        priority with_priority, correlation_id with_correlation_id, reply_to with_reply_to,
-        message_id with_message_id, timestamp with_timestamp, kind with_type,
-        app_id with_app_id, cluster_id with_cluster_id
-    );
-    copy
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,23 +173,5 @@ mod tests {
             .with_headers(headers)
             .with_expiration("soon".into());
         assert_eq!(read(&odd), Properties::default());
-    }
-
-    #[test]
-    fn a_dead_letter_keeps_what_no_broker_acts_on() {
-        let mut headers = FieldTable::default();
-        headers.insert("CC".into(), AMQPValue::LongString("elsewhere".into()));
-        headers.insert("tenant".into(), AMQPValue::LongString("a".into()));
-        let original = BasicProperties::default()
-            .with_headers(headers)
-            .with_user_id("somebody".into())
-            .with_expiration("10".into())
-            .with_message_id("m".into());
-        let copy = buried(&original, Some("why".into()));
-        let headers = copy.headers().as_ref().unwrap();
-        assert!(headers.contains_key("tenant") && !headers.contains_key("CC"));
-        assert!(copy.user_id().is_none() && copy.expiration().is_none());
-        assert_eq!(read(&copy).reason.as_deref(), Some("why"));
-        assert_eq!(read(&copy).message_id.as_deref(), Some("m"));
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! An error that closes a channel hits every message in flight on it and says not which one caused
 //! it. So a message whose channel broke is published again on a channel that it has for itself: what
-//! happens there, happens to it.
+//! happens there, happens to it. Likewise with an error that closes the connection, for a message that
+//! was in flight when it did so before: it is published with no other beside it.
 
 use super::connection::{self, Link, Session};
-use super::fault;
 use super::properties::Outgoing;
+use super::{buried, fault};
 use crate::BusError;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
@@ -16,7 +17,9 @@ use tokio::time::Instant;
 
 /// Most messages that are published alone at the same time; more wait. Each takes a channel, and it
 /// is trouble that brings them here.
-const MAX_LANES: usize = 16;
+const MAX_LANES: u32 = 16;
+/// Connections that are lost over a message before it is suspected.
+const SUSPICIOUS: u32 = 2;
 
 /// Channels in confirm mode, each for one message at a time.
 pub(super) struct Lanes {
@@ -28,7 +31,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             free: Mutex::new(Vec::new()),
-            slots: Semaphore::new(MAX_LANES),
+            slots: Semaphore::new(MAX_LANES as usize),
         }
     }
 }
@@ -58,25 +61,46 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
         exchange: message.exchange.to_string(),
         routing_key: message.routing_key.to_string(),
     };
+    let header = buried::size(&message.properties);
     let mut pauses = None;
-    let mut together = true;
+    let mut losses = 0;
+    // Lanes that the message takes, none for the trunk, all so that no other is beside it.
+    let mut lanes = 0;
     loop {
         let session = match link.current_session() {
             Some(session) => session,
+            None if message.original.is_some() => return Err(fault::went_back()),
             None => Box::pin(link.next_session()).await?,
         };
-        let attempt = if together {
-            match session.trunk.publish(message).await {
-                Some(outcome) => Ok(outcome),
-                None => {
-                    // With a lost connection it was nobody's message.
-                    together = !session.usable();
-                    continue;
-                }
-            }
+        if message.is_moot() {
+            return Err(fault::went_back());
+        }
+        // The broker would close the connection over it.
+        if header > session.room() {
+            return Err(BusError::TooLarge {
+                detail: format!(
+                    "the message's properties have {header} bytes, at most {} are sent",
+                    session.room()
+                ),
+            });
+        }
+        let attempt = if lanes == 0 {
+            session.trunk.publish(message).await.map(Ok)
         } else {
-            Box::pin(alone(&session, message)).await
+            Some(Box::pin(alone(&session, message, lanes)).await)
         };
+        let apart = lanes == MAX_LANES;
+        // An error of a channel leaves the connection, and is known in a lane to be this message's. A
+        // lost connection was nobody's message, unless it happens again.
+        if !matches!(attempt, Some(Ok(_))) {
+            losses += u32::from(!session.usable());
+            lanes = match losses {
+                0 => 1,
+                SUSPICIOUS.. => MAX_LANES,
+                _ => 0,
+            };
+        }
+        let Some(attempt) = attempt else { continue };
         match attempt {
             Ok(Outcome::Taken) => return Ok(()),
             Ok(Outcome::Returned) => return Err(unroutable()),
@@ -86,6 +110,11 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
                 });
             }
             Err(error) if fault::is_absence(&error) => return Err(unroutable()),
+            Err(error) if apart && fault::is_frame_error(&error) => {
+                return Err(BusError::Refused {
+                    detail: format!("publishing: {}", fault::text(&error)),
+                });
+            }
             Err(error) => match fault::of("publishing", &error) {
                 BusError::Unavailable { detail } => {
                     tracing::debug!(detail, "publishing again");
@@ -98,9 +127,9 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
     }
 }
 
-async fn alone(session: &Session, message: &Outgoing) -> Result<Outcome, lapin::Error> {
+async fn alone(session: &Session, message: &Outgoing, lanes: u32) -> Result<Outcome, lapin::Error> {
     // Never closed; without a slot the broker's own limit on channels holds.
-    let _slot = session.lanes.slots.acquire().await.ok();
+    let _slots = session.lanes.slots.acquire_many(lanes).await.ok();
     let channel = session.lane().await?;
     let options = BasicPublishOptions {
         mandatory: message.mandatory,

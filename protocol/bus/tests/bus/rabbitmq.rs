@@ -10,7 +10,7 @@ use mesh_protocol::AgentId;
 use mesh_protocol::names::QUEUE_PRIORITY_TASKS;
 use mesh_tests::rabbitmq::shared;
 
-async fn foreign(url: &str) -> (Connection, Channel) {
+pub async fn foreign(url: &str) -> (Connection, Channel) {
     let connection = Connection::connect(url, ConnectionProperties::default())
         .await
         .unwrap();

@@ -5,6 +5,7 @@ use mesh_tests::rabbitmq::{shared, start};
 use mesh_tests::{wait_for, within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 pub async fn connect(url: &str) -> Arc<dyn Bus> {
     let config = BusConfig::Rabbitmq {
@@ -108,6 +109,28 @@ async fn publishing_goes_on_over_closed_connections() {
     within("the publisher", publisher).await.unwrap();
     let mut deliveries = bus.consume("q", 10).await.unwrap();
     collect(&mut deliveries, &bodies).await;
+}
+
+/// Whatever it is that breaks every connection, it gets no hundred of them in a second.
+#[tokio::test]
+async fn connections_that_break_at_once_come_slower() {
+    let broker = shared().await;
+    let url = broker.vhost().await;
+    let bus = connect(&url).await;
+    let mut state = bus.connected();
+    let begun = Instant::now();
+    for _ in 0..6 {
+        within("a connection", state.wait_for(|up| *up))
+            .await
+            .unwrap();
+        broker.close_connections(&url).await;
+        within("its loss", state.wait_for(|up| !*up)).await.unwrap();
+    }
+    within("a connection", state.wait_for(|up| *up))
+        .await
+        .unwrap();
+    // 50 ms, and twice as much each time.
+    assert!(begun.elapsed() >= Duration::from_millis(3150));
 }
 
 #[tokio::test]
