@@ -1,5 +1,6 @@
 //! Each code, and what passes.
 
+use super::super::finding::MAX_FINDINGS;
 use super::*;
 use crate::config::Agent;
 

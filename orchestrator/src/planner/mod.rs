@@ -12,6 +12,7 @@
 
 pub mod check;
 pub mod draft;
+mod finding;
 pub mod ollama;
 pub mod prompt;
 pub mod rules;
