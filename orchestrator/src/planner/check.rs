@@ -62,7 +62,13 @@ pub fn check(
         .zip(&ids)
         .map(|(step, id)| check_agent(step, id, catalog, &mut findings))
         .collect();
+    for fault in &draft.faults {
+        findings.add(Code::P013, None, fault);
+    }
     for (step, id) in draft.steps.iter().zip(&ids) {
+        for fault in &step.faults {
+            findings.add(Code::P013, Some(id), fault);
+        }
         check_texts(step, id, &mut findings);
     }
     let before: Vec<Vec<usize>> = draft

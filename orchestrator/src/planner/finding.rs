@@ -14,6 +14,7 @@
 //! | P010 | no steps |
 //! | P011 | a step id is no id |
 //! | P012 | a time budget is out of range |
+//! | P013 | a part cannot be read, or means nothing |
 
 use super::draft::clip;
 use serde::Serialize;
@@ -37,6 +38,7 @@ pub enum Code {
     P010,
     P011,
     P012,
+    P013,
 }
 
 impl Code {
@@ -55,6 +57,7 @@ impl Code {
             Self::P010 => "P010",
             Self::P011 => "P011",
             Self::P012 => "P012",
+            Self::P013 => "P013",
         }
     }
 }
