@@ -141,6 +141,17 @@ async fn a_lone_dependency_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_slow_model_leaves_the_rules_most_of_a_short_task() {
+    let slow = Answer::Slow(Duration::from_secs(60), good());
+    let task = json!({"task": "data_processing", "timeout": 3});
+    let (task, asked) = run_task(vec![slow], 30_000, &task).await;
+    assert_eq!(task["plan"]["source"], "rules");
+    assert_eq!(task["status"], "completed", "{task}");
+    assert_eq!(asked.len(), 1);
+    assert!(task["plan"]["risks"].to_string().contains("its share"));
+}
+
+#[tokio::test]
 async fn plans_that_stay_wrong_are_left() {
     falls_back(vec![Answer::Plan(unknown_agents())], 2, "P001").await;
     falls_back(vec![Answer::Plan(cycle())], 2, "P006").await;
