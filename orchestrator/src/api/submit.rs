@@ -35,23 +35,16 @@ pub async fn submit(
     let preferences = Preferences::from_headers(&parts.headers, longest);
     // Before planning: a plan may cost a model's time.
     let slot = api.executor.reserve(bytes.len()).map_err(refusal)?;
-    let budget = Duration::from_secs(task.timeout.into());
-    let planned = api
-        .planning
-        .plan(&task, budget)
-        .await
-        .map_err(|e| match e {
-            NoPlan::UnknownTaskType { known } => {
-                Failure::unknown_task_type(&task.task_type, &known)
-            }
-            NoPlan::Rejected(findings) => Failure::no_plan(
-                findings
-                    .iter()
-                    .map(|f| format!("{}: {}", f.code.as_str(), f.detail))
-                    .collect::<Vec<_>>()
-                    .join("; "),
-            ),
-        })?;
+    let planned = api.planning.plan(&task).await.map_err(|e| match e {
+        NoPlan::UnknownTaskType { known } => Failure::unknown_task_type(&task.task_type, &known),
+        NoPlan::Rejected(findings) => Failure::no_plan(
+            findings
+                .iter()
+                .map(|f| format!("{}: {}", f.code.as_str(), f.detail))
+                .collect::<Vec<_>>()
+                .join("; "),
+        ),
+    })?;
     let mut run = RunRecord::new(
         new_task_id(),
         task,

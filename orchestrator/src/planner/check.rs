@@ -1,30 +1,17 @@
-//! The one check between a proposal and a run; pure.
-//!
-//! | code | finding |
-//! |---|---|
-//! | P001 | the agent is not in this mesh |
-//! | P002 | the agent lacks the capability |
-//! | P003 | two steps have one id |
-//! | P004 | a dependency does not exist |
-//! | P005 | a dependency names an agent that has several steps |
-//! | P006 | steps wait for each other |
-//! | P007 | too many steps |
-//! | P008 | too many steps that can run at the same time |
-//! | P009 | a text is missing or too long |
-//! | P010 | no steps |
-//! | P011 | a step id is no id |
-//! | P012 | a time budget is out of range |
+//! The one check between a proposal and a run; pure. Its codes: [`Code`].
 //!
 //! Width (P008) is the largest set of steps of which none waits for another, see [`Dag::width`].
 
 use super::draft::{Draft, DraftStep, clip};
+use super::finding::Findings;
 use super::{Catalog, CheckedPlan};
 use crate::run::dag::{Dag, DagError};
 use mesh_protocol::plan::{Plan, PlanSource, PlanStep};
 use mesh_protocol::task::MAX_TIMEOUT_S;
 use mesh_protocol::{AgentId, StepId};
-use serde::Serialize;
 use std::collections::HashMap;
+
+pub use super::finding::{Code, Finding};
 
 /// Longest action, in characters: it is an instruction, not a document.
 pub const MAX_ACTION: usize = 2000;
@@ -34,8 +21,6 @@ pub const MAX_WORD: usize = 200;
 pub const MAX_RISKS: usize = 20;
 /// Longest risk, in characters.
 pub const MAX_RISK: usize = 500;
-/// Most findings of one check; a hopeless plan need not be described to the end.
-const MAX_FINDINGS: usize = 20;
 
 /// Bounds on a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,69 +29,6 @@ pub struct Bounds {
     pub max_steps: usize,
     /// Most steps that can run at the same time.
     pub max_width: usize,
-}
-
-/// What is wrong with a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[allow(missing_docs, reason = "the table at the head of this file")]
-pub enum Code {
-    P001,
-    P002,
-    P003,
-    P004,
-    P005,
-    P006,
-    P007,
-    P008,
-    P009,
-    P010,
-    P011,
-    P012,
-}
-
-impl Code {
-    /// The code as text.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::P001 => "P001",
-            Self::P002 => "P002",
-            Self::P003 => "P003",
-            Self::P004 => "P004",
-            Self::P005 => "P005",
-            Self::P006 => "P006",
-            Self::P007 => "P007",
-            Self::P008 => "P008",
-            Self::P009 => "P009",
-            Self::P010 => "P010",
-            Self::P011 => "P011",
-            Self::P012 => "P012",
-        }
-    }
-}
-
-/// One fault of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Which.
-    pub code: Code,
-    /// The step, by its id or its place (`#3`); `None` for the plan as a whole.
-    pub step: Option<String>,
-    /// The fault and the mend.
-    pub detail: String,
-}
-
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(&mut self, code: Code, step: Option<&str>, detail: impl Into<String>) {
-        if self.0.len() < MAX_FINDINGS {
-            self.0.push(Finding {
-                code,
-                step: step.map(|s| clip(s, 128)),
-                detail: detail.into(),
-            });
-        }
-    }
 }
 
 /// Makes a plan of a proposal.
@@ -140,7 +62,13 @@ pub fn check(
         .zip(&ids)
         .map(|(step, id)| check_agent(step, id, catalog, &mut findings))
         .collect();
+    for fault in &draft.faults {
+        findings.add(Code::P013, None, fault);
+    }
     for (step, id) in draft.steps.iter().zip(&ids) {
+        for fault in &step.faults {
+            findings.add(Code::P013, Some(id), fault);
+        }
         check_texts(step, id, &mut findings);
     }
     let before: Vec<Vec<usize>> = draft

@@ -1,5 +1,6 @@
 //! Each code, and what passes.
 
+use super::super::finding::MAX_FINDINGS;
 use super::*;
 use crate::config::Agent;
 
@@ -121,6 +122,11 @@ fn each_fault_has_its_code_and_its_step() {
         ..step("a", "general-agent", &[])
     };
     assert_eq!(found(vec![slow]), at(Code::P012, "a"));
+    let unread = DraftStep {
+        faults: vec!["payload cannot be read".into()],
+        ..step("a", "general-agent", &[])
+    };
+    assert_eq!(found(vec![unread]), at(Code::P013, "a"));
 }
 
 #[test]
@@ -134,6 +140,13 @@ fn faults_of_the_whole() {
     assert_eq!(found(many(7)), [(Code::P007, None)]);
     assert_eq!(found(many(4)), [(Code::P008, None)]);
     assert!(run(many(3)).is_ok());
+    let unread = Draft {
+        steps: many(1),
+        faults: vec!["edges".into()],
+        ..Draft::default()
+    };
+    let findings = check(unread, PlanSource::Ollama, &catalog(), BOUNDS).unwrap_err();
+    assert_eq!((findings[0].code, &findings[0].step), (Code::P013, &None));
 }
 
 #[test]

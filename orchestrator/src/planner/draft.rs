@@ -1,7 +1,33 @@
 //! A proposal, as loose as models write it; nothing in it has been checked.
+//!
+//! What has one meaning is read, however it is written: a lone text as a list of one, digits as a
+//! number. What has none is left out and kept as a fault, since a plan without it is another plan:
+//! steps whose dependencies are lost run in the wrong order. Estimates and risks are for people,
+//! change nothing that runs, and are no reason to refuse a plan.
 
 use mesh_protocol::plan::Resources;
 use serde_json::{Map, Value};
+
+/// What a plan can say. The agents required follow from the steps; models repeat them.
+const PLAN_KEYS: [&str; 6] = [
+    "execution_plan",
+    "resources",
+    "estimated_time",
+    "confidence",
+    "risks",
+    "agents_required",
+];
+/// What a step can say.
+const STEP_KEYS: [&str; 8] = [
+    "id",
+    "agent",
+    "action",
+    "role",
+    "capability",
+    "dependencies",
+    "payload",
+    "timeout",
+];
 
 /// A proposed plan.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,6 +42,8 @@ pub struct Draft {
     pub confidence: f64,
     /// What could go wrong.
     pub risks: Vec<String>,
+    /// What could not be read, outside the steps.
+    pub faults: Vec<String>,
 }
 
 /// A proposed step.
@@ -37,6 +65,8 @@ pub struct DraftStep {
     pub payload: Option<Map<String, Value>>,
     /// Time budget in seconds.
     pub timeout: Option<u64>,
+    /// What could not be read.
+    pub faults: Vec<String>,
 }
 
 impl Draft {
@@ -72,30 +102,100 @@ impl Draft {
             confidence: number(value.get("confidence"))
                 .unwrap_or(0.5)
                 .clamp(0.0, 1.0),
-            risks: texts(value.get("risks")),
+            risks: texts(value.get("risks")).0,
+            faults: unknown_keys(value, "a plan", &PLAN_KEYS)
+                .into_iter()
+                .collect(),
         })
     }
 }
 
 impl DraftStep {
     fn from_json(value: &Value) -> Self {
-        let text = |name: &str| {
-            value
-                .get(name)
-                .and_then(loose_text)
+        let mut fields = Fields {
+            value,
+            faults: Vec::new(),
+        };
+        if !value.is_object() {
+            let fault = format!("it is no object: give one with {}", STEP_KEYS.join(", "));
+            fields.faults.push(fault);
+        }
+        fields
+            .faults
+            .extend(unknown_keys(value, "a step", &STEP_KEYS));
+        let word = |fields: &mut Fields<'_>, name| {
+            fields
+                .read(name, "a text", loose_text)
                 .filter(|t| !t.is_empty())
         };
         Self {
-            id: text("id"),
-            agent: text("agent").unwrap_or_default(),
-            action: text("action").unwrap_or_default(),
-            role: text("role"),
-            capability: text("capability"),
-            dependencies: texts(value.get("dependencies")),
-            payload: value.get("payload").and_then(Value::as_object).cloned(),
-            timeout: value.get("timeout").and_then(Value::as_u64),
+            id: word(&mut fields, "id"),
+            agent: word(&mut fields, "agent").unwrap_or_default(),
+            action: word(&mut fields, "action").unwrap_or_default(),
+            role: word(&mut fields, "role"),
+            capability: word(&mut fields, "capability"),
+            dependencies: fields.dependencies(),
+            payload: fields.read("payload", "an object", |v| v.as_object().cloned()),
+            timeout: fields.read("timeout", "a whole number of seconds", whole),
+            faults: fields.faults,
         }
     }
+}
+
+/// The fields of a step, and what of them could not be read. `null` is the same as nothing.
+struct Fields<'a> {
+    value: &'a Value,
+    faults: Vec<String>,
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.value.get(name).filter(|v| !v.is_null())
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        reading: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(name)?;
+        let read = reading(value);
+        if read.is_none() {
+            self.fault(name, wanted);
+        }
+        read
+    }
+
+    fn dependencies(&mut self) -> Vec<String> {
+        let (names, whole) = texts(self.get("dependencies"));
+        if !whole {
+            self.fault("dependencies", "a list of step ids");
+        }
+        names
+    }
+
+    fn fault(&mut self, name: &str, wanted: &str) {
+        self.faults
+            .push(format!("{name} cannot be read: give {wanted}"));
+    }
+}
+
+/// The keys of `value` that mean nothing here, as one fault.
+fn unknown_keys(value: &Value, what: &str, known: &[&str]) -> Option<String> {
+    let names: Vec<&str> = value
+        .as_object()?
+        .iter()
+        .filter(|(name, value)| !known.contains(&name.as_str()) && !value.is_null())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{:?} means nothing here: {what} has only {}",
+            clip(&names.join(", "), 200),
+            known.join(", ")
+        )
+    })
 }
 
 fn loose_text(value: &Value) -> Option<String> {
@@ -106,11 +206,24 @@ fn loose_text(value: &Value) -> Option<String> {
     }
 }
 
-fn texts(value: Option<&Value>) -> Vec<String> {
-    value
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(loose_text).collect())
-        .unwrap_or_default()
+/// The texts of a list, or a text alone; and whether that is all there was.
+fn texts(value: Option<&Value>) -> (Vec<String>, bool) {
+    let parts = match value {
+        None => return (Vec::new(), true),
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+    };
+    let texts: Vec<String> = parts.iter().filter_map(loose_text).collect();
+    let whole = texts.len() == parts.len();
+    (texts, whole)
+}
+
+/// A whole number, as one or as its digits.
+fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(digits) => digits.trim().parse().ok(),
+        _ => value.as_u64(),
+    }
 }
 
 /// A number, or the number that a text begins with ("60 seconds").
@@ -148,10 +261,66 @@ mod tests {
         .unwrap();
         assert_eq!(draft.steps[0].id.as_deref(), Some("1"));
         assert_eq!(draft.steps[0].dependencies, ["2"]);
-        assert_eq!(draft.steps[1], DraftStep::default());
+        assert_eq!(
+            draft.steps[0].faults,
+            ["dependencies cannot be read: give a list of step ids"]
+        );
+        assert_eq!(draft.steps[1].agent, "");
+        assert!(draft.steps[1].faults[0].starts_with("it is no object"));
         assert_eq!(draft.resources.cpu, "20");
         assert!((draft.estimated_time - 90.0).abs() < 1e-9);
         assert!((draft.confidence - 1.0).abs() < 1e-9);
+    }
+
+    fn step(fields: Value) -> DraftStep {
+        let plan = Draft::from_json(&json!({"execution_plan": [fields]})).unwrap();
+        plan.steps.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn one_meaning_is_read_however_it_is_written() {
+        for (value, wanted) in [
+            (json!("a"), vec!["a"]),
+            (json!(["a", 1]), vec!["a", "1"]),
+            (json!(2), vec!["2"]),
+            (json!(null), vec![]),
+            (json!([]), vec![]),
+        ] {
+            let step = step(json!({"dependencies": value}));
+            assert_eq!(step.dependencies, wanted, "{value}");
+            assert!(step.faults.is_empty(), "{value}");
+        }
+        assert_eq!(step(json!({"timeout": "7"})).timeout, Some(7));
+        assert_eq!(
+            step(json!({"role": null, "note": null})),
+            DraftStep::default()
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_fault() {
+        for (fields, named) in [
+            (json!({"dependencies": [{"id": "a"}]}), "dependencies"),
+            (json!({"dependencies": {"a": 1}}), "dependencies"),
+            (json!({"dependencies": [null, ["a"]]}), "dependencies"),
+            (json!({"dependencies": false}), "dependencies"),
+            (json!({"depends_on": ["a"]}), "depends_on"),
+            (json!({"payload": "x"}), "payload"),
+            (json!({"timeout": 2.5}), "timeout"),
+            (json!({"timeout": -1}), "timeout"),
+            (json!({"timeout": "soon"}), "timeout"),
+            (json!({"id": ["a"]}), "id"),
+            (json!({"agent": {"name": "a"}}), "agent"),
+        ] {
+            let faults = step(fields).faults;
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].contains(named), "{faults:?}");
+        }
+        let edges = json!({"execution_plan": [], "edges": [["a", "b"]], "agents_required": []});
+        let faults = Draft::from_json(&edges).unwrap().faults;
+        assert!(faults[0].contains("\"edges\""), "{faults:?}");
+        let many: Map<String, Value> = (0..9999).map(|n| (format!("k{n}"), n.into())).collect();
+        assert!(step(many.into()).faults[0].len() < 400);
     }
 
     #[test]

@@ -9,9 +9,13 @@
 //!
 //! What a planner says is a [`Draft`]; only [`check::check`] makes a plan of it, whoever wrote it.
 //! The plan says who made it and why nobody better did (`source`, `risks`).
+//!
+//! A model has at most two calls, each within its own time limit (`ollama.timeout_ms`), and for both
+//! no more than a third of the task's time: whoever plans, the plan still has most of it to run in.
 
 pub mod check;
 pub mod draft;
+mod finding;
 pub mod ollama;
 pub mod prompt;
 pub mod rules;
@@ -27,6 +31,9 @@ use mesh_protocol::plan::{Plan, PlanSource};
 use mesh_protocol::task::TaskRequest;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The part of a task's time that a model may plan for is one of this many.
+const MODEL_SHARE: u32 = 3;
 
 /// The port: someone who proposes plans.
 #[async_trait]
@@ -163,17 +170,13 @@ impl Planning {
         &self.catalog
     }
 
-    /// A checked plan for `request`, within `budget` as far as a model is concerned.
+    /// A checked plan for `request`, from the model within its share of the task's time, else by rules.
     ///
     /// # Errors
     /// [`NoPlan`].
-    pub async fn plan(
-        &self,
-        request: &TaskRequest,
-        budget: Duration,
-    ) -> Result<CheckedPlan, NoPlan> {
+    pub async fn plan(&self, request: &TaskRequest) -> Result<CheckedPlan, NoPlan> {
         let started = Instant::now();
-        let planned = self.plan_by_either(request, budget).await;
+        let planned = self.plan_by_either(request).await;
         let source = match &planned {
             Ok(p) => source_name(p.plan.source),
             Err(_) => "none",
@@ -182,17 +185,16 @@ impl Planning {
         planned
     }
 
-    async fn plan_by_either(
-        &self,
-        request: &TaskRequest,
-        budget: Duration,
-    ) -> Result<CheckedPlan, NoPlan> {
+    async fn plan_by_either(&self, request: &TaskRequest) -> Result<CheckedPlan, NoPlan> {
         let mut why_rules = None;
         if let Some(model) = &self.model {
-            match tokio::time::timeout(budget, self.ask(&**model, request)).await {
+            let share = Duration::from_secs(request.timeout.into()) / MODEL_SHARE;
+            match tokio::time::timeout(share, self.ask(&**model, request)).await {
                 Ok(Ok(plan)) => return Ok(plan),
                 Ok(Err(reason)) => why_rules = Some(reason),
-                Err(_) => why_rules = Some("no plan within the task's own time".to_owned()),
+                Err(_) => {
+                    why_rules = Some("no plan within its share of the task's time".to_owned())
+                }
             }
         }
         let mut draft = match self.rules.draft(request, &[]).await {

@@ -15,6 +15,9 @@ use std::fmt::Write;
 pub const MAX_PAYLOAD: usize = 4000;
 
 /// The JSON schema that an answer must have; the agents' names are an enum.
+///
+/// It asks for what every step needs and nothing else: a key that a model makes up (`depends_on`)
+/// would say something that nobody reads.
 pub fn schema(catalog: &Catalog, bounds: Bounds) -> Value {
     let names: Vec<&str> = catalog.agents().iter().map(|a| a.id.as_str()).collect();
     json!({
@@ -32,7 +35,8 @@ pub fn schema(catalog: &Catalog, bounds: Bounds) -> Value {
                         "action": {"type": "string", "maxLength": MAX_ACTION},
                         "dependencies": {"type": "array", "items": {"type": "string"}}
                     },
-                    "required": ["id", "agent", "action", "dependencies"]
+                    "required": ["id", "agent", "action", "dependencies"],
+                    "additionalProperties": false
                 }
             },
             "resources": {
@@ -42,13 +46,15 @@ pub fn schema(catalog: &Catalog, bounds: Bounds) -> Value {
                     "memory": {"type": "string"},
                     "gpu": {"type": "boolean"}
                 },
-                "required": ["cpu", "memory", "gpu"]
+                "required": ["cpu", "memory", "gpu"],
+                "additionalProperties": false
             },
             "estimated_time": {"type": "number"},
             "confidence": {"type": "number"},
             "risks": {"type": "array", "items": {"type": "string"}}
         },
-        "required": ["execution_plan", "resources", "estimated_time", "confidence", "risks"]
+        "required": ["execution_plan", "resources", "estimated_time", "confidence", "risks"],
+        "additionalProperties": false
     })
 }
 
@@ -140,6 +146,10 @@ mod tests {
         let schema = schema(&catalog(), BOUNDS);
         let agent = &schema["properties"]["execution_plan"]["items"]["properties"]["agent"];
         assert_eq!(agent["enum"], json!(["data-processor"]));
+        let steps = &schema["properties"]["execution_plan"]["items"];
+        for object in [&schema, steps, &schema["properties"]["resources"]] {
+            assert_eq!(object["additionalProperties"], false);
+        }
         let text = system(&catalog(), BOUNDS, &schema);
         assert!(text.contains(&schema.to_string()));
         assert!(text.contains("data-processor (can do: data_processing): counts"));

@@ -365,9 +365,13 @@ async fn deliver(
                 context.metrics.bus_error("unroutable");
                 return Some(StepError::new("unroutable", error.to_string()));
             }
+            Err(error @ BusError::TooLarge { .. }) => {
+                context.metrics.bus_error("too_large");
+                return Some(StepError::new("step_too_large", error.to_string()));
+            }
             Err(error) => {
                 context.metrics.bus_error("refused");
-                return Some(StepError::new("unroutable", error.to_string()));
+                return Some(StepError::new("broker_refused", error.to_string()));
             }
         }
         tokio::time::sleep(pauses.next().unwrap_or(MAX_SLEEP)).await;

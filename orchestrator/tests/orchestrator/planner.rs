@@ -35,19 +35,31 @@ fn cycle() -> Value {
     ]))
 }
 
+/// Two steps, the second with `more` in it.
+fn two(more: Value) -> Value {
+    let mut second = json!({"id": "b", "agent": "general-agent", "action": "x"});
+    let fields = more.as_object().unwrap().clone();
+    second.as_object_mut().unwrap().extend(fields);
+    plan(json!([{"id": "a", "agent": "data-processor", "action": "x", "dependencies": []}, second]))
+}
+
 /// The task's end, and what the model was asked.
 async fn run(answers: Vec<Answer>) -> (Value, Vec<Value>) {
+    let task = json!({"task": "data_processing", "payload": {"text": "a,b"}});
+    run_task(answers, 1000, &task).await
+}
+
+async fn run_task(answers: Vec<Answer>, timeout_ms: u64, task: &Value) -> (Value, Vec<Value>) {
     let model = Ollama::start(answers).await.unwrap();
     let mut config = config();
     config.planner.ollama = Some(OllamaConfig {
         url: model.url(),
         model: "tinyllama".into(),
-        timeout_ms: 1000,
+        timeout_ms,
         num_predict: 256,
     });
     let mesh = Mesh::start(config).await;
-    let task = json!({"task": "data_processing", "payload": {"text": "a,b"}});
-    let answer = mesh.post_with(&task, &[("prefer", "wait=20")]).await;
+    let answer = mesh.post_with(task, &[("prefer", "wait=20")]).await;
     assert_eq!(answer.status(), 200);
     (answer.json().await.unwrap(), model.asked())
 }
@@ -91,6 +103,52 @@ async fn a_wrong_plan_gets_one_chance() {
     assert_eq!(task["plan"]["source"], "ollama");
     assert_eq!(asked.len(), 2);
     assert!(asked[1]["messages"].to_string().contains("P001"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_and_never_dropped() {
+    for wrong in [
+        json!({"dependencies": [{"id": "a"}]}),
+        json!({"dependencies": {"a": 1}}),
+        json!({"dependencies": [null, ["a"]]}),
+        json!({"depends_on": ["a"]}),
+        json!({"payload": "a,b"}),
+        json!({"timeout": 2.5}),
+    ] {
+        let (task, asked) = run(vec![Answer::Plan(two(wrong.clone())), Answer::Plan(good())]).await;
+        assert_eq!(task["plan"]["source"], "ollama", "{wrong}");
+        assert_eq!(asked.len(), 2, "{wrong}");
+        assert!(
+            asked[1]["messages"].to_string().contains("P013 at \\\"b"),
+            "{wrong}"
+        );
+    }
+    let depends_on = two(json!({"depends_on": ["a"]}));
+    falls_back(vec![Answer::Plan(depends_on)], 2, "P013").await;
+}
+
+#[tokio::test]
+async fn a_lone_dependency_is_waited_for() {
+    let lone = two(json!({"dependencies": "a", "timeout": "7"}));
+    let (task, asked) = run(vec![Answer::Plan(lone)]).await;
+    assert_eq!(asked.len(), 1);
+    let step = &task["plan"]["execution_plan"][1];
+    assert_eq!(
+        (&step["dependencies"], &step["timeout"]),
+        (&json!(["a"]), &json!(7))
+    );
+    assert_eq!(task["results"]["b"]["incoming"]["a"]["data"]["done"], "x");
+}
+
+#[tokio::test]
+async fn a_slow_model_leaves_the_rules_most_of_a_short_task() {
+    let slow = Answer::Slow(Duration::from_secs(60), good());
+    let task = json!({"task": "data_processing", "timeout": 3});
+    let (task, asked) = run_task(vec![slow], 30_000, &task).await;
+    assert_eq!(task["plan"]["source"], "rules");
+    assert_eq!(task["status"], "completed", "{task}");
+    assert_eq!(asked.len(), 1);
+    assert!(task["plan"]["risks"].to_string().contains("its share"));
 }
 
 #[tokio::test]
