@@ -4,6 +4,7 @@
 //! whose result holds one of these.
 
 mod column;
+mod numbers;
 mod parse;
 
 use crate::process::{self, Refusal, Step};
@@ -134,7 +135,7 @@ west;40;4;2026-02-01;TRUE;010
         assert_eq!(
             column(&report, "units"),
             &json!({"name":"units","type":"integer","count":4,"nulls":0,"distinct":4,
-                "min":10.0,"max":40.0,"mean":25.0,"stddev":12.9099,"sum":100.0,
+                "min":10,"max":40,"mean":25.0,"stddev":12.9099,"sum":100,
                 "quantiles":{"p05":11.5,"p25":17.5,"p50":25.0,"p75":32.5,"p95":38.5},"median":25.0,
                 "top":[{"value":"10","count":1},{"value":"20","count":1},{"value":"30","count":1},{"value":"40","count":1}]})
         );
@@ -193,7 +194,7 @@ west;40;4;2026-02-01;TRUE;010
         let given = ask(json!({"csv": "a b\n1 2\n", "delimiter": " "})).unwrap();
         assert_eq!(column(&given, "b")["type"], "integer");
         let single = ask(json!({"csv": "only\n1\n2\n"})).unwrap();
-        assert_eq!(column(&single, "only")["sum"], 3.0);
+        assert_eq!(column(&single, "only")["sum"], 3);
     }
 
     #[test]
@@ -217,7 +218,54 @@ west;40;4;2026-02-01;TRUE;010
     fn odd_cells_do_not_hurt() {
         let report = ask(json!({"csv": "a\ninf\nNaN\n1e400\n-0\n99999999999999999999\n"})).unwrap();
         assert_eq!(report["rows"], 5);
-        let huge = ask(json!({"records": [{"a": 1e308}, {"a": 1e308}]})).unwrap();
-        assert_eq!(column(&huge, "a")["sum"], Value::Null);
+        assert_eq!(
+            column(&report, "a")["type"],
+            "string",
+            "what is no finite number is text"
+        );
+    }
+
+    #[test]
+    fn integers_stay_exact() {
+        let report =
+            ask(json!({"csv": "a\n9007199254740993\n9007199254740995\n9007199254740997\n"}))
+                .unwrap();
+        let a = column(&report, "a");
+        assert_eq!(a["min"], 9_007_199_254_740_993_u64);
+        assert_eq!(a["max"], 9_007_199_254_740_997_u64);
+        assert_eq!(a["sum"], 27_021_597_764_222_985_u64);
+        assert_eq!(a["median"], 9_007_199_254_740_995_u64);
+        let report = ask(json!({"records": [{"a": u64::MAX}, {"a": u64::MAX}]})).unwrap();
+        let a = column(&report, "a");
+        assert_eq!(
+            (&a["type"], &a["min"]),
+            (&"integer".into(), &u64::MAX.into())
+        );
+        // Beyond what a JSON number here can hold.
+        assert_eq!(a["sum"], "36893488147419103230");
+    }
+
+    #[test]
+    fn a_figure_that_is_too_large_is_named() {
+        let report = ask(json!({"records": [{"a": 1e308}, {"a": 1e308}, {"a": -1e308}]})).unwrap();
+        let a = column(&report, "a");
+        assert_eq!(a["sum"], 1e308);
+        let overflow = a["overflow"].to_string();
+        assert!(
+            overflow.contains("stddev") && overflow.contains("p05"),
+            "{a}"
+        );
+        assert_eq!(
+            (&a["median"], a["quantiles"].get("p05")),
+            (&1e308.into(), None)
+        );
+        let report = ask(json!({"records": [{"a": 1e308}, {"a": 1e308}]})).unwrap();
+        let a = column(&report, "a");
+        assert_eq!(a["overflow"], json!(["sum"]));
+        assert!(a.get("sum").is_none());
+        let most = i128::MAX;
+        let report = ask(json!({"csv": format!("a\n{most}\n{most}\n")})).unwrap();
+        assert_eq!(column(&report, "a")["overflow"], json!(["sum"]));
+        assert_eq!(column(&report, "a")["max"], most.to_string());
     }
 }

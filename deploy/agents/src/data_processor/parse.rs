@@ -21,7 +21,8 @@ const NULLS: [&str; 6] = ["", "NA", "N/A", "null", "NULL", "None"];
 pub(super) enum Cell {
     Null,
     Boolean(bool),
-    Integer(i64),
+    /// Wide enough for the sums and for what databases call numeric.
+    Integer(i128),
     Float(f64),
     /// ISO 8601, as it was written.
     Date(String),
@@ -195,7 +196,7 @@ fn value_cell(value: &Value) -> Cell {
     match value {
         Value::Null => Cell::Null,
         Value::Bool(b) => Cell::Boolean(*b),
-        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+        Value::Number(n) => match (n.as_i128(), n.as_f64()) {
             (Some(i), _) => Cell::Integer(i),
             (None, Some(f)) => Cell::Float(f),
             (None, None) => Cell::Text(n.to_string()),
