@@ -1,7 +1,7 @@
 //! Describes one column: its type, and the statistics that its type allows.
 
-use super::numbers;
 use super::parse::Cell;
+use super::{date, numbers};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -34,10 +34,9 @@ pub(super) fn describe(name: &str, cells: &[Cell]) -> Value {
             column["false"] = json!(filled.len() - yes);
         }
         "date" => {
-            // ISO 8601 sorts as text.
-            let dates = || filled.iter().map(|c| shown(c));
-            column["min"] = json!(dates().min());
-            column["max"] = json!(dates().max());
+            let moment = |cell: &&&Cell| date::moment(&text(cell));
+            column["min"] = json!(filled.iter().min_by_key(moment).map(|c| shown(c)));
+            column["max"] = json!(filled.iter().max_by_key(moment).map(|c| shown(c)));
         }
         "string" => {
             let lengths = || filled.iter().map(|c| text(c).chars().count());

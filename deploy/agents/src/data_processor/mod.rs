@@ -4,6 +4,7 @@
 //! whose result holds one of these.
 
 mod column;
+mod date;
 mod numbers;
 mod parse;
 
@@ -223,6 +224,19 @@ west;40;4;2026-02-01;TRUE;010
             "string",
             "what is no finite number is text"
         );
+    }
+
+    #[test]
+    fn dates_are_compared_as_moments() {
+        let report =
+            ask(json!({"csv": "at\n2026-01-01T23:00:00-05:00\n2026-01-02T01:00:00+05:00\n"}))
+                .unwrap();
+        let at = column(&report, "at");
+        assert_eq!(at["type"], "date");
+        assert_eq!(at["min"], "2026-01-02T01:00:00+05:00");
+        assert_eq!(at["max"], "2026-01-01T23:00:00-05:00");
+        let report = ask(json!({"records": [{"at": "2026-01-01T-----"}]})).unwrap();
+        assert_eq!(column(&report, "at")["type"], "string");
     }
 
     #[test]

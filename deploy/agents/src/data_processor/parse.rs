@@ -1,5 +1,6 @@
 //! Reads CSV and JSON records into columns; says which rows it left out and why.
 
+use super::date;
 use crate::process::Refusal;
 use serde::Serialize;
 use serde_json::Value;
@@ -201,7 +202,7 @@ fn value_cell(value: &Value) -> Cell {
             (None, Some(f)) => Cell::Float(f),
             (None, None) => Cell::Text(n.to_string()),
         },
-        Value::String(text) if is_date(text) => Cell::Date(text.clone()),
+        Value::String(text) if date::moment(text).is_some() => Cell::Date(text.clone()),
         Value::String(text) => Cell::Text(text.clone()),
         Value::Array(_) | Value::Object(_) => Cell::Text(value.to_string()),
     }
@@ -230,25 +231,8 @@ fn cell(text: &str) -> Cell {
             return Cell::Float(float);
         }
     }
-    if is_date(text) {
+    if date::moment(text).is_some() {
         return Cell::Date(text.to_owned());
     }
     Cell::Text(text.to_owned())
-}
-
-/// `YYYY-MM-DD`, alone or with a time after `T` or a space.
-fn is_date(text: &str) -> bool {
-    let format = time::macros::format_description!("[year]-[month]-[day]");
-    let Some((day, rest)) = text.split_at_checked(10) else {
-        return false;
-    };
-    let time = |rest: &str| {
-        rest.starts_with(['T', ' '])
-            && rest.len() >= 6
-            && rest
-                .chars()
-                .skip(1)
-                .all(|c| c.is_ascii_digit() || matches!(c, ':' | '.' | '+' | '-' | 'Z'))
-    };
-    time::Date::parse(day, &format).is_ok() && (rest.is_empty() || time(rest))
 }
