@@ -7,6 +7,7 @@ mod column;
 mod date;
 mod numbers;
 mod parse;
+mod quote;
 
 use crate::process::{self, Refusal, Step};
 use axum::Router;
@@ -224,6 +225,25 @@ west;40;4;2026-02-01;TRUE;010
             "string",
             "what is no finite number is text"
         );
+    }
+
+    #[test]
+    fn an_open_quote_is_named() {
+        let report = ask(json!({"csv": "a,b\n\"1,2\n3,4\n"})).unwrap();
+        assert_eq!(
+            (&report["rows"], &report["row_errors_total"]),
+            (&0.into(), &1.into())
+        );
+        let error = &report["row_errors"][0];
+        assert_eq!(error["line"], 2);
+        let fault = error["fault"].as_str().unwrap();
+        assert!(fault.contains("quote that opens on line 2"), "{fault}");
+        // As many fields as there should be do not make it a row.
+        let report = ask(json!({"csv": "\u{feff}a,b\n1,2\n\n3,\"4\n5,6\n"})).unwrap();
+        assert_eq!(report["rows"], 1);
+        assert_eq!(report["row_errors"][0]["line"], 4);
+        let refusal = ask(json!({"csv": "a,\"b\n1,2\n"})).unwrap_err();
+        assert!(refusal.detail().contains("line 1"), "{refusal:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reads CSV and JSON records into columns; says which rows it left out and why.
 
 use super::date;
+use super::quote::{self, OpenQuote};
 use crate::process::Refusal;
 use serde::Serialize;
 use serde_json::Value;
@@ -93,18 +94,23 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
             "delimiter must be an ASCII character other than quotes and line ends",
         ));
     }
+    let text = text.trim_start_matches('\u{feff}');
     let delimiter = delimiter.unwrap_or_else(|| sniff(text));
+    let open = quote::unclosed(text, delimiter);
     let mut reader = reader(text, delimiter);
     let mut table = Table::new("csv", Some(delimiter));
     let header = reader
         .headers()
         .map_err(|e| Refusal::input(FIELD, format!("header line cannot be read: {e}")))?
         .clone();
+    if let Some(open) = swallowing(open, reader.position()) {
+        return Err(Refusal::input(FIELD, open.to_string()));
+    }
     if header.iter().all(str::is_empty) {
         return Err(Refusal::input(FIELD, "the header line is missing"));
     }
     for name in &header {
-        let name = name.trim_start_matches('\u{feff}').to_owned();
+        let name = name.to_owned();
         if table.columns.iter().any(|(known, _)| *known == name) {
             return Err(Refusal::input(
                 FIELD,
@@ -117,7 +123,12 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
     let mut record = csv::StringRecord::new();
     loop {
         let line = reader.position().line();
-        match reader.read_record(&mut record) {
+        let read = reader.read_record(&mut record);
+        if let Some(open) = swallowing(open, reader.position()) {
+            table.leave_out(open.line, open.to_string());
+            return Ok(table);
+        }
+        match read {
             Ok(false) => return Ok(table),
             Ok(true) if record.len() == table.columns.len() => {
                 for ((_, cells), text) in table.columns.iter_mut().zip(&record) {
@@ -134,6 +145,12 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
             Err(error) => table.leave_out(line, error.to_string()),
         }
     }
+}
+
+/// The quote that is never closed, if the record that ends at `read` holds it: that record then
+/// reaches to the end of the text, and is no row whatever its fields look like.
+fn swallowing(open: Option<OpenQuote>, read: &csv::Position) -> Option<OpenQuote> {
+    open.filter(|open| open.byte < read.byte())
 }
 
 fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {
