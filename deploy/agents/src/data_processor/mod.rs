@@ -1,7 +1,7 @@
 //! data-processor: CSV or JSON records in, typed column statistics out.
 //!
 //! The data comes with the payload (`csv`, or `records` / `json`), or from the first earlier step
-//! whose result holds one of these.
+//! whose result holds one of these. `null` is the same as nothing.
 
 mod column;
 mod date;
@@ -26,7 +26,7 @@ fn carry_out(step: &Step) -> Result<Value, Refusal> {
         .filter_map(|result| result.get("data")?.as_object());
     let source = std::iter::once(&step.payload)
         .chain(earlier)
-        .find(|source| ["csv", "records", "json"].iter().any(|k| source.contains_key(*k)))
+        .find(|source| ["csv", "records", "json"].iter().any(|k| given(source, k).is_some()))
         .ok_or_else(|| {
             Refusal::input(
                 "payload",
@@ -37,13 +37,17 @@ fn carry_out(step: &Step) -> Result<Value, Refusal> {
     Ok(report(&table))
 }
 
+fn given<'a>(source: &'a Map<String, Value>, field: &str) -> Option<&'a Value> {
+    source.get(field).filter(|value| !value.is_null())
+}
+
 fn read(source: &Map<String, Value>, payload: &Map<String, Value>) -> Result<Table, Refusal> {
-    if let Some(csv) = source.get("csv") {
+    if let Some(csv) = given(source, "csv") {
         let text = csv
             .as_str()
             .ok_or_else(|| Refusal::input("payload.csv", "csv must be text"))?;
-        let delimiter = match payload.get("delimiter") {
-            None | Some(Value::Null) => None,
+        let delimiter = match given(payload, "delimiter") {
+            None => None,
             Some(Value::String(one)) if one.len() == 1 => one.bytes().next(),
             Some(_) => {
                 return Err(Refusal::input(
@@ -54,9 +58,8 @@ fn read(source: &Map<String, Value>, payload: &Map<String, Value>) -> Result<Tab
         };
         return parse::csv(text, delimiter);
     }
-    let records = source
-        .get("records")
-        .or_else(|| source.get("json"))
+    let records = given(source, "records")
+        .or_else(|| given(source, "json"))
         .unwrap_or(&Value::Null);
     match records {
         Value::Array(records) => parse::records(records),
@@ -203,6 +206,7 @@ west;40;4;2026-02-01;TRUE;010
     fn wrong_input_is_named() {
         for (payload, wanted) in [
             (json!({}), "no data"),
+            (json!({"csv": null}), "no data"),
             (json!({"csv": 3}), "csv must be text"),
             (json!({"csv": ""}), "header"),
             (json!({"csv": "a,a\n1,2"}), "twice"),
@@ -301,5 +305,15 @@ west;40;4;2026-02-01;TRUE;010
         let report = ask(json!({"csv": format!("a\n{most}\n{most}\n")})).unwrap();
         assert_eq!(column(&report, "a")["overflow"], json!(["sum"]));
         assert_eq!(column(&report, "a")["max"], most.to_string());
+    }
+
+    #[test]
+    fn names_are_trimmed_and_null_is_nothing() {
+        let report = ask(json!({"csv": "a, b\n1, 2\n"})).unwrap();
+        assert_eq!(column(&report, "b")["sum"], 2);
+        let report = ask(json!({"csv": null, "records": [{"a": 1}], "json": null})).unwrap();
+        assert_eq!(report["rows"], 1);
+        let refusal = ask(json!({"csv": "a, a\n1,2\n"})).unwrap_err();
+        assert!(refusal.detail().contains("twice"), "{refusal:?}");
     }
 }

@@ -106,11 +106,11 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
     if let Some(open) = swallowing(open, reader.position()) {
         return Err(Refusal::input(FIELD, open.to_string()));
     }
-    if header.iter().all(str::is_empty) {
+    if header.iter().all(|name| name.trim().is_empty()) {
         return Err(Refusal::input(FIELD, "the header line is missing"));
     }
     for name in &header {
-        let name = name.to_owned();
+        let name = name.trim().to_owned();
         if table.columns.iter().any(|(known, _)| *known == name) {
             return Err(Refusal::input(
                 FIELD,
