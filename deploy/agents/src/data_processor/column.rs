@@ -1,10 +1,7 @@
 //! Describes one column: its type, and the statistics that its type allows.
-//!
-//! Mean and deviation by Welford's method, which does not lose digits on large values; the deviation
-//! is the sample's (n - 1). Quantiles by linear interpolation between neighbours (type 7 of Hyndman
-//! and Fan, the common default).
 
 use super::parse::Cell;
+use super::{date, numbers};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -27,7 +24,7 @@ pub(super) fn describe(name: &str, cells: &[Cell]) -> Value {
     });
     frequencies(&filled, &mut column);
     match kind {
-        "integer" | "float" => numbers(&filled, &mut column),
+        "integer" | "float" => numbers::describe(&filled, &mut column),
         "boolean" => {
             let yes = filled
                 .iter()
@@ -37,10 +34,9 @@ pub(super) fn describe(name: &str, cells: &[Cell]) -> Value {
             column["false"] = json!(filled.len() - yes);
         }
         "date" => {
-            // ISO 8601 sorts as text.
-            let dates = || filled.iter().map(|c| shown(c));
-            column["min"] = json!(dates().min());
-            column["max"] = json!(dates().max());
+            let moment = |cell: &&&Cell| date::moment(&text(cell));
+            column["min"] = json!(filled.iter().min_by_key(moment).map(|c| shown(c)));
+            column["max"] = json!(filled.iter().max_by_key(moment).map(|c| shown(c)));
         }
         "string" => {
             let lengths = || filled.iter().map(|c| text(c).chars().count());
@@ -112,51 +108,4 @@ fn frequencies(filled: &[&Cell], column: &mut Value) {
         })
         .collect();
     column["top"] = Value::Array(top);
-}
-
-fn numbers(filled: &[&Cell], column: &mut Value) {
-    let mut values: Vec<f64> = filled
-        .iter()
-        .filter_map(|cell| match cell {
-            Cell::Integer(i) => Some(*i as f64),
-            Cell::Float(f) => Some(*f),
-            _ => None,
-        })
-        .collect();
-    values.sort_by(f64::total_cmp);
-    let (mut mean, mut squares) = (0.0, 0.0);
-    for (n, value) in values.iter().enumerate() {
-        let from_mean = value - mean;
-        mean += from_mean / (n + 1) as f64;
-        squares += from_mean * (value - mean);
-    }
-    let deviation = (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt());
-    column["min"] = json!(values.first());
-    column["max"] = json!(values.last());
-    // Figures that are no longer finite become null, which JSON has.
-    column["sum"] = json!(values.iter().sum::<f64>());
-    column["mean"] = json!(figure(mean));
-    column["stddev"] = json!(deviation.map(figure));
-    let quantile = |q: f64| quantile(&values, q).map(figure);
-    column["median"] = json!(quantile(0.5));
-    column["quantiles"] = json!({
-        "p05": quantile(0.05), "p25": quantile(0.25), "p50": quantile(0.5),
-        "p75": quantile(0.75), "p95": quantile(0.95),
-    });
-}
-
-fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
-    let place = q * (sorted.len().checked_sub(1)?) as f64;
-    let below = sorted.get(place.floor() as usize)?;
-    let above = sorted.get(place.ceil() as usize)?;
-    Some(below + (above - below) * place.fract())
-}
-
-/// Four decimals, without touching numbers that are too large to have any.
-fn figure(value: f64) -> f64 {
-    if value.abs() < 1e11 {
-        (value * 1e4).round() / 1e4
-    } else {
-        value
-    }
 }

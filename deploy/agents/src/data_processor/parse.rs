@@ -1,5 +1,7 @@
 //! Reads CSV and JSON records into columns; says which rows it left out and why.
 
+use super::date;
+use super::quote::{self, OpenQuote};
 use crate::process::Refusal;
 use serde::Serialize;
 use serde_json::Value;
@@ -21,7 +23,8 @@ const NULLS: [&str; 6] = ["", "NA", "N/A", "null", "NULL", "None"];
 pub(super) enum Cell {
     Null,
     Boolean(bool),
-    Integer(i64),
+    /// Wide enough for the sums and for what databases call numeric.
+    Integer(i128),
     Float(f64),
     /// ISO 8601, as it was written.
     Date(String),
@@ -91,18 +94,23 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
             "delimiter must be an ASCII character other than quotes and line ends",
         ));
     }
+    let text = text.trim_start_matches('\u{feff}');
     let delimiter = delimiter.unwrap_or_else(|| sniff(text));
+    let open = quote::unclosed(text, delimiter);
     let mut reader = reader(text, delimiter);
     let mut table = Table::new("csv", Some(delimiter));
     let header = reader
         .headers()
         .map_err(|e| Refusal::input(FIELD, format!("header line cannot be read: {e}")))?
         .clone();
-    if header.iter().all(str::is_empty) {
+    if let Some(open) = swallowing(open, reader.position()) {
+        return Err(Refusal::input(FIELD, open.to_string()));
+    }
+    if header.iter().all(|name| name.trim().is_empty()) {
         return Err(Refusal::input(FIELD, "the header line is missing"));
     }
     for name in &header {
-        let name = name.trim_start_matches('\u{feff}').to_owned();
+        let name = name.trim().to_owned();
         if table.columns.iter().any(|(known, _)| *known == name) {
             return Err(Refusal::input(
                 FIELD,
@@ -115,7 +123,12 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
     let mut record = csv::StringRecord::new();
     loop {
         let line = reader.position().line();
-        match reader.read_record(&mut record) {
+        let read = reader.read_record(&mut record);
+        if let Some(open) = swallowing(open, reader.position()) {
+            table.leave_out(open.line, open.to_string());
+            return Ok(table);
+        }
+        match read {
             Ok(false) => return Ok(table),
             Ok(true) if record.len() == table.columns.len() => {
                 for ((_, cells), text) in table.columns.iter_mut().zip(&record) {
@@ -132,6 +145,12 @@ pub(super) fn csv(text: &str, delimiter: Option<u8>) -> Result<Table, Refusal> {
             Err(error) => table.leave_out(line, error.to_string()),
         }
     }
+}
+
+/// The quote that is never closed, if the record that ends at `read` holds it: that record then
+/// reaches to the end of the text, and is no row whatever its fields look like.
+fn swallowing(open: Option<OpenQuote>, read: &csv::Position) -> Option<OpenQuote> {
+    open.filter(|open| open.byte < read.byte())
 }
 
 fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {
@@ -195,12 +214,12 @@ fn value_cell(value: &Value) -> Cell {
     match value {
         Value::Null => Cell::Null,
         Value::Bool(b) => Cell::Boolean(*b),
-        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+        Value::Number(n) => match (n.as_i128(), n.as_f64()) {
             (Some(i), _) => Cell::Integer(i),
             (None, Some(f)) => Cell::Float(f),
             (None, None) => Cell::Text(n.to_string()),
         },
-        Value::String(text) if is_date(text) => Cell::Date(text.clone()),
+        Value::String(text) if date::moment(text).is_some() => Cell::Date(text.clone()),
         Value::String(text) => Cell::Text(text.clone()),
         Value::Array(_) | Value::Object(_) => Cell::Text(value.to_string()),
     }
@@ -229,25 +248,8 @@ fn cell(text: &str) -> Cell {
             return Cell::Float(float);
         }
     }
-    if is_date(text) {
+    if date::moment(text).is_some() {
         return Cell::Date(text.to_owned());
     }
     Cell::Text(text.to_owned())
-}
-
-/// `YYYY-MM-DD`, alone or with a time after `T` or a space.
-fn is_date(text: &str) -> bool {
-    let format = time::macros::format_description!("[year]-[month]-[day]");
-    let Some((day, rest)) = text.split_at_checked(10) else {
-        return false;
-    };
-    let time = |rest: &str| {
-        rest.starts_with(['T', ' '])
-            && rest.len() >= 6
-            && rest
-                .chars()
-                .skip(1)
-                .all(|c| c.is_ascii_digit() || matches!(c, ':' | '.' | '+' | '-' | 'Z'))
-    };
-    time::Date::parse(day, &format).is_ok() && (rest.is_empty() || time(rest))
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// Most leases at once: far more than one machine has work for, little enough to list.
@@ -50,7 +51,9 @@ pub(super) struct Lease {
     pub(super) amounts: Amounts,
     pub(super) granted_at_ms: u64,
     pub(super) expires_at_ms: u64,
-    /// Grows from lease to lease, across restarts too.
+    /// Grows from lease to lease, across restarts too. Whoever has it can renew and release, so it is
+    /// no part of what is shown of a lease: the answer to a grant adds it.
+    #[serde(skip)]
     pub(super) token: u64,
 }
 
@@ -74,8 +77,12 @@ pub(super) enum LedgerError {
 
 /// The books.
 pub(super) struct Ledger {
-    leases: BTreeMap<String, Lease>,
+    /// By token, which is the order of the grants.
+    leases: BTreeMap<u64, Lease>,
     next_token: u64,
+    /// Makes ids of tokens. Keyed at random, so that an id does not tell its token; with 64 bits for at
+    /// most [`MAX_LEASES`] no two are the same.
+    ids: RandomState,
 }
 
 impl Ledger {
@@ -84,6 +91,7 @@ impl Ledger {
         Self {
             leases: BTreeMap::new(),
             next_token: first_token,
+            ids: RandomState::new(),
         }
     }
 
@@ -130,14 +138,14 @@ impl Ledger {
         let token = self.next_token;
         self.next_token = token.saturating_add(1);
         let lease = Lease {
-            id: format!("lease-{token}"),
+            id: format!("lease-{:016x}", self.ids.hash_one(token)),
             holder: holder.to_owned(),
             amounts: wanted,
             granted_at_ms: now,
             expires_at_ms: end(now, ttl),
             token,
         };
-        self.leases.insert(lease.id.clone(), lease.clone());
+        self.leases.insert(token, lease.clone());
         Ok(lease)
     }
 
@@ -148,20 +156,24 @@ impl Ledger {
         ttl: Duration,
         now: u64,
     ) -> Result<Lease, LedgerError> {
-        let lease = self.leases.get_mut(id).ok_or(LedgerError::NoLease)?;
-        if lease.token != token {
-            return Err(LedgerError::WrongToken);
-        }
+        let lease = self.held(id, token)?;
         lease.expires_at_ms = end(now, ttl);
         Ok(lease.clone())
     }
 
     pub(super) fn release(&mut self, id: &str, token: u64) -> Result<Lease, LedgerError> {
-        let held = self.leases.get(id).ok_or(LedgerError::NoLease)?;
-        if held.token != token {
-            return Err(LedgerError::WrongToken);
+        self.held(id, token)?;
+        self.leases.remove(&token).ok_or(LedgerError::NoLease)
+    }
+
+    fn held(&mut self, id: &str, token: u64) -> Result<&mut Lease, LedgerError> {
+        let mut leases = self.leases.values_mut();
+        let lease = leases.find(|l| l.id == id).ok_or(LedgerError::NoLease)?;
+        if lease.token == token {
+            Ok(lease)
+        } else {
+            Err(LedgerError::WrongToken)
         }
-        self.leases.remove(id).ok_or(LedgerError::NoLease)
     }
 }
 

@@ -3,6 +3,10 @@
 //! It keeps the books; it does not enforce them. Whoever holds a lease shows its fencing token to
 //! what it uses, which can then refuse a holder that was overtaken. Leases live in this process: after
 //! a restart there are none, and new tokens are higher than any before.
+//!
+//! Only the answer to a grant shows the token, and no id tells it: a lease is renewed and released by
+//! whom it was granted to. Tokens grow, so one holder can guess another's: that keeps out mistakes,
+//! not malice.
 
 mod ledger;
 
@@ -83,7 +87,10 @@ fn carry_out(
             let lease = ledger
                 .grant(holder, wanted, ttl(payload)?, capacity, now)
                 .map_err(|error| refuse(error, ledger, capacity))?;
-            Ok(json!({"granted": true, "lease": lease}))
+            let token = lease.token;
+            let mut answer = json!({"granted": true, "lease": lease});
+            answer["lease"]["token"] = json!(token);
+            Ok(answer)
         }
         "renew" => {
             let lease = ledger
@@ -243,6 +250,41 @@ mod tests {
         ask(&mut ledger, 29_000, release).unwrap();
         let listed = ask(&mut ledger, 29_000, json!({"operation":"list"})).unwrap();
         assert_eq!(listed["leases"], json!([]));
+    }
+
+    #[test]
+    fn a_token_is_shown_to_whom_it_is_granted_only() {
+        let mut ledger = Ledger::new(41_999_999);
+        let grant = json!({"operation":"grant","holder":"a","cpu_millicores":100});
+        let mut granted = Vec::new();
+        for _ in 0..3 {
+            let lease = ask(&mut ledger, 0, grant.clone()).unwrap()["lease"].clone();
+            let token = lease["token"].as_u64().unwrap();
+            assert!(!lease["id"].as_str().unwrap().contains(&token.to_string()));
+            granted.push((lease["id"].clone(), token));
+        }
+        assert!(granted.is_sorted_by_key(|(_, token)| *token));
+        let (id, token) = granted[0].clone();
+        let hold = |operation| json!({"operation":operation,"lease_id":id,"token":token});
+        for payload in [
+            json!({"operation":"list"}),
+            json!({"operation":"report"}),
+            hold("renew"),
+            hold("release"),
+        ] {
+            let answer = ask(&mut ledger, 0, payload.clone()).unwrap().to_string();
+            assert!(answer.contains("\"holder\""), "{payload}");
+            assert!(!answer.contains("token"), "{payload}: {answer}");
+        }
+        // In the order of the grants.
+        let listed = ask(&mut ledger, 0, json!({"operation":"list"})).unwrap();
+        let ids: Vec<_> = listed["leases"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|l| &l["id"])
+            .collect();
+        assert_eq!(ids, [&granted[1].0, &granted[2].0]);
     }
 
     #[test]
