@@ -76,7 +76,8 @@ pub struct Ollama {
     pub url: String,
     /// Model name, such as `tinyllama`.
     pub model: String,
-    /// Time limit of one call, in milliseconds.
+    /// Time limit of one call, in milliseconds. There are at most two, which together get at most a third
+    /// of the task's time; then the rules plan.
     #[serde(default = "ollama_timeout_ms")]
     pub timeout_ms: u64,
     /// Most tokens of an answer; a longer answer is a failed plan.
