@@ -39,7 +39,11 @@ pub struct Compiled {
 /// # Errors
 /// Everything that is wrong, with line, column and mend; warnings among it.
 pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
-    let (raw, mut findings) = schema::read(text);
+    let schema::Read {
+        file: raw,
+        mut findings,
+        tokens,
+    } = schema::read(text);
     // A file that could not be parsed has nothing that could be checked.
     let parsed = !findings
         .iter()
@@ -47,7 +51,7 @@ pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
     if parsed {
         findings.extend(checks::run(&raw));
     }
-    let report = |findings: Vec<Finding>| Report::new(file, text, findings);
+    let report = |findings: Vec<Finding>| Report::new(file, text, tokens.as_ref(), findings);
     let report = report(findings);
     if report.errors() > 0 {
         return Err(report);

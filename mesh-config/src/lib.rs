@@ -11,6 +11,7 @@ pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod snippet;
 
 pub use compile::{Compiled, compile};
 pub use finding::{Finding, Place, Report, Severity};

@@ -18,6 +18,8 @@ pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 pub(crate) struct Node {
     pub value: Value,
     pub place: Place,
+    /// Where it was written, if it stands at `place` by an alias.
+    pub defined: Place,
     /// The bytes it was written with, where it was written.
     pub bytes: Option<Range<usize>>,
 }
@@ -116,6 +118,11 @@ fn refused(error: &serde_saphyr::Error) -> Finding {
         .lines()
         .next()
         .unwrap_or_default();
+    // What it quotes comes from the file; a single character is its own.
+    let message = match message.split_once('`') {
+        Some((said, quoted)) if quoted.chars().count() > 2 => said.trim_end().trim_end_matches(':'),
+        _ => message,
+    };
     Finding::error("syntax", place, "", message).hint(
         "check the indentation, and quote text that holds ': ' or begins with one of *&!%@`{[",
     )
@@ -140,13 +147,14 @@ impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
         let (mut place, _) = place(spanned.referenced);
-        let (_, bytes) = self::place(spanned.defined);
+        let (defined, bytes) = self::place(spanned.defined);
         if matches!(spanned.value, Value::List(_) | Value::Map(_)) {
             place.width = 1;
         }
         Ok(Self {
             value: spanned.value,
             place,
+            defined,
             bytes,
         })
     }
