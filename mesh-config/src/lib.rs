@@ -7,6 +7,7 @@
 mod checks;
 mod compile;
 mod finding;
+mod guard;
 pub mod mesh;
 pub mod render;
 mod schema;
@@ -15,6 +16,7 @@ mod snippet;
 
 pub use compile::{Compiled, compile};
 pub use finding::{Finding, Place, Report, Severity};
+pub use guard::token_refusal;
 pub use mesh::Mesh;
 
 /// Reads a duration as mesh.yaml writes it, such as `500ms`, `30s`, `5m` or `1h`.
