@@ -99,6 +99,14 @@ fn every_case_gives_what_lies_beside_it() {
 }
 
 #[test]
+fn bytes_that_are_no_text_have_a_place() {
+    let said = mesh_config::compile_bytes("mesh.yaml", b"version: 1\n# \xc3\xa9\xff\nmesh: m\n");
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("error[not_utf8]"), "{said}");
+    assert!(said.contains("mesh.yaml:2:4"), "{said}");
+}
+
+#[test]
 fn the_environment_brings_no_password_into_a_file() {
     let text = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/ok-smallest/mesh.yaml"),

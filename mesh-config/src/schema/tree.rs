@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Range;
 
 /// Longest mesh.yaml that is read, in bytes; a thousand agents take a quarter of it.
-pub(crate) const MAX_BYTES: usize = 1024 * 1024;
+pub const MAX_BYTES: usize = 1024 * 1024;
 
 /// A value and its place.
 #[derive(Debug, Clone)]
@@ -57,11 +57,16 @@ impl Value {
     }
 }
 
+/// The finding of a file beyond [`MAX_BYTES`].
+pub(crate) fn too_large() -> Finding {
+    let message = format!("the file is longer than {MAX_BYTES} bytes");
+    Finding::error("too_large", Place::default(), "", message)
+}
+
 /// Reads YAML text.
 pub(crate) fn parse(text: &str) -> Result<Node, Finding> {
     if text.len() > MAX_BYTES {
-        let message = format!("the file is longer than {MAX_BYTES} bytes");
-        return Err(Finding::error("too_large", Place::default(), "", message));
+        return Err(too_large());
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
