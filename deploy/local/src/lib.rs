@@ -40,6 +40,16 @@ pub enum LocalError {
         "this mesh has issuers of its own (gateway.auth.issuers), so its tokens come from them"
     )]
     NotDevelopment,
+    /// A token that the gateway of this mesh would refuse.
+    #[error("the gateway would refuse a token with this {part} ({reason}): {mend}")]
+    Token {
+        /// What of the request is at fault.
+        part: &'static str,
+        /// The filter's own word.
+        reason: &'static str,
+        /// What would pass.
+        mend: &'static str,
+    },
     /// The mesh cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),
