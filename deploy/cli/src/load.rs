@@ -85,7 +85,7 @@ pub fn base(file: &Path) -> PathBuf {
 
 /// Where the parts are: of the mesh that runs here, else as the file says.
 pub fn addresses(loaded: &Loaded) -> anyhow::Result<Addresses> {
-    if let Some(running) = mesh_local::state::read(&loaded.base) {
+    if let Some(running) = mesh_local::state::read(&loaded.base, &loaded.mesh.name) {
         return Ok(running);
     }
     let mesh = &loaded.mesh;

@@ -3,6 +3,7 @@
 use crate::args::Up;
 use crate::load::{environment, load};
 use crate::screen::{Paint, Screen};
+use anyhow::bail;
 use mesh_local::{Addresses, LocalError, Options, identity, probe, state};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let loaded = load(&args.file)?;
+    let name = loaded.mesh.name.clone();
+    if let Some(other) = state::read(&loaded.base, &name) {
+        bail!(
+            "mesh {name} runs here already, in process {}: end it, or give one of them another name",
+            other.pid
+        );
+    }
     let secrets = identity::secrets(&loaded.mesh, &loaded.base, &environment)?;
     let development = loaded.mesh.development_sources().len() == 1;
     let options = Options {
@@ -43,7 +51,7 @@ pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
         () = ended(&mesh) => {}
     }
     let outcome = mesh.await;
-    state::remove(&loaded.base);
+    state::remove(&loaded.base, &name);
     outcome??;
     screen.line("drained")?;
     Ok(ExitCode::SUCCESS)

@@ -123,10 +123,10 @@ fn a_task_goes_from_token_to_result_and_the_mesh_drains() {
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("401"));
 
-    assert!(up.dir.path().join(".mesh/up.json").exists());
+    assert!(up.dir.path().join(".mesh/up-test.json").exists());
     let dir = up.dir.path().to_owned();
     assert_eq!(up.end(), Some(0));
-    assert!(!dir.join(".mesh/up.json").exists());
+    assert!(!dir.join(".mesh/up-test.json").exists());
 }
 
 #[test]
