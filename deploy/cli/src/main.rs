@@ -6,6 +6,7 @@ mod load;
 mod outline;
 mod render;
 mod screen;
+mod signals;
 mod status;
 mod submit;
 mod task;
@@ -78,6 +79,8 @@ fn log(command: &Command) {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would tell standard error that standard error cannot be written, and panic.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -7,11 +7,13 @@
 mod app;
 mod child;
 mod filters;
+mod group;
 pub mod identity;
 pub mod probe;
 pub mod state;
 
 pub use app::{Bound, Options, build};
+pub use group::Groups;
 pub use state::{Addresses, AgentAddress};
 
 use mesh_config::render::RenderError;
