@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod ends;
+mod example;
 mod running;
 
 use running::{Up, command, text};
