@@ -76,11 +76,14 @@ impl Tokens {
 
     /// The line of `place`, blotted. None where the file holds no such line.
     pub fn snippet(&self, text: &str, place: Place) -> Option<Snippet> {
-        let line: Vec<char> = text
-            .lines()
-            .nth(place.line.checked_sub(1)?)?
-            .chars()
-            .collect();
+        // As the parser counts them, for which a lone CR ends a line too: another line than the one
+        // that is meant would be blotted at the wrong places.
+        let text = text.replace("\r\n", "\n");
+        let line = text.split(['\n', '\r']).nth(place.line.checked_sub(1)?)?;
+        if line.trim().is_empty() {
+            return None;
+        }
+        let line: Vec<char> = line.chars().collect();
         let mut shown = self.shown(&line, place.line);
         blot_credentials(&mut shown);
         let column = place.column.saturating_sub(1);

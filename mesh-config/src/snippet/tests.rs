@@ -65,6 +65,14 @@ fn no_way_to_write_a_secret_shows_it() {
     let good = "{id: k, algorithm: HS256, secret: {env: X}}";
     let files = keys.iter().map(|key| mesh(key, "key: {env: Y}"));
     let files = files.chain(assertions.iter().map(|assertion| mesh(good, assertion)));
+    let files = files.flat_map(|text| {
+        [
+            text.replace('\n', "\r\n"),
+            text.replace('\n', "\r"),
+            format!("\u{feff}{text}"),
+            text,
+        ]
+    });
     for text in files {
         let said = match compile("mesh.yaml", &text) {
             Ok(compiled) => format!("{}\n{:?}", compiled.warnings, compiled.warnings),
