@@ -1,12 +1,12 @@
 //! What concerns more than one value of the file.
 
-use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN, default_routes};
+mod gateway;
+
+use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
 use crate::finding::{Finding, Place, nearest};
-use crate::schema::{Agent, At, Auth, File, Issuer, Key};
+use crate::mesh::Builtin;
+use crate::schema::{self, Agent, At, File};
 use crate::secret::Source;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mesh_policy::config::{Algorithm, AssertionSigner, JwtAuth};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use url::Url;
@@ -16,7 +16,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     let mut out = Vec::new();
     agents(file, &mut out);
     planner(file, &mut out);
-    gateway(file, &mut out);
+    gateway::run(file, &mut out);
     backends(file, &mut out);
     ports(file, &mut out);
     out
@@ -165,6 +165,27 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
             }
         }
     }
+    let asks = |run: &At<schema::Run>| {
+        let builtin = run.value.builtin.as_ref();
+        builtin.is_some_and(|b| b.value == Builtin::GeneralAgent)
+    };
+    if let Some(ollama) = &planner.ollama
+        && let Some(url) = &ollama.value.url
+        && url.value.scheme() != "http"
+        && file
+            .agents
+            .iter()
+            .any(|a| a.value.run.as_ref().is_some_and(asks))
+    {
+        let message = format!(
+            "{}: the builtin general-agent asks it too, in plain http",
+            url.path
+        );
+        out.push(
+            error("invalid_url", url, message)
+                .hint("write an http:// URL, or leave that agent out"),
+        );
+    }
     if let (Some(width), Some(steps)) = (&planner.max_width, &planner.max_steps)
         && width.value > steps.value
     {
@@ -186,204 +207,6 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
             Finding::error("no_agents", place, "agents", "the mesh has no agents")
                 .hint("add one: `agents: [{id: general-agent, run: {builtin: general-agent}}]`"),
         );
-    }
-}
-
-fn gateway(file: &File, out: &mut Vec<Finding>) {
-    let raw = &file.gateway;
-    if let Some(auth) = &raw.auth {
-        authentication(auth, raw.listen.as_ref(), out);
-    } else if raw.listen.is_none() && raw.routes.is_none() {
-        let message = "gateway.auth is missing: who may come in?";
-        out.push(
-            Finding::error("missing", Place::default(), "gateway.auth", message)
-                .hint("add `gateway: {auth: {development: true}}` for tokens of `mesh token`"),
-        );
-    }
-    let mut names: Vec<&At<String>> = Vec::new();
-    for route in raw.routes.iter().flat_map(|r| &r.value) {
-        let Some(name) = &route.value.name else {
-            continue;
-        };
-        if names.iter().any(|n| n.value == name.value) {
-            let message = format!("route {} stands twice", name.value);
-            out.push(error("duplicate_route", name, message));
-        }
-        names.push(name);
-    }
-    if let Some(routes) = &raw.routes
-        && routes.value.is_empty()
-    {
-        let names: Vec<_> = default_routes().into_iter().map(|r| r.name).collect();
-        let message = "the gateway has no routes, so nobody can come in";
-        out.push(warning("no_routes", routes, message).hint(format!(
-            "leave `routes` out for the usual ones: {}",
-            names.join(", ")
-        )));
-    }
-}
-
-fn authentication(auth: &At<Auth>, listen: Option<&At<SocketAddr>>, out: &mut Vec<Finding>) {
-    let raw = &auth.value;
-    let development = raw.development.as_ref().filter(|d| d.value);
-    let issuers = raw.issuers.as_ref().filter(|i| !i.value.is_empty());
-    match (development, issuers) {
-        (Some(development), Some(_)) => out.push(
-            error(
-                "conflict",
-                development,
-                "development tokens and issuers cannot both be accepted",
-            )
-            .hint("remove `development`"),
-        ),
-        (None, None) => out.push(
-            error("missing", auth, format!("{} accepts nobody", auth.path))
-                .hint("add `development: true`, or `issuers`"),
-        ),
-        (Some(_), None) => {
-            if let Some(listen) = listen
-                && !listen.value.ip().is_loopback()
-            {
-                let message = format!(
-                    "{} is open to other machines, and whoever can read this directory can make a development token",
-                    listen.path
-                );
-                out.push(
-                    error("development_not_loopback", listen, message)
-                        .hint("listen on 127.0.0.1, or name real issuers"),
-                );
-            }
-        }
-        (None, Some(issuers)) => {
-            if raw.assertion_key.is_none() {
-                let path = format!("{}.assertion.key", auth.path);
-                let message = format!("{path} is missing: with what does the gateway sign?");
-                out.push(Finding::error("missing", auth.place, path, message).hint(
-                    "add `assertion: {key: {file: PATH}}`; make one with `openssl genpkey -algorithm ed25519`",
-                ));
-            }
-            issuer_keys(&issuers.value, out);
-        }
-    }
-    if let Some(key) = &raw.assertion_key
-        && matches!(key.value, Source::Inline(_))
-    {
-        let message = format!(
-            "{} is a private key and does not belong in this file",
-            key.path
-        );
-        out.push(error("inline_secret", key, message).hint("write {file: PATH} or {env: NAME}"));
-    }
-}
-
-fn issuer_keys(issuers: &[At<Issuer>], out: &mut Vec<Finding>) {
-    let mut names: Vec<&str> = Vec::new();
-    for issuer in issuers {
-        if let Some(name) = &issuer.value.issuer {
-            if names.contains(&name.value.as_str()) {
-                let message = format!("issuer {} stands twice", name.value);
-                out.push(error("duplicate_issuer", name, message).hint("put its keys together"));
-            }
-            names.push(&name.value);
-        }
-        let mut ids: Vec<Option<&str>> = Vec::new();
-        for key in &issuer.value.keys {
-            let id = key.value.id.as_ref().map(|id| id.value.as_str());
-            if ids.contains(&id) {
-                let message = match id {
-                    Some(id) => format!("key {id} stands twice"),
-                    None => "two keys of one issuer have no id".to_owned(),
-                };
-                out.push(
-                    error("duplicate_key_id", key, message)
-                        .hint("the id chooses the key; give each its own"),
-                );
-            }
-            ids.push(id);
-            key_material(key, out);
-        }
-    }
-}
-
-/// Exactly what the algorithm needs.
-fn key_material(at: &At<Key>, out: &mut Vec<Finding>) {
-    let key = &at.value;
-    let Some(algorithm) = &key.algorithm else {
-        return;
-    };
-    let symmetric = algorithm.value == Algorithm::HS256;
-    let (right, wrong, name) = if symmetric {
-        (&key.secret, &key.public_key, "secret")
-    } else {
-        (&key.public_key, &key.secret, "public_key")
-    };
-    if let Some(wrong) = wrong {
-        let message = format!("{} does not go with {:?}", wrong.path, algorithm.value);
-        out.push(
-            error("wrong_key", wrong, message)
-                .hint(format!("{:?} needs `{name}`", algorithm.value)),
-        );
-    }
-    let Some(right) = right else {
-        if wrong.is_none() {
-            let message = format!("{}.{name} is missing", at.path);
-            out.push(error("missing", at, message).hint(format!(
-                "add `{name}: {{file: PATH}}` or `{name}: {{env: NAME}}`"
-            )));
-        }
-        return;
-    };
-    if let Source::Inline(text) = &right.value {
-        if let Err(problem) = check_key(algorithm.value, text) {
-            out.push(error(
-                "wrong_key",
-                right,
-                format!("{}: {problem}", right.path),
-            ));
-        } else if symmetric {
-            let message = format!("{} is a secret and stands in the open", right.path);
-            out.push(
-                warning("inline_secret", right, message).hint("write {file: PATH} or {env: NAME}"),
-            );
-        }
-    }
-}
-
-/// What the filter itself says about a key, so that `mesh validate` and the gateway cannot differ.
-pub(crate) fn check_key(algorithm: Algorithm, text: &str) -> Result<(), String> {
-    if text.contains("PRIVATE KEY") {
-        return Err("this is a private key; the gateway needs the public one".to_owned());
-    }
-    let symmetric = algorithm == Algorithm::HS256;
-    let key = mesh_policy::config::Key {
-        kid: None,
-        algorithm,
-        secret: symmetric.then(|| text.to_owned()),
-        public_key: (!symmetric).then(|| text.to_owned()),
-    };
-    let alone = JwtAuth {
-        revision: String::new(),
-        issuers: vec![mesh_policy::config::Issuer {
-            issuer: "issuer".to_owned(),
-            audiences: vec!["audience".to_owned()],
-            keys: vec![key],
-        }],
-        leeway_s: 0,
-        required_scopes: Vec::new(),
-        assertion: AssertionSigner {
-            issuer: "gateway".to_owned(),
-            audience: "mesh".to_owned(),
-            kid: "gateway".to_owned(),
-            signing_key: URL_SAFE_NO_PAD.encode([7; 32]),
-            lifetime_s: 60,
-        },
-    };
-    match mesh_policy::jwt::compile(&alone) {
-        Ok(_) => Ok(()),
-        Err(faults) => Err(faults
-            .into_iter()
-            .next()
-            .map_or_else(|| "not a key".to_owned(), |fault| fault.message)),
     }
 }
 

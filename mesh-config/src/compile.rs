@@ -4,11 +4,12 @@
 //! checks run on what was read, and the mesh is built only when there is no error.
 
 use crate::checks;
-use crate::finding::{Finding, Report};
+use crate::finding::{Finding, Place, Report};
 use crate::mesh::{
     ASSERTION_KEY, Agent, Auth, Gateway, Issuer, Key, Mesh, Messaging, Ollama, Orchestrator, Route,
     Run, Store,
 };
+use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
 use crate::secret::Source;
 use mesh_orchestrator::config as orchestrator;
@@ -39,7 +40,11 @@ pub struct Compiled {
 /// # Errors
 /// Everything that is wrong, with line, column and mend; warnings among it.
 pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
-    let (raw, mut findings) = schema::read(text);
+    let schema::Read {
+        file: raw,
+        mut findings,
+        tokens,
+    } = schema::read(text);
     // A file that could not be parsed has nothing that could be checked.
     let parsed = !findings
         .iter()
@@ -47,7 +52,7 @@ pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
     if parsed {
         findings.extend(checks::run(&raw));
     }
-    let report = |findings: Vec<Finding>| Report::new(file, text, findings);
+    let report = |findings: Vec<Finding>| Report::new(file, text, tokens.as_ref(), findings);
     let report = report(findings);
     if report.errors() > 0 {
         return Err(report);
@@ -57,6 +62,32 @@ pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
         mesh,
         warnings: report,
     })
+}
+
+/// The same for a file as it was read: bytes that are no text have a place too.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_bytes(file: &str, bytes: &[u8]) -> Result<Compiled, Report> {
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return compile(file, text),
+        Err(error) => error,
+    };
+    if bytes.len() > MAX_BYTES {
+        // Cut by whoever read it, perhaps within a character.
+        return Err(Report::new(file, "", None, vec![too_large()]));
+    }
+    let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    let good = std::str::from_utf8(good).unwrap_or_default();
+    let last = good.rsplit('\n').next().unwrap_or_default();
+    let place = Place {
+        line: good.matches('\n').count() + 1,
+        column: last.chars().count() + 1,
+        width: 1,
+    };
+    let finding = Finding::error("not_utf8", place, "", "the file is not UTF-8 from here on")
+        .hint("save it as UTF-8, without another encoding's bytes");
+    Err(Report::new(file, "", None, vec![finding]))
 }
 
 fn revision(text: &str) -> String {

@@ -7,14 +7,18 @@
 mod checks;
 mod compile;
 mod finding;
+mod guard;
 pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod snippet;
 
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, compile, compile_bytes};
 pub use finding::{Finding, Place, Report, Severity};
+pub use guard::token_refusal;
 pub use mesh::Mesh;
+pub use schema::tree::MAX_BYTES;
 
 /// Reads a duration as mesh.yaml writes it, such as `500ms`, `30s`, `5m` or `1h`.
 pub fn duration(text: &str) -> Option<std::time::Duration> {

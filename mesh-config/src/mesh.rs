@@ -280,6 +280,10 @@ impl Mesh {
                 .ok()
                 .filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
                 .ok_or_else(|| refuse("OLLAMA_URL", "no http:// or https:// URL"))?;
+            if crate::schema::values::bare(&url).is_err() {
+                let problem = "a URL with more than scheme, host, port and path: it is written into files that anyone may read, so it must hold no user, password, query or fragment";
+                return Err(refuse("OLLAMA_URL", problem));
+            }
             let ollama = self.orchestrator.ollama.get_or_insert_with(|| Ollama {
                 url: url.clone(),
                 // The plan's own default.

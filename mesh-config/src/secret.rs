@@ -9,6 +9,8 @@ use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Longest secret file that is read, in bytes; an RSA key of 16384 bits takes 13 KB as PEM.
@@ -156,13 +158,15 @@ fn read(
                 file: file.clone(),
                 detail,
             };
-            let length = std::fs::metadata(&file)
-                .map_err(|e| refused(e.to_string()))?
-                .len();
-            if length > MAX_FILE {
+            // Not by its length: that of a device or a pipe is 0.
+            let mut text = String::new();
+            File::open(&file)
+                .and_then(|open| open.take(MAX_FILE + 1).read_to_string(&mut text))
+                .map_err(|e| refused(e.to_string()))?;
+            if u64::try_from(text.len()).is_ok_and(|length| length > MAX_FILE) {
                 return Err(refused(format!("it is longer than {MAX_FILE} bytes")));
             }
-            std::fs::read_to_string(&file).map_err(|e| refused(e.to_string()))?
+            text
         }
     };
     let value = value.trim();

@@ -5,8 +5,9 @@
 //! what comes of it now; read the difference before committing it.
 
 // A test that cannot go on says so loudly, in its own functions as well.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
+use mesh_config::mesh::Overrides;
 use mesh_config::render;
 use mesh_config::secret::Secrets;
 use std::collections::BTreeMap;
@@ -64,6 +65,10 @@ fn every_case_gives_what_lies_beside_it() {
         let dir = case.unwrap().path();
         let text = fs::read_to_string(dir.join("mesh.yaml")).unwrap();
         let outputs = outputs(&text);
+        // The word stands for every secret.
+        for (name, text) in &outputs {
+            assert!(!text.contains("hunter2"), "{}: {name}", dir.display());
+        }
         if outputs.contains_key("errors.txt") {
             bad += 1;
         } else {
@@ -91,6 +96,67 @@ fn every_case_gives_what_lies_beside_it() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(good >= 4 && bad >= 25, "{good} good and {bad} bad cases");
+}
+
+#[test]
+fn bytes_that_are_no_text_have_a_place() {
+    let said = mesh_config::compile_bytes("mesh.yaml", b"version: 1\n# \xc3\xa9\xff\nmesh: m\n");
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("error[not_utf8]"), "{said}");
+    assert!(said.contains("mesh.yaml:2:4"), "{said}");
+}
+
+#[test]
+fn the_environment_brings_no_password_into_a_file() {
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/ok-smallest/mesh.yaml"),
+    );
+    let mesh = mesh_config::compile("mesh.yaml", &text.unwrap())
+        .unwrap()
+        .mesh;
+    for more in [
+        "u:hunter2@127.0.0.1",
+        "hunter2@127.0.0.1",
+        "127.0.0.1/?k=hunter2",
+        "127.0.0.1/#hunter2",
+    ] {
+        let url = format!("http://{more}");
+        let overrides =
+            Overrides::from_environment(&|name| (name == "OLLAMA_URL").then(|| url.clone()));
+        let error = mesh.clone().apply(&overrides).unwrap_err().to_string();
+        assert!(
+            error.contains("OLLAMA_URL") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_accepted_is_accepted_by_the_sidecar() {
+    for url in [
+        "http://127.0.0.1:9000",
+        "http://[::1]:9000/base/",
+        "http://localhost",
+        "http://10.0.0.7:8080/a%20b",
+        "http://agent.example:9000",
+        "http://u:p@127.0.0.1:9000",
+        "http://127.0.0.1:9000/?a",
+        "http://127.0.0.1:9000/#a",
+        "https://127.0.0.1:9000",
+        "http://0x7f.1:9000",
+    ] {
+        let text = format!(
+            "{{version: 1, mesh: m, gateway: {{auth: {{development: true}}}}, agents: [{{id: a, endpoint: \"{url}\"}}]}}"
+        );
+        let Ok(compiled) = mesh_config::compile("mesh.yaml", &text) else {
+            continue;
+        };
+        let agent = &compiled.mesh.agents[0];
+        let sidecar = render::sidecar(&compiled.mesh, agent, &Secrets::none()).unwrap();
+        let rendered = serde_json::to_string(&sidecar).unwrap();
+        mesh_sidecar::config::Config::from_text(&rendered)
+            .unwrap_or_else(|e| panic!("{url}: {e:?}"));
+    }
 }
 
 #[test]

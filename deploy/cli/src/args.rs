@@ -25,7 +25,8 @@ pub enum Command {
     Token(Token),
     /// Submit a task through the gateway and follow it to its end
     ///
-    /// Exit codes: 0 completed, 1 failed or cancelled, 2 not accepted, 3 gateway not reached.
+    /// Exit codes: 0 completed, 1 failed or cancelled, 2 not accepted, 3 gateway not reached or lost on
+    /// the way, 64 nothing was sent: the command line, the payload, the mesh or its key is of no use.
     Submit(Submit),
     /// Show every part of the mesh and whether it works
     Status(Status),
@@ -116,7 +117,7 @@ pub struct Submit {
     #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_TIMEOUT_S)]
     pub timeout: u32,
     /// URL of the gateway; that of the mesh when left out
-    #[arg(long, env = "MESH_GATEWAY")]
+    #[arg(long, env = "MESH_GATEWAY", hide_env_values = true)]
     pub gateway: Option<String>,
     /// A token; one of the development issuer when left out
     #[arg(long, env = "MESH_TOKEN", hide_env_values = true)]

@@ -6,14 +6,15 @@
 
 use crate::args::Demo;
 use crate::outline::{Extent, outline};
-use crate::screen::{Paint, Screen};
+use crate::screen::{Paint, Screen, plain};
+use crate::signals::on_signal;
 use crate::submit::{end, plan, step};
-use crate::task::{Gateway, Request, text};
-use crate::up::{on_signal, show};
+use crate::task::{Gateway, Request, shown, text};
+use crate::up::show;
 use anyhow::{Context, bail};
 use mesh_config::Mesh;
 use mesh_local::identity::{self, DevelopmentIssuer, TokenRequest};
-use mesh_local::{Bound, LocalError, Options, probe};
+use mesh_local::{Bound, Groups, LocalError, Options, probe};
 use mesh_protocol::Timestamp;
 use serde_json::{Value, json};
 use std::os::unix::fs::DirBuilderExt;
@@ -36,13 +37,17 @@ const START: Duration = Duration::from_secs(30);
 struct KeysDir(PathBuf);
 
 impl KeysDir {
-    fn new() -> anyhow::Result<Self> {
+    /// A name that nobody else has; the directory is not made yet.
+    fn name() -> PathBuf {
         let nanos = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default()
             .as_nanos();
         let name = format!("mesh-demo-{}-{nanos}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        std::env::temp_dir().join(name)
+    }
+
+    fn make(path: PathBuf) -> anyhow::Result<Self> {
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -53,23 +58,39 @@ impl KeysDir {
 
 impl Drop for KeysDir {
     fn drop(&mut self) {
-        // Keys of a mesh that is no more; one that stays opens nothing.
-        let _ = std::fs::remove_dir_all(&self.0);
+        forget(&self.0);
     }
+}
+
+fn forget(path: &Path) {
+    // Keys of a mesh that is no more; one that stays opens nothing.
+    let _ = std::fs::remove_dir_all(path);
 }
 
 pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let mut screen = Screen::stdout();
-    let keys = KeysDir::new()?;
+    let shutdown = CancellationToken::new();
+    // Before there are keys: a signal takes them away, whenever it comes.
+    let (keys, groups) = (KeysDir::name(), Groups::default());
+    on_signal(shutdown.clone(), {
+        let (keys, groups) = (keys.clone(), groups.clone());
+        move || {
+            groups.kill();
+            forget(&keys);
+        }
+    })?;
+    let keys = KeysDir::make(keys)?;
     let mesh = mesh_config::compile("mesh.yaml", MESH)?.mesh;
     let issuer = DevelopmentIssuer::of(&mesh, &keys.0)?;
-    let bound = build(mesh, &keys.0, args.filters.as_deref()).await?;
+    let bound = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => bail!("interrupted"),
+        bound = build(mesh, &keys.0, args.filters.as_deref(), &groups) => bound?,
+    };
     let addresses = bound.addresses().clone();
     show(&mut screen, &addresses)?;
 
-    let shutdown = CancellationToken::new();
-    on_signal(shutdown.clone())?;
     let mesh = tokio::spawn(bound.run(shutdown.clone()));
     let tasks = async {
         probe::ready(&addresses, START).await?;
@@ -99,13 +120,19 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
 }
 
 /// Builds the mesh on its own ports, or on free ones.
-async fn build(mesh: Mesh, base: &Path, filters: Option<&Path>) -> anyhow::Result<Bound> {
+async fn build(
+    mesh: Mesh,
+    base: &Path,
+    filters: Option<&Path>,
+    groups: &Groups,
+) -> anyhow::Result<Bound> {
     let mut mesh = mesh;
     for _ in 0..3 {
         let options = Options {
             base: base.to_owned(),
             secrets: identity::secrets(&mesh, base, &|_| None)?,
             filters: filters.map(Path::to_owned),
+            groups: groups.clone(),
         };
         match mesh_local::build(mesh.clone(), options).await {
             Err(LocalError::Listen { address, .. }) if address == mesh.gateway.listen => {
@@ -194,7 +221,11 @@ fn show_results(screen: &mut Screen, task: &Value) -> std::io::Result<()> {
             .get("steps")
             .and_then(|steps| steps.get(id)?.get("result"));
         if let Some(result) = result {
-            screen.line(format!("  result of {} ({id})", text(planned, "agent")))?;
+            screen.line(format!(
+                "  result of {} ({})",
+                shown(planned, "agent"),
+                plain(id)
+            ))?;
             screen.line(outline(result, 4, SHOWN))?;
         }
     }

@@ -5,6 +5,8 @@ use anyhow::{Context, bail};
 use mesh_config::mesh::Overrides;
 use mesh_config::{Compiled, Mesh, Report};
 use mesh_local::Addresses;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A mesh and the directory of its file.
@@ -20,15 +22,36 @@ pub fn environment(name: &str) -> Option<String> {
 
 /// Reads and checks the file, without the environment.
 pub fn compile(file: &Path) -> anyhow::Result<Result<Compiled, Report>> {
-    let text = std::fs::read_to_string(file).map_err(|e| {
-        let hint = if e.kind() == std::io::ErrorKind::NotFound {
+    // One byte more than is allowed says that there is more, whatever the file's end is.
+    let bytes = read_bytes(file, mesh_config::MAX_BYTES + 1).map_err(|e| {
+        let hint = if e.kind() == io::ErrorKind::NotFound {
             " (say which file: mesh COMMAND FILE, or go to its directory)"
         } else {
             ""
         };
         anyhow::anyhow!("cannot read {}: {e}{hint}", file.display())
     })?;
-    Ok(mesh_config::compile(&file.display().to_string(), &text))
+    Ok(mesh_config::compile_bytes(
+        &file.display().to_string(),
+        &bytes,
+    ))
+}
+
+/// The first `most` bytes of a file.
+fn read_bytes(file: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    File::open(file)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A file's text, of at most `most` bytes.
+pub fn read_text(file: &Path, most: usize) -> anyhow::Result<String> {
+    let bytes = read_bytes(file, most.saturating_add(1))?;
+    if bytes.len() > most {
+        bail!("it is longer than {most} bytes");
+    }
+    String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8"))
 }
 
 /// Reads and checks the file, shows warnings, and lets the environment override it.
@@ -62,7 +85,7 @@ pub fn base(file: &Path) -> PathBuf {
 
 /// Where the parts are: of the mesh that runs here, else as the file says.
 pub fn addresses(loaded: &Loaded) -> anyhow::Result<Addresses> {
-    if let Some(running) = mesh_local::state::read(&loaded.base) {
+    if let Some(running) = mesh_local::state::read(&loaded.base, &loaded.mesh.name) {
         return Ok(running);
     }
     let mesh = &loaded.mesh;

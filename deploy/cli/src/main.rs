@@ -6,6 +6,7 @@ mod load;
 mod outline;
 mod render;
 mod screen;
+mod signals;
 mod status;
 mod submit;
 mod task;
@@ -19,8 +20,25 @@ use screen::Screen;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+/// What was asked for cannot be asked for (`EX_USAGE` of sysexits.h); apart from the codes by which
+/// `mesh submit` tells how a task ended.
+const USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nobody is left to tell when it cannot be written.
+            let _ = error.print();
+            // Help and version were asked for.
+            let asked = !error.use_stderr();
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                USAGE.into()
+            };
+        }
+    };
     log(&args.command);
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -61,6 +79,8 @@ fn log(command: &Command) {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would tell standard error that standard error cannot be written, and panic.
+        .log_internal_errors(false)
         .init();
 }
 

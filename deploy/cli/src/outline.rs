@@ -1,5 +1,6 @@
 //! JSON for people: what is short stays on its line, what is long is cut and says so.
 
+use crate::screen::plain;
 use serde_json::{Map, Value};
 
 /// Widest line in characters; a value that fits stays on it.
@@ -29,7 +30,7 @@ pub fn outline(value: &Value, indent: usize, extent: Extent) -> String {
 }
 
 fn write(value: &Value, indent: usize, name: Option<&str>, depth: usize, lines: &mut Vec<String>) {
-    let name = name.map(|n| n.replace(char::is_control, " "));
+    let name = name.map(plain);
     let name = name.as_deref();
     let label = name.map(|n| format!("{n}: ")).unwrap_or_default();
     let short = flat(value);
@@ -119,16 +120,14 @@ fn ordered(map: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> 
 /// On one line, without the quotes of keys and plain words.
 fn flat(value: &Value) -> String {
     match value {
-        Value::String(text) => text.replace(char::is_control, " "),
+        Value::String(text) => plain(text),
         Value::Array(items) => {
             let items: Vec<_> = items.iter().map(flat).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Object(map) => {
             let fields: Vec<_> = ordered(map)
-                .map(|(key, value)| {
-                    format!("{}: {}", key.replace(char::is_control, " "), flat(value))
-                })
+                .map(|(key, value)| format!("{}: {}", plain(key), flat(value)))
                 .collect();
             format!("{{{}}}", fields.join(", "))
         }

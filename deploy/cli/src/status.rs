@@ -2,7 +2,7 @@
 
 use crate::args::{Output, Status};
 use crate::load::{addresses, count, load};
-use crate::screen::{Paint, Screen};
+use crate::screen::{self, Paint, Screen, plain};
 use comfy_table::{Cell, Table, presets};
 use mesh_local::probe::{self, Answer};
 use serde_json::json;
@@ -28,7 +28,7 @@ pub async fn run(args: &Status) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Json => {
             let report = json!({"mesh": addresses.mesh, "up": down == 0, "parts": answers});
-            screen.line(serde_json::to_string_pretty(&report)?)?;
+            screen.line(screen::json(&report)?)?;
         }
         Output::Text => {
             screen.line(table(&screen, &answers))?;
@@ -61,10 +61,10 @@ fn table(screen: &Screen, answers: &[Answer]) -> String {
         let state = if answer.up { "up" } else { "down" };
         table.add_row([
             Cell::new(answer.part.kind),
-            Cell::new(&answer.part.name),
+            Cell::new(plain(&answer.part.name)),
             Cell::new(state),
-            Cell::new(&answer.part.url),
-            Cell::new(&answer.detail),
+            Cell::new(plain(&answer.part.url)),
+            Cell::new(plain(&answer.detail)),
         ]);
     }
     // Painted afterwards: the table would count the colours as width.

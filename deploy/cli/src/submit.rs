@@ -1,19 +1,23 @@
 //! `mesh submit`: a task, its steps as they happen, its result.
 
+use crate::USAGE;
 use crate::args::{Output, Submit};
-use crate::load::{Loaded, addresses, load};
+use crate::load::{Loaded, addresses, load, read_text};
 use crate::outline::{Extent, outline};
-use crate::screen::{Paint, Screen};
-use crate::task::{Gateway, Refused, Request, text};
+use crate::screen::{self, Paint, Screen, plain};
+use crate::task::{Gateway, Refused, Request, shown, text};
 use anyhow::{Context, bail};
 use mesh_local::identity::{DevelopmentIssuer, TokenRequest};
 use mesh_protocol::Timestamp;
 use mesh_protocol::event::{Event, EventType};
 use serde_json::Value;
+use std::path::Path;
 use std::process::ExitCode;
 
 const NOT_ACCEPTED: u8 = 2;
 const UNREACHABLE: u8 = 3;
+/// Longest payload that is read from a file, in bytes: the most that any mesh takes.
+const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 /// What of a result is on a screen; `-o json` prints all of it.
 const SHOWN: Extent = Extent {
     lines: 200,
@@ -21,19 +25,25 @@ const SHOWN: Extent = Extent {
 };
 
 pub async fn run(args: Submit) -> anyhow::Result<ExitCode> {
-    let request = Request {
-        task_type: args.task_type.clone(),
-        payload: payload(&args.payload)?,
-        priority: args.priority,
-        timeout: args.timeout,
+    let (request, gateway) = match prepare(&args) {
+        Ok(ready) => ready,
+        Err(error) => {
+            Screen::stderr().error(&error);
+            return Ok(USAGE.into());
+        }
     };
-    let (url, token) = gateway(&args)?;
-    let gateway = Gateway::new(&url, &token)?;
     // Progress goes to standard error, the result to standard output.
-    let mut progress = Screen::stderr();
+    let mut progress = Screen::stderr().outlasting_its_reader();
     let accepted = match gateway.submit(&request).await {
         Ok(accepted) => accepted,
-        Err(refused) => return refuse(refused),
+        Err(refused) => {
+            let code = match refused {
+                Refused::Problem(_) => NOT_ACCEPTED,
+                Refused::Unreachable(_) => UNREACHABLE,
+            };
+            Screen::stderr().error(&refused.into());
+            return Ok(code.into());
+        }
     };
     let quiet = args.output == Output::Json;
     if !quiet {
@@ -50,17 +60,25 @@ pub async fn run(args: Submit) -> anyhow::Result<ExitCode> {
             None => Ok(()),
         }
     });
-    follow.await?;
-    let task = match gateway.task(&accepted.task_id).await {
-        Ok(task) => task,
-        Err(refused) => return refuse(refused),
+    let followed = follow.await;
+    let task = match followed {
+        Ok(()) => gateway.task(&accepted.task_id).await.map_err(Into::into),
+        Err(error) => Err(error),
     };
-    let mut screen = Screen::stdout();
+    let task = match task {
+        Ok(task) => task,
+        // The task goes on, and nobody here knows how.
+        Err(error) => {
+            Screen::stderr().error(&error);
+            return Ok(UNREACHABLE.into());
+        }
+    };
+    let mut out = Screen::stdout();
     match args.output {
-        Output::Json => screen.line(serde_json::to_string_pretty(&task)?)?,
+        Output::Json => out.line(screen::json(&task)?)?,
         Output::Text => {
             let results = task.get("results").cloned().unwrap_or_default();
-            screen.line(outline(&results, 0, SHOWN))?;
+            out.line(outline(&results, 0, SHOWN))?;
             progress.line(end(&progress, &task))?;
         }
     }
@@ -71,19 +89,22 @@ pub async fn run(args: Submit) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn refuse(refused: Refused) -> anyhow::Result<ExitCode> {
-    let code = match refused {
-        Refused::Problem(_) => NOT_ACCEPTED,
-        Refused::Unreachable(_) => UNREACHABLE,
+/// Everything before the first request.
+fn prepare(args: &Submit) -> anyhow::Result<(Request, Gateway)> {
+    let request = Request {
+        task_type: args.task_type.clone(),
+        payload: payload(&args.payload)?,
+        priority: args.priority,
+        timeout: args.timeout,
     };
-    Screen::stderr().error(&refused.into());
-    Ok(code.into())
+    let (url, token) = gateway(args)?;
+    Ok((request, Gateway::new(&url, &token)?))
 }
 
 fn payload(argument: &str) -> anyhow::Result<Value> {
     let (text, from) = match argument.strip_prefix('@') {
         Some(file) => {
-            let text = std::fs::read_to_string(file)
+            let text = read_text(Path::new(file), MAX_PAYLOAD)
                 .with_context(|| format!("cannot read the payload from {file}"))?;
             (text, file)
         }
@@ -117,23 +138,22 @@ fn gateway(args: &Submit) -> anyhow::Result<(String, String)> {
 fn development_token(loaded: &Loaded) -> anyhow::Result<String> {
     let issuer =
         DevelopmentIssuer::of(&loaded.mesh, &loaded.base).context("say --token, or MESH_TOKEN")?;
-    let claims = issuer.claims(&TokenRequest::default(), Timestamp::now());
-    Ok(issuer.sign(&claims))
+    Ok(issuer.issue(&TokenRequest::default(), Timestamp::now())?)
 }
 
 /// Who made the plan and who does what, on one line, then its risks.
 pub fn plan(plan: &Value) -> String {
     let steps = plan.get("execution_plan").and_then(Value::as_array);
-    let agents: Vec<&str> = steps
+    let agents: Vec<String> = steps
         .into_iter()
         .flatten()
-        .map(|step| text(step, "agent"))
+        .map(|step| shown(step, "agent"))
         .collect();
-    let mut line = format!("plan by {}: {}", text(plan, "source"), agents.join(", "));
+    let mut line = format!("plan by {}: {}", shown(plan, "source"), agents.join(", "));
     let risks = plan.get("risks").and_then(Value::as_array);
     for risk in risks.into_iter().flatten().filter_map(Value::as_str) {
         line.push_str("\n  note: ");
-        line.push_str(risk);
+        line.push_str(&plain(risk));
     }
     line
 }
@@ -156,15 +176,15 @@ pub fn step(screen: &Screen, event: &Event, after: std::time::Duration) -> Optio
         EventType::StepSkipped => screen.paint(Paint::Odd, "skipped"),
         _ => return None,
     };
-    let (agent, id) = (text(data, "agent"), text(data, "step_id"));
+    let (agent, id) = (shown(data, "agent"), shown(data, "step_id"));
     let at = format!("+{:.3} s", after.as_secs_f64());
     Some(format!("  {at:>10}  {agent:<20} {id:<24} {what}"))
 }
 
 /// The task's end on one line.
 pub fn end(screen: &Screen, task: &Value) -> String {
-    let status = text(task, "status");
-    match status {
+    let status = shown(task, "status");
+    match status.as_str() {
         "completed" => screen.paint(Paint::Good, "completed"),
         _ => {
             let why = task.get("error").map(why).unwrap_or_default();
@@ -174,5 +194,5 @@ pub fn end(screen: &Screen, task: &Value) -> String {
 }
 
 fn why(error: &Value) -> String {
-    format!("{}: {}", text(error, "code"), text(error, "detail"))
+    format!("{}: {}", shown(error, "code"), shown(error, "detail"))
 }

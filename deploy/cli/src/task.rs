@@ -1,9 +1,11 @@
 //! A task through the gateway: submit it, follow its events, fetch its end.
 
+use crate::screen::plain;
 use anyhow::{Context, bail};
+use mesh_protocol::TaskId;
 use mesh_protocol::event::{Event, EventType};
 use mesh_protocol::problem::Problem;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -47,11 +49,30 @@ pub struct Accepted {
 }
 
 impl Gateway {
+    /// # Errors
+    /// For a URL or a token that cannot be used; neither is repeated, since both may hold a secret.
     pub fn new(url: &str, token: &str) -> anyhow::Result<Self> {
+        let parsed = Url::parse(url.trim())
+            .ok()
+            .filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
+            .context("the URL of the gateway is no http:// or https:// URL")?;
+        // A client that finds a user in the URL sends that one, and the token is lost.
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            bail!(
+                "the URL of the gateway must not hold a user or a password: the token says who calls"
+            );
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            bail!("the URL of the gateway must not hold a query or a fragment");
+        }
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            bail!("the token is no token");
+        }
         Ok(Self {
             client: mesh_local::probe::client()?,
-            url: url.trim_end_matches('/').to_owned(),
-            token: token.trim().to_owned(),
+            url: parsed.as_str().trim_end_matches('/').to_owned(),
+            token: token.to_owned(),
         })
     }
 
@@ -71,13 +92,13 @@ impl Gateway {
             .send()
             .await;
         let answer = self.read(sent).await?;
-        let task_id = answer.get("task_id").and_then(Value::as_str);
-        match task_id {
-            Some(id) => Ok(Accepted {
-                task_id: id.to_owned(),
+        // It becomes part of a URL and of what is printed, so it must be one.
+        match text(&answer, "task_id").parse::<TaskId>() {
+            Ok(id) => Ok(Accepted {
+                task_id: id.to_string(),
                 plan: answer.get("plan").cloned().unwrap_or_default(),
             }),
-            None => Err(Refused::Unreachable(anyhow::anyhow!(
+            Err(_) => Err(Refused::Unreachable(anyhow::anyhow!(
                 "the answer has no task_id: is this the gateway of a mesh?"
             ))),
         }
@@ -125,11 +146,6 @@ impl Gateway {
                 let what = if error.is_connect() {
                     format!(
                         "nobody listens at {}: start the mesh with mesh up",
-                        self.url
-                    )
-                } else if error.is_builder() {
-                    format!(
-                        "{} is no URL of a gateway, or the token is no token",
                         self.url
                     )
                 } else {
@@ -207,17 +223,22 @@ pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The same as it may stand on a terminal.
+pub fn shown(value: &Value, field: &str) -> String {
+    plain(text(value, field))
+}
+
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unreachable(error) => write!(f, "{error:#}"),
             Self::Problem(problem) => {
-                write!(f, "{} {}", problem.status, problem.title)?;
+                write!(f, "{} {}", problem.status, plain(&problem.title))?;
                 if let Some(detail) = &problem.detail {
-                    write!(f, ": {detail}")?;
+                    write!(f, ": {}", plain(detail))?;
                 }
                 for error in &problem.errors {
-                    write!(f, "\n  {}: {}", error.field, error.detail)?;
+                    write!(f, "\n  {}: {}", plain(&error.field), plain(&error.detail))?;
                 }
                 Ok(())
             }

@@ -16,7 +16,6 @@ pub fn run(args: &Token) -> anyhow::Result<ExitCode> {
         ttl: args.ttl,
         claims: args.claims.iter().cloned().collect(),
     };
-    let token = issuer.sign(&issuer.claims(&request, Timestamp::now()));
-    Screen::stdout().line(token)?;
+    Screen::stdout().line(issuer.issue(&request, Timestamp::now())?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,12 +2,13 @@
 
 use crate::args::Up;
 use crate::load::{environment, load};
-use crate::screen::{Paint, Screen};
-use mesh_local::{Addresses, LocalError, Options, identity, probe, state};
+use crate::screen::{Paint, Screen, plain};
+use crate::signals::on_signal;
+use anyhow::bail;
+use mesh_local::{Addresses, Groups, LocalError, Options, identity, probe, state};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// After this long, what is not ready is said; the mesh goes on trying.
@@ -16,35 +17,56 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let loaded = load(&args.file)?;
+    let name = loaded.mesh.name.clone();
+    if let Some(other) = state::read(&loaded.base, &name) {
+        bail!(
+            "mesh {name} runs here already, in process {}: end it, or give one of them another name",
+            other.pid
+        );
+    }
     let secrets = identity::secrets(&loaded.mesh, &loaded.base, &environment)?;
     let development = loaded.mesh.development_sources().len() == 1;
+    let groups = Groups::default();
     let options = Options {
         base: loaded.base.clone(),
         secrets,
         filters: args.filters,
+        groups: groups.clone(),
     };
     // From here on a signal ends the mesh in order.
     let shutdown = CancellationToken::new();
-    on_signal(shutdown.clone())?;
-    let bound = mesh_local::build(loaded.mesh, options).await?;
+    on_signal(shutdown.clone(), {
+        let (base, name) = (loaded.base.clone(), name.clone());
+        move || {
+            groups.kill();
+            state::remove(&base, &name);
+        }
+    })?;
+    let bound = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => bail!("interrupted before the mesh was there"),
+        bound = mesh_local::build(loaded.mesh, options) => bound?,
+    };
     let addresses = bound.addresses().clone();
     if let Err(error) = state::write(&loaded.base, &addresses) {
         tracing::warn!(%error, "mesh status will not find this mesh");
     }
-    let mut screen = Screen::stdout();
-    show(&mut screen, &addresses)?;
-
     let mesh = tokio::spawn(bound.run(shutdown.clone()));
-    let told = tell_ready(&mut screen, &addresses, development, &args.file, begun);
-    tokio::select! {
-        told = told => told?,
-        () = shutdown.cancelled() => {}
+    // A mesh does not end because nobody reads what it says any more.
+    let mut screen = Screen::stdout().outlasting_its_reader();
+    let told = tokio::select! {
+        told = tell(&mut screen, &addresses, development, &args.file, begun) => told,
+        () = shutdown.cancelled() => Ok(()),
         // A mesh that ends before it is ready says why below.
-        () = ended(&mesh) => {}
+        () = ended(&mesh) => Ok(()),
+    };
+    if told.is_err() {
+        shutdown.cancel();
     }
     let outcome = mesh.await;
-    state::remove(&loaded.base);
+    state::remove(&loaded.base, &name);
     outcome??;
+    told?;
     screen.line("drained")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -53,27 +75,6 @@ async fn ended<T>(task: &tokio::task::JoinHandle<T>) {
     while !task.is_finished() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// The first signal drains, the second ends at once.
-pub fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if shutdown.is_cancelled() {
-                // Asked twice: whoever asks does not want to wait for open tasks.
-                std::process::exit(130);
-            }
-            tracing::info!("draining; once more to end at once");
-            shutdown.cancel();
-        }
-    });
-    Ok(())
 }
 
 /// The addresses of every part.
@@ -93,19 +94,20 @@ pub fn show(screen: &mut Screen, addresses: &Addresses) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn tell_ready(
+async fn tell(
     screen: &mut Screen,
     addresses: &Addresses,
     development: bool,
     file: &Path,
     begun: Instant,
 ) -> anyhow::Result<()> {
+    show(screen, addresses)?;
     loop {
         match probe::ready(addresses, PATIENCE).await {
             Ok(()) => break,
             Err(LocalError::NotReady(missing)) => {
                 for what in missing {
-                    screen.line(format!("  not ready: {what}"))?;
+                    screen.line(format!("  not ready: {}", plain(&what)))?;
                 }
             }
             Err(other) => return Err(other.into()),
@@ -121,10 +123,16 @@ async fn tell_ready(
 fn instructions(addresses: &Addresses, development: bool, file: &Path) -> String {
     let (gateway, orchestrator) = (addresses.gateway, addresses.orchestrator);
     let program = std::env::args().next().unwrap_or_else(|| "mesh".to_owned());
-    let file = if file == Path::new("mesh.yaml") {
-        String::new()
+    let (file, option) = if same_file(file, Path::new("mesh.yaml")) {
+        (String::new(), String::new())
     } else {
-        format!(" {}", file.display())
+        let file = quoted(&file.display().to_string());
+        (format!(" {file}"), format!(" --file {file}"))
+    };
+    let submit = if development {
+        format!("{program} submit system_optimization{option}")
+    } else {
+        format!("{program} submit system_optimization{option} --token \"$token\"")
     };
     let token = if development {
         format!("token=$({program} token{file})")
@@ -136,7 +144,23 @@ fn instructions(addresses: &Addresses, development: bool, file: &Path) -> String
          curl http://{gateway}/ai/orchestrate -H \"Authorization: Bearer $token\" -H 'Prefer: wait=10' \\\n       \
          -d '{{\"task_type\": \"system_optimization\", \"payload\": {{}}}}'\n  \
          curl http://{gateway}/task/TASK_ID -H \"Authorization: Bearer $token\"\n  \
-         curl http://{orchestrator}/orchestrate -d '{{\"task\": \"complex_analysis\"}}'   # open on this machine\n\n\
+         curl http://{orchestrator}/orchestrate -d '{{\"task\": \"complex_analysis\"}}'   # open on this machine\n  \
+         {submit}\n\n\
          Ctrl-C drains and ends.\n"
     )
+}
+
+/// Whether both names lead to one file; a file that is gone leads nowhere.
+fn same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }

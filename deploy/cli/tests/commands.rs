@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -147,8 +148,137 @@ fn submit_without_a_mesh_says_who_is_missing() {
         "{}",
         text(&out.stderr)
     );
-    let bad = mesh(dir.path(), &["submit", "x", "--payload", "[1]"]);
-    assert!(text(&bad.stderr).contains("not a JSON object"));
+}
+
+#[test]
+fn submit_tells_a_useless_command_from_a_failed_task() {
+    let dir = with(GOOD);
+    fs::write(dir.path().join("latin1.json"), b"{\"a\": \"\xe9\"}").unwrap();
+    fs::create_dir(dir.path().join(".mesh")).unwrap();
+    let spoilt = with(GOOD);
+    fs::create_dir(spoilt.path().join(".mesh")).unwrap();
+    fs::write(spoilt.path().join(".mesh/token.key"), "spoilt").unwrap();
+    let at = ["--gateway", "http://127.0.0.1:1", "--token", "a.b.c"];
+    for (dir, arguments, what) in [
+        (&dir, vec!["--payload", "[1]"], "not a JSON object"),
+        (&dir, vec!["--payload", "{"], "not JSON"),
+        (
+            &dir,
+            vec!["--payload", "@nowhere"],
+            "cannot read the payload",
+        ),
+        (&dir, vec!["--payload", "@/dev/zero"], "longer than"),
+        (&dir, vec!["--payload", "@latin1.json"], "not UTF-8"),
+        (&dir, vec!["--priority", "high"], "--priority"),
+        (
+            &dir,
+            vec!["--file", "nowhere.yaml"],
+            "cannot read nowhere.yaml",
+        ),
+        (&dir, vec!["--gateway", "ftp://127.0.0.1"], "no http://"),
+        (&dir, vec!["--gateway", "http://127.0.0.1:1/?a"], "a query"),
+        (
+            &dir,
+            vec!["--gateway", "http://u:hunter2@127.0.0.1:1"],
+            "a password",
+        ),
+        (&dir, vec!["--token", "hunter2 hunter2"], "no token"),
+        (&spoilt, vec!["--priority", "5"], ".mesh/token.key"),
+    ] {
+        let mut all = vec!["submit", "x"];
+        for pair in at.chunks(2) {
+            // The case's own comes first, and no option comes twice.
+            if !arguments.contains(&pair[0])
+                && what != ".mesh/token.key"
+                && what != "cannot read nowhere.yaml"
+            {
+                all.extend(pair);
+            }
+        }
+        all.extend(&arguments);
+        let out = mesh(dir.path(), &all);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(64), "{arguments:?}: {said}");
+        assert!(said.contains(what), "{arguments:?}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    assert_eq!(mesh(dir.path(), &["sumbit"]).status.code(), Some(64));
+    assert_eq!(mesh(dir.path(), &["--help"]).status.code(), Some(0));
+}
+
+/// A gateway that gives one answer to whatever it is asked; its URL.
+fn double(status: &'static str, body: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                head.push(byte[0]);
+            }
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            // Who asked may have gone.
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut head);
+        }
+    });
+    url
+}
+
+#[test]
+fn nothing_from_the_network_steers_the_terminal() {
+    let dir = with(GOOD);
+    let problem = r#"{"type":"about:blank","title":"\u001b[2Jt","status":422,"code":"c","detail":"\u009b31md\u202e","errors":[{"field":"\u001b[1mf","detail":"\u0007e"}]}"#;
+    // A task that is its own plan, its own events and its own answer.
+    let task = r#"{"task_id":"\u001b[2Jt","plan":{"source":"\u001b[31ms"}}"#;
+    for (status, body, code) in [("422 X", problem, 2), ("202 X", task, 3)] {
+        let url = double(status, body);
+        let out = mesh(dir.path(), &["submit", "x", "--gateway", &url]);
+        let said = text(&out.stderr) + &text(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{said:?}");
+        let steering = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!said.contains(steering), "{said:?}");
+    }
+}
+
+#[test]
+fn a_file_without_an_end_or_without_text_is_refused_with_its_place() {
+    let dir = with(GOOD);
+    fs::write(dir.path().join("bytes.yaml"), b"version: 1\nmesh: \xff\n").unwrap();
+    for (file, what) in [
+        ("/dev/zero", "error[too_large]"),
+        ("bytes.yaml", "bytes.yaml:2:7"),
+    ] {
+        let out = mesh(dir.path(), &["validate", file]);
+        let said = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn a_token_that_no_gateway_takes_is_not_printed() {
+    let dir = with(GOOD);
+    for arguments in [
+        ["--sub", ""],
+        ["--sub", "a\nb"],
+        ["--ttl", "99999999999h"],
+        ["--scope", "a\"b"],
+        ["--claim", "nbf=\"soon\""],
+    ] {
+        let out = mesh(dir.path(), &["token", arguments[0], arguments[1]]);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{arguments:?}");
+        assert!(out.stdout.is_empty(), "{arguments:?}");
+        let part = arguments[0].trim_start_matches('-');
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! a part looks alive and does no work, so the first loss ends all of it.
 
 use crate::child::{Program, Running};
+use crate::group::Groups;
 use crate::{Addresses, AgentAddress, LocalError, filters};
 use mesh_bus::Bus;
 use mesh_config::mesh::{Agent, Builtin, Mesh, Run};
@@ -32,6 +33,8 @@ pub struct Options {
     pub secrets: Secrets,
     /// Where the filters' modules are, if it was said.
     pub filters: Option<PathBuf>,
+    /// Knows the programs that are started, for whoever has to end without draining.
+    pub groups: Groups,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -74,6 +77,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         base,
         secrets,
         filters,
+        groups,
     } = options;
     let config = render::orchestrator(&mesh, &secrets)?;
     // Looked for first: without them all the rest would be in vain.
@@ -81,6 +85,12 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     // Before anything is started: most often it is a second mesh that finds these taken.
     free("gateway", mesh.gateway.listen).await?;
     free("orchestrator", config.listen).await?;
+    // What listens there would be taken for the agent: one that a killed mesh left, most often.
+    for agent in &mesh.agents {
+        if let (Some(Run::Command { .. }), Some(address)) = (&agent.run, address(agent)) {
+            free(&format!("agent {}", agent.id), address).await?;
+        }
+    }
     let bus = mesh_bus::connect(&config.bus)
         .await
         .map_err(|e| part("bus", &e))?;
@@ -90,7 +100,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
 
     let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for agent in &mesh.agents {
-        let (endpoint, started) = start(&mesh, agent, &base).await?;
+        let (endpoint, started) = start(&mesh, agent, &base, &groups).await?;
         agents.extend(started);
         let mut config = render::sidecar(&mesh, agent, &secrets)?;
         if let Some(endpoint) = endpoint {
@@ -182,7 +192,7 @@ fn part(name: &str, error: &dyn std::error::Error) -> LocalError {
 /// Finds out whether an address can be listened on, so that every part's error names it alike.
 ///
 /// Between this and the part's own binding another process may take it; then the part's error is heard.
-async fn free(name: &str, address: SocketAddr) -> Result<(), LocalError> {
+pub(crate) async fn free(name: &str, address: SocketAddr) -> Result<(), LocalError> {
     match TcpListener::bind(address).await {
         Ok(_) => Ok(()),
         Err(source) => Err(LocalError::Listen {
@@ -198,6 +208,7 @@ async fn start(
     mesh: &Mesh,
     agent: &Agent,
     base: &Path,
+    groups: &Groups,
 ) -> Result<(Option<String>, Option<Part>), LocalError> {
     let name = format!("agent {}", agent.id);
     match &agent.run {
@@ -209,16 +220,15 @@ async fn start(
                 dir: dir
                     .as_ref()
                     .map_or_else(|| base.to_owned(), |dir| base.join(dir)),
+                address: address(agent),
+                groups: groups.clone(),
             };
             let running: Running = program.start()?;
             Ok((None, Some(Part::new(name, |stop| running.run(stop)))))
         }
         Some(Run::Builtin(builtin)) => {
-            let address = agent
-                .endpoint
-                .as_ref()
-                .and_then(|url| url.socket_addrs(|| None).ok()?.first().copied())
-                .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+            let address =
+                address(agent).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
             let refused = |source| LocalError::Listen {
                 part: name.clone(),
                 address,
@@ -239,6 +249,12 @@ async fn start(
             Ok((Some(format!("http://{address}")), Some(started)))
         }
     }
+}
+
+/// Where an agent that is started here listens, if mesh.yaml says so; in figures, as it was checked.
+fn address(agent: &Agent) -> Option<SocketAddr> {
+    let url = agent.endpoint.as_ref()?;
+    url.socket_addrs(|| None).ok()?.first().copied()
 }
 
 fn kind(builtin: Builtin) -> mesh_agents::Kind {

@@ -4,8 +4,10 @@
 //! it ends early, with growing pauses; at the end it is asked (SIGTERM) and, after a while, made to go.
 
 use crate::LocalError;
+use crate::group::{Group, Groups};
 use mesh_protocol::AgentId;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,14 +29,17 @@ pub(crate) struct Program {
     pub agent: AgentId,
     pub command: Vec<String>,
     pub dir: PathBuf,
+    /// Where it will listen; nobody else may, or steps would go to a stranger.
+    pub address: Option<SocketAddr>,
+    pub groups: Groups,
 }
 
 /// A program that was started.
 pub(crate) struct Running {
     program: Program,
     child: Child,
-    /// The group it leads; known also when the child itself has ended.
-    group: Option<Pid>,
+    /// The group it leads, until the child itself has ended.
+    group: Option<Group>,
 }
 
 impl Program {
@@ -43,15 +48,15 @@ impl Program {
     /// # Errors
     /// [`LocalError::Child`].
     pub fn start(self) -> Result<Running, LocalError> {
-        let child = self.spawn()?;
+        let (child, group) = self.spawn()?;
         Ok(Running {
             program: self,
-            group: group(&child),
             child,
+            group: Some(group),
         })
     }
 
-    fn spawn(&self) -> Result<Child, LocalError> {
+    fn spawn(&self) -> Result<(Child, Group), LocalError> {
         let refused = |detail: String| LocalError::Child {
             agent: self.agent.clone(),
             command: self.command.join(" "),
@@ -66,15 +71,16 @@ impl Program {
         } else {
             Path::new(name).to_owned()
         };
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
+            .stderr(Stdio::piped());
+        let (mut child, group) = self
+            .groups
+            .start(&mut command)
             .map_err(|e| refused(e.to_string()))?;
         // The readers end with the pipes, which end with the child's process group.
         if let Some(out) = child.stdout.take() {
@@ -84,7 +90,15 @@ impl Program {
             tokio::spawn(log_lines(self.agent.clone(), err));
         }
         tracing::info!(agent = %self.agent, pid = child.id(), "agent started");
-        Ok(child)
+        Ok((child, group))
+    }
+
+    /// Starts it again, unless something else has taken its place by then.
+    async fn again(&self) -> Result<(Child, Group), LocalError> {
+        if let Some(address) = self.address {
+            crate::app::free(&format!("agent {}", self.agent), address).await?;
+        }
+        self.spawn()
     }
 }
 
@@ -103,7 +117,7 @@ impl Running {
                     let status = ended.map(|s| s.to_string()).unwrap_or_default();
                     tracing::warn!(agent = %self.program.agent, status, ?pause, "agent ended, starting it again");
                     // What it started may hold its port.
-                    self.signal(Signal::KILL);
+                    self.group = None;
                 }
             }
             tokio::select! {
@@ -111,9 +125,9 @@ impl Running {
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
-            match self.program.spawn() {
-                Ok(child) => {
-                    self.group = group(&child);
+            match self.program.again().await {
+                Ok((child, group)) => {
+                    self.group = Some(group);
                     self.child = child;
                 }
                 Err(error) => tracing::error!(%error, "agent does not start"),
@@ -123,25 +137,17 @@ impl Running {
     }
 
     async fn end(&mut self) {
-        self.signal(Signal::TERM);
+        let Some(group) = self.group.take() else {
+            return;
+        };
+        group.signal(Signal::TERM);
         let ended = tokio::time::timeout(GRACE, self.child.wait()).await;
-        self.signal(Signal::KILL);
+        drop(group);
         if ended.is_err() {
             tracing::warn!(agent = %self.program.agent, "agent did not end when asked");
             let _ = self.child.wait().await;
         }
     }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            // An error means that the group is gone, which is what is wanted.
-            let _ = kill_process_group(group, signal);
-        }
-    }
-}
-
-fn group(child: &Child) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
 async fn log_lines(agent: AgentId, output: impl AsyncRead + Unpin) {

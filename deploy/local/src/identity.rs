@@ -6,6 +6,8 @@
 
 use crate::LocalError;
 use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::EncodePublicKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use mesh_config::mesh::{
     ASSERTION_KEY, Auth, DEVELOPMENT_ISSUER, DEVELOPMENT_KID, KEYS_DIR, Mesh, TOKEN_KEY,
 };
@@ -78,6 +80,69 @@ impl DevelopmentIssuer {
             claims.extend(own);
         }
         Value::Object(claims)
+    }
+
+    /// A token that the gateway of this mesh accepts at `now`.
+    ///
+    /// # Errors
+    /// [`LocalError::Token`] with what of the request the gateway's own filter would refuse.
+    pub fn issue(&self, request: &TokenRequest, now: Timestamp) -> Result<String, LocalError> {
+        let token = self.sign(&self.claims(request, now));
+        let Some(reason) = self.refusal(&token, now)? else {
+            return Ok(token);
+        };
+        // Each part alone in a token that is good otherwise: the filter says which one it is.
+        let usual = TokenRequest::default;
+        let parts = [
+            (
+                "sub",
+                "1 to 255 bytes without control characters",
+                TokenRequest {
+                    sub: request.sub.clone(),
+                    ..usual()
+                },
+            ),
+            (
+                "scope",
+                "at most 1024 printable ASCII characters, none of them \" or \\",
+                TokenRequest {
+                    scope: request.scope.clone(),
+                    ..usual()
+                },
+            ),
+            (
+                "ttl",
+                "it must end before the year 10000",
+                TokenRequest {
+                    ttl: request.ttl,
+                    ..usual()
+                },
+            ),
+        ];
+        for (part, mend, alone) in parts {
+            if let Some(reason) = self.refusal(&self.sign(&self.claims(&alone, now)), now)? {
+                return Err(LocalError::Token { part, reason, mend });
+            }
+        }
+        Err(LocalError::Token {
+            part: "claim",
+            reason,
+            mend: "a registered claim keeps its type, and all of them fit into 8 KiB",
+        })
+    }
+
+    fn refusal(&self, token: &str, now: Timestamp) -> Result<Option<&'static str>, LocalError> {
+        let public = self.key.verifying_key().to_public_key_pem(LineEnding::LF);
+        let public = public.map_err(|e| LocalError::Key {
+            path: PathBuf::from(TOKEN_KEY),
+            source: io::Error::other(e.to_string()),
+        })?;
+        Ok(mesh_config::token_refusal(
+            &self.audience,
+            &public,
+            token,
+            now,
+        ))
     }
 
     /// A signed token with these claims.
@@ -213,5 +278,72 @@ mod tests {
         assert_eq!(claims["team"], "red");
         assert_eq!(claims["exp"], 3605);
         assert_eq!(issuer.sign(&claims).split('.').count(), 3);
+    }
+    #[test]
+    fn a_token_that_the_gateway_refuses_is_not_issued() {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = DevelopmentIssuer::of(&mesh(), dir.path()).unwrap();
+        let now = Timestamp::now();
+        let usual = TokenRequest::default;
+        issuer.issue(&usual(), now).unwrap();
+        let claims = |name: &str, value: Value| Map::from_iter([(name.to_owned(), value)]);
+        let (hours, later) = (
+            Duration::from_secs(99_999_999_999 * 3600),
+            json!(9_999_999_999_u64),
+        );
+        for (part, request) in [
+            (
+                "sub",
+                TokenRequest {
+                    sub: String::new(),
+                    ..usual()
+                },
+            ),
+            (
+                "sub",
+                TokenRequest {
+                    sub: "a\nb".to_owned(),
+                    ..usual()
+                },
+            ),
+            (
+                "sub",
+                TokenRequest {
+                    sub: "a".repeat(256),
+                    ..usual()
+                },
+            ),
+            (
+                "scope",
+                TokenRequest {
+                    scope: "a\"b".to_owned(),
+                    ..usual()
+                },
+            ),
+            (
+                "ttl",
+                TokenRequest {
+                    ttl: hours,
+                    ..usual()
+                },
+            ),
+            (
+                "claim",
+                TokenRequest {
+                    claims: claims("nbf", later),
+                    ..usual()
+                },
+            ),
+            (
+                "claim",
+                TokenRequest {
+                    claims: claims("x", json!("x".repeat(9000))),
+                    ..usual()
+                },
+            ),
+        ] {
+            let error = issuer.issue(&request, now).unwrap_err().to_string();
+            assert!(error.contains(&format!("this {part} ")), "{error}");
+        }
     }
 }

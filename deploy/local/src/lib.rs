@@ -7,11 +7,13 @@
 mod app;
 mod child;
 mod filters;
+mod group;
 pub mod identity;
 pub mod probe;
 pub mod state;
 
 pub use app::{Bound, Options, build};
+pub use group::Groups;
 pub use state::{Addresses, AgentAddress};
 
 use mesh_config::render::RenderError;
@@ -40,6 +42,16 @@ pub enum LocalError {
         "this mesh has issuers of its own (gateway.auth.issuers), so its tokens come from them"
     )]
     NotDevelopment,
+    /// A token that the gateway of this mesh would refuse.
+    #[error("the gateway would refuse a token with this {part} ({reason}): {mend}")]
+    Token {
+        /// What of the request is at fault.
+        part: &'static str,
+        /// The filter's own word.
+        reason: &'static str,
+        /// What would pass.
+        mend: &'static str,
+    },
     /// The mesh cannot be rendered.
     #[error(transparent)]
     Render(#[from] RenderError),

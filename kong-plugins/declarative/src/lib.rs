@@ -8,11 +8,13 @@
 
 mod chain;
 mod route;
+mod rules;
 mod service;
 mod upstream;
 
 pub use chain::{FilterChain, FilterUse, Plugin};
 pub use route::{PathHandling, Protocol, Route};
+pub use rules::{PathError, check_path, is_name, normalise};
 pub use service::{Service, Target};
 pub use upstream::{Active, Healthchecks, Healthy, Passive, Unhealthy, Upstream, UpstreamTarget};
 

@@ -1,7 +1,7 @@
 //! kong.yml: the routes of the mesh, each with the filters that guard it.
 
 use super::RenderError;
-use crate::checks::check_key;
+use crate::guard::check_key;
 use crate::mesh::{Auth, DEVELOPMENT_ISSUER, DEVELOPMENT_KID, GATEWAY, Key, Mesh, TOKEN_KEY};
 use crate::secret::{Secrets, Source, signing_key, signing_key_text};
 use ed25519_dalek::pkcs8::EncodePublicKey;

@@ -4,6 +4,7 @@ use super::gateway::filled;
 use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
 use super::values;
+use crate::finding::Finding;
 use crate::mesh::Builtin;
 use mesh_protocol::AgentId;
 use std::net::SocketAddr;
@@ -41,11 +42,7 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
             .map(|c| c.value)
             .unwrap_or_default(),
         description: f.optional(reader, "description", values::text),
-        endpoint: f.optional(
-            reader,
-            "endpoint",
-            values::url(&["http"], "http://127.0.0.1:8080"),
-        ),
+        endpoint: f.optional(reader, "endpoint", endpoint),
         run: f.optional(reader, "run", run),
         concurrency: f.optional(reader, "concurrency", values::integer(1..=1000)),
         timeout: f.optional(reader, "timeout", values::duration(calls)),
@@ -62,6 +59,21 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
     });
     f.finish(reader);
     Some(agent)
+}
+
+/// Where the agent's sidecar finds it: beside itself, by address, since it resolves no name.
+fn endpoint(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Url> {
+    const EXAMPLE: &str = "http://127.0.0.1:8080";
+    let url = values::open_url(&["http"], EXAMPLE)(reader, spot)?;
+    if let Some(url::Host::Domain(name)) = url.host()
+        && name != "localhost"
+    {
+        let message = format!("{}: the name {name} is not resolved", spot.path);
+        let finding = Finding::error("invalid_url", spot.node.place, spot.path, message);
+        reader.push(finding.hint(format!("write the address in figures, such as {EXAMPLE}")));
+        return None;
+    }
+    Some(url)
 }
 
 fn run(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Run> {

@@ -3,7 +3,9 @@
 use super::reader::{At, Reader, Spot};
 use super::values;
 use crate::finding::Finding;
+use crate::guard::check_name;
 use crate::secret::Source;
+use mesh_declarative::PathError;
 use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -83,10 +85,10 @@ fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {
 fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
     let mut f = reader.fields(spot)?;
     let issuer = Issuer {
-        issuer: f.required(reader, "issuer", "https://issuer.example", values::text),
+        issuer: f.required(reader, "issuer", "https://issuer.example", token_name),
         audiences: f
             .required(reader, "audiences", "[my-mesh]", |r, s| {
-                filled(r, s, values::text)
+                filled(r, s, token_name)
             })
             .map(|a| a.value)
             .unwrap_or_default(),
@@ -108,7 +110,7 @@ fn key(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Key> {
     ];
     let mut f = reader.fields(spot)?;
     let key = Key {
-        id: f.optional(reader, "id", values::text),
+        id: f.optional(reader, "id", token_name),
         algorithm: f.required(reader, "algorithm", "ES256", values::choice(ALGORITHMS)),
         secret: f.optional(reader, "secret", values::source),
         public_key: f.optional(reader, "public_key", values::source),
@@ -120,7 +122,7 @@ fn key(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Key> {
 fn route(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Route> {
     let mut f = reader.fields(spot)?;
     let route = Route {
-        name: f.required(reader, "name", "orchestrate", values::text),
+        name: f.required(reader, "name", "orchestrate", route_name),
         paths: f
             .required(reader, "paths", "[/ai/orchestrate]", |r, s| {
                 filled(r, s, path)
@@ -137,15 +139,44 @@ fn route(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Route> {
     Some(route)
 }
 
-fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+fn route_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let text = values::text(reader, spot)?;
-    let rest = text.strip_prefix('~').unwrap_or(&text);
-    if rest.starts_with('/') {
+    if mesh_declarative::is_name(&text) {
         return Some(text);
     }
-    let message = format!("{}: `{text}` does not begin with /", spot.path);
-    reader.error("invalid_path", spot, message);
+    let message = format!("{}: `{text}` cannot name a route", spot.path);
+    let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+    reader.push(finding.hint("letters, digits, '.', '_', '~' and '-'"));
     None
+}
+
+fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let text = values::text(reader, spot)?;
+    let Err(problem) = mesh_declarative::check_path(&text) else {
+        return Some(text);
+    };
+    let message = format!("{}: `{text}` {problem}", spot.path);
+    let finding = Finding::error("invalid_path", spot.node.place, spot.path, message);
+    reader.push(match problem {
+        PathError::NotNormal(normal) => finding.hint(format!("write {normal}")),
+        PathError::Expression => finding.hint("write a prefix, such as /ai"),
+        PathError::Character('?' | '#') => finding.hint("write the path alone"),
+        PathError::Character(_) => finding.hint("write it percent-encoded, such as %20"),
+        PathError::Escape => finding.hint("write % as %25"),
+        PathError::Relative => finding,
+    });
+    None
+}
+
+/// A name that tokens are compared with, as the filter takes it.
+fn token_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let text = values::text(reader, spot)?;
+    if let Err(problem) = check_name(&text) {
+        let message = format!("{} {problem}", spot.path);
+        reader.error("invalid_name", spot, message);
+        return None;
+    }
+    Some(text)
 }
 
 fn method(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {

@@ -15,6 +15,7 @@ pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
 
 use crate::finding::Finding;
+use crate::snippet::Tokens;
 use reader::{Reader, Spot};
 
 /// The whole file.
@@ -30,15 +31,33 @@ pub(crate) struct File {
     pub agents: Vec<At<Agent>>,
 }
 
+/// What was read, what could not be read, and what of it may be shown.
+pub(crate) struct Read {
+    pub file: File,
+    pub findings: Vec<Finding>,
+    /// None for a text that is no YAML.
+    pub tokens: Option<Tokens>,
+}
+
 /// Reads the file as far as it can be read, and reports everything that cannot.
-pub(crate) fn read(text: &str) -> (File, Vec<Finding>) {
+pub(crate) fn read(text: &str) -> Read {
     let root = match tree::parse(text) {
         Ok(root) => root,
-        Err(finding) => return (File::default(), vec![finding]),
+        Err(finding) => {
+            return Read {
+                file: File::default(),
+                findings: vec![finding],
+                tokens: None,
+            };
+        }
     };
     let mut reader = Reader::new(text);
     let file = file(&mut reader, &root).unwrap_or_default();
-    (file, reader.findings)
+    Read {
+        file,
+        tokens: Some(Tokens::of(&root, &reader.open)),
+        findings: reader.findings,
+    }
 }
 
 fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
@@ -79,6 +98,9 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
 }
 
 fn version(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<()> {
+    if matches!(spot.node.value, tree::Value::Int(_)) {
+        reader.open(spot.node);
+    }
     if matches!(spot.node.value, tree::Value::Int(1)) {
         return Some(());
     }

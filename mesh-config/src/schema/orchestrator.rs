@@ -123,6 +123,7 @@ fn rules(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Rule>>> {
     for (key, node) in entries {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let path = format!("{}.{}", spot.path, key.text);
+        reader.open_at(key.place);
         if key.text.is_empty() || !key.text.bytes().all(legal) {
             let message = format!("`{}` cannot be a task type", key.text);
             let finding = Finding::error("invalid_name", key.place, path, message);
@@ -145,7 +146,7 @@ fn rules(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Rule>>> {
 
 fn ollama(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Ollama> {
     let mut f = reader.fields(spot)?;
-    let http = values::url(&["http", "https"], "http://127.0.0.1:11434");
+    let http = values::open_url(&["http", "https"], "http://127.0.0.1:11434");
     let calls = Duration::from_millis(100)..=Duration::from_secs(600);
     let ollama = Ollama {
         url: f.required(reader, "url", "http://127.0.0.1:11434", http),

@@ -5,6 +5,7 @@
 
 use super::tree::{Key, Node, Value};
 use crate::finding::{Finding, Place, nearest};
+use crate::snippet::Places;
 
 /// A value that was read, and where it stood.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +26,14 @@ impl<T> At<T> {
     }
 }
 
-/// Collects the faults.
+/// Collects the faults, and what may be shown beside them.
 pub(crate) struct Reader<'s> {
     source: &'s str,
     pub findings: Vec<Finding>,
+    /// What was claimed as no secret.
+    pub open: Places,
+    /// Whether what is being read belongs to a secret.
+    veiled: bool,
 }
 
 /// Where a value stands: its node and its path.
@@ -43,6 +48,28 @@ impl<'s> Reader<'s> {
         Self {
             source,
             findings: Vec::new(),
+            open: Places::new(),
+            veiled: false,
+        }
+    }
+
+    /// Reads what belongs to a secret: nothing in it is shown or named.
+    pub fn veiled<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.veiled, true);
+        let out = read(self);
+        self.veiled = outer;
+        out
+    }
+
+    /// Claims a scalar as no secret.
+    pub fn open(&mut self, node: &Node) {
+        self.open_at(node.place);
+    }
+
+    /// Claims a key as no secret.
+    pub fn open_at(&mut self, place: Place) {
+        if !self.veiled {
+            self.open.insert((place.line, place.column));
         }
     }
 
@@ -78,12 +105,12 @@ impl<'s> Reader<'s> {
         let mut seen: Vec<&Key> = Vec::with_capacity(entries.len());
         for (key, _) in entries {
             if let Some(first) = seen.iter().find(|k| k.text == key.text) {
-                let message = format!(
-                    "{} stands twice, first in line {}",
-                    join(spot.path, &key.text),
-                    first.place.line
-                );
-                let path = join(spot.path, &key.text);
+                let path = if self.veiled {
+                    format!("a key of {}", spot.path)
+                } else {
+                    join(spot.path, &key.text)
+                };
+                let message = format!("{path} stands twice, first in line {}", first.place.line);
                 self.push(Finding::error("duplicate_key", key.place, path, message));
             } else {
                 seen.push(key);
@@ -138,7 +165,9 @@ impl<'n> Fields<'n> {
         read: impl FnOnce(&mut Reader<'_>, Spot<'_>) -> Option<T>,
     ) -> Option<At<T>> {
         self.known.push(name);
-        let (_, node) = self.entries.iter().find(|(key, _)| key.text == name)?;
+        let mut named = self.entries.iter().filter(|(key, _)| key.text == name);
+        named.clone().for_each(|(key, _)| reader.open_at(key.place));
+        let (_, node) = named.next()?;
         if matches!(node.value, Value::Null) {
             return None;
         }
@@ -187,17 +216,25 @@ impl<'n> Fields<'n> {
 
     /// Reports every key that nobody asked for.
     pub fn finish(self, reader: &mut Reader<'_>) {
-        for (key, _) in self.entries {
+        for (key, node) in self.entries {
             if self.known.contains(&key.text.as_str()) {
                 continue;
             }
-            let path = join(self.spot.path, &key.text);
+            let near = nearest(&key.text, self.known.iter().copied());
+            // `{hunter2}` is a value that YAML takes for a key.
+            let value = near.is_none() && matches!(node.value, Value::Null);
+            let (name, path) = if reader.veiled || value {
+                (String::new(), self.spot.path.to_owned())
+            } else {
+                reader.open_at(key.place);
+                (format!(" `{}`", key.text), join(self.spot.path, &key.text))
+            };
             let place = match self.spot.path {
                 "" => "at the top of the file".to_owned(),
                 path => format!("in {path}"),
             };
-            let message = format!("unknown key `{}` {place}", key.text);
-            let hint = match nearest(&key.text, self.known.iter().copied()) {
+            let message = format!("unknown key{name} {place}");
+            let hint = match near {
                 Some(name) => format!("did you mean `{name}`?"),
                 None => format!("known here: {}", self.known.join(", ")),
             };

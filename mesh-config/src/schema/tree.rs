@@ -11,13 +11,15 @@ use std::fmt;
 use std::ops::Range;
 
 /// Longest mesh.yaml that is read, in bytes; a thousand agents take a quarter of it.
-pub(crate) const MAX_BYTES: usize = 1024 * 1024;
+pub const MAX_BYTES: usize = 1024 * 1024;
 
 /// A value and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub value: Value,
     pub place: Place,
+    /// Where it was written, if it stands at `place` by an alias.
+    pub defined: Place,
     /// The bytes it was written with, where it was written.
     pub bytes: Option<Range<usize>>,
 }
@@ -55,11 +57,16 @@ impl Value {
     }
 }
 
+/// The finding of a file beyond [`MAX_BYTES`].
+pub(crate) fn too_large() -> Finding {
+    let message = format!("the file is longer than {MAX_BYTES} bytes");
+    Finding::error("too_large", Place::default(), "", message)
+}
+
 /// Reads YAML text.
 pub(crate) fn parse(text: &str) -> Result<Node, Finding> {
     if text.len() > MAX_BYTES {
-        let message = format!("the file is longer than {MAX_BYTES} bytes");
-        return Err(Finding::error("too_large", Place::default(), "", message));
+        return Err(too_large());
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -116,6 +123,11 @@ fn refused(error: &serde_saphyr::Error) -> Finding {
         .lines()
         .next()
         .unwrap_or_default();
+    // What it quotes comes from the file; a single character is its own.
+    let message = match message.split_once('`') {
+        Some((said, quoted)) if quoted.chars().count() > 2 => said.trim_end().trim_end_matches(':'),
+        _ => message,
+    };
     Finding::error("syntax", place, "", message).hint(
         "check the indentation, and quote text that holds ': ' or begins with one of *&!%@`{[",
     )
@@ -140,13 +152,14 @@ impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
         let (mut place, _) = place(spanned.referenced);
-        let (_, bytes) = self::place(spanned.defined);
+        let (defined, bytes) = self::place(spanned.defined);
         if matches!(spanned.value, Value::List(_) | Value::Map(_)) {
             place.width = 1;
         }
         Ok(Self {
             value: spanned.value,
             place,
+            defined,
             bytes,
         })
     }

@@ -20,6 +20,7 @@ pub(crate) fn text(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
             return None;
         }
     };
+    reader.open(spot.node);
     if text.trim().is_empty() {
         let message = format!("{} is empty", spot.path);
         reader.error("empty", spot, message);
@@ -30,6 +31,7 @@ pub(crate) fn text(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
 
 pub(crate) fn boolean(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<bool> {
     if let Value::Bool(value) = spot.node.value {
+        reader.open(spot.node);
         return Some(value);
     }
     reader.wrong_type(spot, "true or false");
@@ -48,6 +50,7 @@ where
             reader.wrong_type(spot, "a whole number");
             return None;
         };
+        reader.open(spot.node);
         let (low, high) = (range.start(), range.end());
         if !range.contains(&n) {
             let message = format!("{} must be from {low} to {high}, not {n}", spot.path);
@@ -67,6 +70,7 @@ pub(crate) fn duration(
         let written = match &spot.node.value {
             Value::Text(text) => text.trim().to_owned(),
             Value::Int(n) => {
+                reader.open(spot.node);
                 let message = format!("{} is {n} of what?", spot.path);
                 let finding = Finding::error("missing_unit", spot.node.place, spot.path, message);
                 reader.push(finding.hint(format!("write {n}s or {n}ms")));
@@ -77,6 +81,7 @@ pub(crate) fn duration(
                 return None;
             }
         };
+        reader.open(spot.node);
         let Some(duration) = parse_duration(&written) else {
             let message = format!("{}: `{written}` is no duration", spot.path);
             let finding = Finding::error("invalid_duration", spot.node.place, spot.path, message);
@@ -119,6 +124,7 @@ pub(crate) fn size(
         let written = match &spot.node.value {
             Value::Text(text) => text.trim().to_owned(),
             Value::Int(n) => {
+                reader.open(spot.node);
                 let message = format!("{} is {n} of what?", spot.path);
                 let finding = Finding::error("missing_unit", spot.node.place, spot.path, message);
                 reader.push(finding.hint(format!("write {n}B, {n}KiB or {n}MiB")));
@@ -129,6 +135,7 @@ pub(crate) fn size(
                 return None;
             }
         };
+        reader.open(spot.node);
         let Some(bytes) = parse_size(&written) else {
             let message = format!("{}: `{written}` is no size", spot.path);
             let finding = Finding::error("invalid_size", spot.node.place, spot.path, message);
@@ -180,23 +187,54 @@ pub(crate) fn listen(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<SocketAd
     None
 }
 
-/// A URL with one of `schemes` and a host.
+/// A URL with one of `schemes` and a host; it may hold a password, so it is neither shown nor repeated.
 pub(crate) fn url(
     schemes: &'static [&'static str],
     example: &'static str,
 ) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<url::Url> {
     move |reader, spot| {
-        let text = text(reader, spot)?;
+        let text = reader.veiled(|reader| text(reader, spot))?;
         match url::Url::parse(&text) {
             Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => Some(url),
             _ => {
-                // The text may hold a password, so it is not repeated.
                 let message = format!("{} is no {} URL", spot.path, schemes.join(" or "));
                 let finding = Finding::error("invalid_url", spot.node.place, spot.path, message);
                 reader.push(finding.hint(format!("write {example}")));
                 None
             }
         }
+    }
+}
+
+/// A URL that is rendered into files that anyone may read.
+pub(crate) fn open_url(
+    schemes: &'static [&'static str],
+    example: &'static str,
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<url::Url> {
+    move |reader, spot| {
+        let url = url(schemes, example)(reader, spot)?;
+        if let Err(more) = bare(&url) {
+            let message = format!("{} must not hold {more}", spot.path);
+            let finding = Finding::error("invalid_url", spot.node.place, spot.path, message);
+            reader.push(finding.hint(format!(
+                "write no more than scheme, host, port and path, such as {example}"
+            )));
+            return None;
+        }
+        reader.open(spot.node);
+        Some(url)
+    }
+}
+
+/// What a base URL holds beyond scheme, host, port and path, if it does: whoever joins a path to it
+/// would lose it or send it along.
+pub(crate) fn bare(url: &url::Url) -> Result<(), &'static str> {
+    if !url.username().is_empty() || url.password().is_some() {
+        Err("a user's name or password")
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Err("a query or a fragment")
+    } else {
+        Ok(())
     }
 }
 
@@ -240,6 +278,10 @@ pub(crate) fn choice<T: Copy>(
 
 /// A value that may be secret: text, `{env: NAME}` or `{file: PATH}`.
 pub(crate) fn source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
+    reader.veiled(|reader| veiled_source(reader, spot))
+}
+
+fn veiled_source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
     match &spot.node.value {
         Value::Text(text) if !text.trim().is_empty() => {
             return Some(Source::Inline(text.trim().to_owned()));

@@ -3,86 +3,14 @@
 // A test that cannot go on says so loudly, in its own functions as well.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod ends;
+mod example;
+mod running;
+
+use running::{Up, command, text};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-    command.current_dir(dir);
-    for name in [
-        "RABBITMQ_URL",
-        "REDIS_URL",
-        "OLLAMA_URL",
-        "PORT",
-        "RUST_LOG",
-    ] {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A running mesh; ends with the test.
-struct Up {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Up {
-    fn start(yaml: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("mesh.yaml"), yaml).unwrap();
-        let mut child = command(dir.path())
-            .arg("up")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut said = Vec::new();
-        loop {
-            let Some(Ok(line)) = lines.next() else {
-                panic!("ended before it was ready: {said:?}");
-            };
-            if line.starts_with("ready after") {
-                break;
-            }
-            said.push(line);
-        }
-        // Read on, or the mesh would stand still when the pipe is full.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, dir }
-    }
-
-    fn mesh(&self, arguments: &[&str]) -> Output {
-        command(self.dir.path()).args(arguments).output().unwrap()
-    }
-
-    /// Ctrl-C, and the exit code.
-    fn end(mut self) -> Option<i32> {
-        interrupt(&self.child);
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn interrupt(child: &Child) {
-    let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(sent.success());
-}
 
 const FREE_PORTS: &str = "version: 1\nmesh: test\n\
     gateway: {listen: \"127.0.0.1:0\", auth: {development: true}}\n\
@@ -123,10 +51,52 @@ fn a_task_goes_from_token_to_result_and_the_mesh_drains() {
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("401"));
 
-    assert!(up.dir.path().join(".mesh/up.json").exists());
-    let dir = up.dir.path().to_owned();
-    assert_eq!(up.end(), Some(0));
-    assert!(!dir.join(".mesh/up.json").exists());
+    assert!(up.dir().join(".mesh/up-test.json").exists());
+    let dir = up.dir().to_owned();
+    assert_eq!(up.end("-INT"), Some(0));
+    assert!(!dir.join(".mesh/up-test.json").exists());
+}
+
+#[test]
+fn two_meshes_in_one_directory_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = FREE_PORTS.replace("mesh: test", "mesh: first");
+    let second = FREE_PORTS.replace("mesh: test", "mesh: second");
+    let first = Up::start_as(dir.path(), "first.yaml", &first);
+    let second = Up::start_as(dir.path(), "second.yaml", &second);
+    for (up, name) in [(&first, "first"), (&second, "second")] {
+        let file = format!("{name}.yaml");
+        let status = up.mesh(&["status", &file, "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        assert_eq!(
+            (&status["mesh"], &status["up"]),
+            (&name.into(), &true.into())
+        );
+        // A token is good for its own mesh alone, so this one went to the right gateway.
+        let done = up.mesh(&[
+            "submit",
+            "data_processing",
+            "--file",
+            &file,
+            "--payload",
+            r#"{"csv": "a\n1\n"}"#,
+        ]);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        assert!(
+            up.said()
+                .contains(&format!("submit system_optimization --file {file}"))
+        );
+        let again = up.mesh(&["up", &file]);
+        assert_eq!(again.status.code(), Some(1));
+        let said = text(&again.stderr);
+        assert!(
+            said.contains(&format!("mesh {name} runs here already")),
+            "{said}"
+        );
+    }
+    assert_eq!(first.end("-INT"), Some(0));
+    assert!(second.mesh(&["status", "second.yaml"]).status.success());
+    assert_eq!(second.end("-INT"), Some(0));
 }
 
 #[test]
@@ -181,7 +151,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Agent).serve_fo
         text(&done.stdout)
     );
     let pid = fs::read_to_string(scripts.path().join("pid")).unwrap();
-    assert_eq!(up.end(), Some(0));
+    assert_eq!(up.end("-INT"), Some(0));
     assert!(!Path::new("/proc").join(pid).exists(), "the agent is gone");
 }
 
