@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   RabbitBus ──▶ Link ◀── task "link" (one per bus): connects, restores the topology, watches, again
-//!                  │ Session (one per connection)
+//!                  │ Session (one per connection), over a stream that screens what comes  screen.rs
 //!                  ├─ trunk: a channel in confirm mode for all publishes             trunk.rs
 //!                  ├─ lanes: channels for single publishes, after an error           publish.rs
 //!                  └─ intakes: one channel per consumer                                consume.rs
@@ -20,8 +20,10 @@ mod connection;
 mod consume;
 mod declare;
 mod fault;
+mod legible;
 mod properties;
 mod publish;
+mod screen;
 mod trunk;
 
 use crate::{BrokerUrl, Bus, BusError, Deliveries, Message, Topology, outgoing::prepare};

@@ -1,7 +1,7 @@
 //! One connection at a time, replaced when it is lost.
 
 use super::trunk::{self, Trunk};
-use super::{LEAVE, buried, declare, fault, publish::Lanes};
+use super::{LEAVE, buried, declare, fault, publish::Lanes, screen};
 use crate::{BrokerUrl, BusError, Topology};
 use backon::BackoffBuilder;
 use futures_util::{Stream, StreamExt};
@@ -186,9 +186,7 @@ impl Link {
     async fn open(&self) -> Result<Connection, BusError> {
         let name = format!("mesh-{}", std::process::id());
         let options = ConnectionProperties::default().with_connection_name(name.into());
-        match tokio::time::timeout(CONNECT, Connection::connect_uri(self.uri.clone(), options))
-            .await
-        {
+        match tokio::time::timeout(CONNECT, screen::connect(self.uri.clone(), options)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(fault::of("connecting", &error)),
             Err(_) => Err(BusError::Unavailable {

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OnceCell;
 
 /// A queue `q` of `kind`; its dead letters go to `dead`.
-fn with_dead_letters(kind: QueueKind) -> Topology {
+pub fn with_dead_letters(kind: QueueKind) -> Topology {
     let queue = |name: &str, kind, dead_letters| Queue {
         name: name.to_owned(),
         kind,
@@ -39,7 +39,7 @@ fn with_dead_letters(kind: QueueKind) -> Topology {
 }
 
 /// One header of `bytes` bytes and a short one.
-fn filled(bytes: usize) -> BasicProperties {
+pub fn filled(bytes: usize) -> BasicProperties {
     let mut headers = FieldTable::default();
     let long = LongString::from("v".repeat(bytes));
     headers.insert("h".into(), AMQPValue::LongString(long));
