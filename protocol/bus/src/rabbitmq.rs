@@ -15,6 +15,7 @@
 //! a broker that comes back empty needs the whole topology before the first consumer, and a publisher
 //! must know which of its messages were on the lost connection.
 
+mod acks;
 mod buried;
 mod connection;
 mod consume;

@@ -1,5 +1,6 @@
 //! Consuming: a channel per consumer, opened again whenever it ends.
 
+use super::acks::{Acks, Tag};
 use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::{self, Outgoing, short};
@@ -9,12 +10,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    BasicRejectOptions,
+    BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Acker, BasicProperties, Channel};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,8 @@ struct Intake {
     consumer: lapin::Consumer,
     /// Takes deliveries that were dropped unsettled. Every delivery holds a clone: when the last is
     /// gone, the channel can be closed.
-    dropped: mpsc::Sender<Acker>,
+    dropped: mpsc::Sender<(Tag, Acker)>,
+    acks: Arc<Acks>,
     ended: CancellationToken,
 }
 
@@ -121,9 +123,11 @@ impl Keeper {
             // As many as can be unsettled, so a send never fails for lack of room.
             let (dropped, mut returns) = mpsc::channel(usize::from(self.prefetch));
             let ended = CancellationToken::new();
+            let acks = Arc::new(Acks::default());
             let intake = Intake {
                 consumer: opened.consumer.clone(),
                 dropped,
+                acks: acks.clone(),
                 ended: ended.clone(),
             };
             if hand_over.send(intake).await.is_err() {
@@ -135,7 +139,10 @@ impl Keeper {
                         return self.finish(opened, hand_over, returns).await;
                     }
                     () = ended.cancelled() => break,
-                    Some(acker) = returns.recv() => give_back(&acker).await,
+                    Some((tag, acker)) = returns.recv() => {
+                        give_back(&acker).await;
+                        acks.closed(tag);
+                    }
                 }
             }
             tracing::warn!("consumer ended, consuming again");
@@ -170,7 +177,7 @@ impl Keeper {
         &self,
         opened: Opened,
         hand_over: mpsc::Sender<Intake>,
-        mut returns: mpsc::Receiver<Acker>,
+        mut returns: mpsc::Receiver<(Tag, Acker)>,
     ) {
         drop(hand_over);
         let Opened {
@@ -190,7 +197,7 @@ impl Keeper {
             while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
                 give_back(&delivery.acker).await;
             }
-            while let Some(acker) = returns.recv().await {
+            while let Some((_, acker)) = returns.recv().await {
                 give_back(&acker).await;
             }
             if let Err(error) = channel.close(200, "settled".into()).await {
@@ -235,8 +242,9 @@ impl Feed {
                 biased;
                 item = intake.consumer.next() => match item {
                     Some(Ok(delivery)) => {
-                        let dropped = intake.dropped.clone();
-                        return Some(self.hand_out(delivery, dropped));
+                        intake.acks.opened(delivery.delivery_tag);
+                        let (acks, dropped) = (intake.acks.clone(), intake.dropped.clone());
+                        return Some(self.hand_out(delivery, acks, dropped));
                     }
                     Some(Err(_)) | None => {
                         intake.ended.cancel();
@@ -251,7 +259,8 @@ impl Feed {
     fn hand_out(
         &self,
         delivery: lapin::message::Delivery,
-        dropped: mpsc::Sender<Acker>,
+        acks: Arc<Acks>,
+        dropped: mpsc::Sender<(Tag, Acker)>,
     ) -> Delivery {
         Delivery {
             message: Message {
@@ -265,9 +274,12 @@ impl Feed {
             redelivered: delivery.redelivered,
             settle: Box::new(Held {
                 link: self.link.clone(),
+                tag: delivery.delivery_tag,
                 acker: delivery.acker,
                 properties: delivery.properties,
+                acks,
                 dropped,
+                settled: AtomicBool::new(false),
             }),
         }
     }
@@ -276,17 +288,21 @@ impl Feed {
 /// A delivery that was handed out; goes back when it is dropped unsettled.
 struct Held {
     link: Arc<Link>,
+    tag: Tag,
     acker: Acker,
     properties: BasicProperties,
-    dropped: mpsc::Sender<Acker>,
+    acks: Arc<Acks>,
+    dropped: mpsc::Sender<(Tag, Acker)>,
+    settled: AtomicBool,
 }
 
 #[async_trait]
 impl Settle for Held {
     async fn settle(&self, verdict: Verdict) -> Result<(), BusError> {
         let settled = match verdict {
-            Verdict::Ack => self.acker.ack(BasicAckOptions::default()).await,
+            Verdict::Ack => return self.ack().await,
             Verdict::GiveBack => {
+                self.settled.store(true, Ordering::Relaxed);
                 let options = BasicNackOptions {
                     requeue: true,
                     ..BasicNackOptions::default()
@@ -297,18 +313,20 @@ impl Settle for Held {
                 let queue = message.routing_key.clone();
                 // Boxed, since every settling carries this future and few bury anything.
                 match Box::pin(self.bury(*message)).await {
-                    Ok(()) => self.acker.ack(BasicAckOptions::default()).await,
+                    Ok(()) => return self.ack().await,
                     // The broker can still move the original, and gives its own word as the reason.
                     Err(error @ (BusError::Refused { .. } | BusError::TooLarge { .. }))
                         if self.link.buries(&queue) =>
                     {
                         tracing::warn!(queue, %error, "no copy of a dead letter is taken, rejecting it");
+                        self.settled.store(true, Ordering::Relaxed);
                         self.acker.reject(BasicRejectOptions::default()).await
                     }
                     Err(error) => return Err(error),
                 }
             }
         };
+        self.acks.closed(self.tag);
         match settled {
             Ok(true) => Ok(()),
             // The library says false when the channel ended before.
@@ -319,6 +337,11 @@ impl Settle for Held {
 }
 
 impl Held {
+    async fn ack(&self) -> Result<(), BusError> {
+        self.settled.store(true, Ordering::Relaxed);
+        self.acks.ack(self.tag, &self.acker).await
+    }
+
     /// Publishes the copy, over the connection that the delivery came from: after that it is unsettled
     /// no more.
     async fn bury(&self, message: Message) -> Result<(), BusError> {
@@ -332,9 +355,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.acker.usable() {
+        if !*self.settled.get_mut() && self.acker.usable() {
             // Fails only when the channel is closed, and then the message is back already.
-            let _ = self.dropped.try_send(self.acker.clone());
+            let _ = self.dropped.try_send((self.tag, self.acker.clone()));
         }
     }
 }
