@@ -8,8 +8,8 @@ use crate::{BusError, Message};
 /// Largest body that is published, in bytes. A step may repeat a payload of 1 MiB once for each
 /// predecessor; brokers hold messages in memory and 4.x refuses more than this by default.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-/// Longest text of a header, in bytes; all headers share one AMQP frame of 128 KiB.
-pub(crate) const MAX_HEADER_BYTES: usize = 8 * 1024;
+/// Longest text of a header, in bytes; all headers share one AMQP frame of 32 KiB.
+pub(crate) const MAX_HEADER_BYTES: usize = 6 * 1024;
 /// Longest AMQP short string, in bytes.
 const MAX_SHORT_BYTES: usize = 255;
 /// The highest priority of a queue with priorities.

@@ -15,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// A connection that says nothing for twice this long is given up, in seconds.
 const HEARTBEAT_S: u16 = 10;
+/// Largest frame, in bytes, unless the URL says another. The client library keeps room for 64 of them, so
+/// the usual 128 KiB would be half of a sidecar's memory. Headers must fit into one: ours do, others'
+/// that do not are left out. Bodies are cut into as many as they need.
+const FRAME_MAX: u32 = 32 * 1024;
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Pauses between attempts: short at first, since a forced close is over at once.
@@ -70,6 +74,7 @@ impl Link {
             detail: format!("{url} is no AMQP URL"),
         })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         Ok(Self {
             uri,
             state: watch::Sender::new(State::Down {

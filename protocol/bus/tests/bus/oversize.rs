@@ -50,9 +50,16 @@ pub fn filled(bytes: usize) -> BasicProperties {
 /// The reason does not fit beside them any more, and a frame that is too large costs the connection.
 #[tokio::test]
 async fn headers_that_fill_a_frame_cost_no_connection() {
-    for kind in [QueueKind::Quorum, QueueKind::Classic] {
+    // In frames as large as the publisher's they make room for the reason; in our own, smaller ones
+    // they do not arrive.
+    for (kind, frames) in [
+        (QueueKind::Quorum, "?frame_max=131072"),
+        (QueueKind::Classic, "?frame_max=131072"),
+        (QueueKind::Quorum, ""),
+        (QueueKind::Classic, ""),
+    ] {
         let url = shared().await.vhost().await;
-        let bus = connect(&url).await;
+        let bus = connect(&format!("{url}{frames}")).await;
         bus.declare(&with_dead_letters(kind)).await.unwrap();
         let (_connection, channel) = foreign(&url).await;
         for bytes in [130_000, 130_980, 131_000] {
@@ -78,7 +85,11 @@ async fn headers_that_fill_a_frame_cost_no_connection() {
             assert_eq!(delivery.message.body, "zzz");
             let reason = delivery.message.properties.reason.clone().unwrap();
             assert!(reason.starts_with("message is no JSON"), "{reason}");
-            assert!(reason.contains("did not fit: 1"), "{reason}");
+            assert_eq!(
+                reason.contains("did not fit: 1"),
+                !frames.is_empty(),
+                "{reason}"
+            );
             delivery.ack().await.unwrap();
         }
         assert!(!state.has_changed().unwrap(), "the connection was lost");
