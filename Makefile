@@ -6,6 +6,9 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+# Packages are chosen in one way, so that shared dependencies have one set of features and are compiled
+# once. jwt_auth is a filter: it is built for wasm.
+ALL := --release --locked --workspace --exclude jwt_auth
 FILE ?= mesh.yaml
 
 .PHONY: help setup filters build demo up test check bench fmt
@@ -17,11 +20,11 @@ demo: ## one task across the whole mesh, in one process, from nothing
 	@deploy/demo/run.sh
 
 up: filters ## the mesh of ./mesh.yaml in one process, in the foreground (FILE=other.yaml)
-	@$(CARGO) build --release --locked -p mesh
+	@$(CARGO) build $(ALL) --bin mesh
 	@exec target/release/mesh up $(FILE)
 
 test: setup filters ## every test, with a real RabbitMQ and a real Redis
-	@$(CARGO) test --release --locked --workspace --exclude jwt_auth
+	@$(CARGO) test $(ALL)
 
 check: ## formatting, lints, crate boundaries, licences
 	@$(CARGO) fmt --all --check
@@ -30,7 +33,7 @@ check: ## formatting, lints, crate boundaries, licences
 	@$(CARGO) deny --workspace check --hide-inclusion-graph bans licenses sources
 
 bench: setup filters ## side-by-side measurements, one table (ONLY=name for one row)
-	@$(CARGO) build --release --locked --workspace --bins --exclude jwt_auth
+	@$(CARGO) build $(ALL) --bins
 	@benches/setup.sh
 	@target/release/bench $(if $(ONLY),--only $(ONLY))
 

@@ -11,7 +11,8 @@ kong-plugins/filters/build.sh
 filters=$((SECONDS - began))
 
 stage 2/3 "build: the mesh command (a fresh machine compiles every dependency: some minutes on two cores)"
-cargo build --release --locked -p mesh
+# As the Makefile chooses packages: what is compiled here serves `make up` and `make test` too.
+cargo build --release --locked --workspace --exclude jwt_auth --bin mesh
 build=$((SECONDS - began - filters))
 
 stage 3/3 "run: gateway, orchestrator, sidecars and agents in one process"
