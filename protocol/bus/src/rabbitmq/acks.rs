@@ -18,7 +18,12 @@ pub(super) type Tag = u64;
 
 /// The deliveries of one channel that are not settled. Both lists are as short as the prefetch.
 #[derive(Debug, Default)]
-pub(super) struct Acks(Mutex<State>);
+pub(super) struct Acks {
+    state: Mutex<State>,
+    /// Held from the choice of an acknowledgement until it is on its way: one that says "all up to this"
+    /// must not overtake one for itself alone, which the broker would not know any more.
+    way: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -44,7 +49,7 @@ struct Batch {
 impl Acks {
     // Every change below leaves the lists whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A delivery is handed out.
@@ -71,10 +76,12 @@ impl Acks {
         }
         // Whatever was confirmed together comes here before this goes on.
         tokio::task::yield_now().await;
+        let way = self.way.lock().await;
         let batch = self.state().take(tag);
         if let Some(batch) = batch {
             let multiple = batch.done.len() > 1;
             let gone = batch.last.ack(BasicAckOptions { multiple }).await;
+            drop(way);
             for done in batch.done {
                 // Whoever does not wait any more does not need to know.
                 let _ = done.send(matches!(gone, Ok(true)));
@@ -82,6 +89,8 @@ impl Acks {
             if let Err(error) = gone {
                 return Err(fault::of("settling", &error));
             }
+        } else {
+            drop(way);
         }
         // Also false when whoever took it along was dropped on the way.
         match told.await {

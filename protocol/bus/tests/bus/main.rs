@@ -10,3 +10,4 @@ mod illegible;
 mod oversize;
 mod rabbitmq;
 mod recovery;
+mod settling;
