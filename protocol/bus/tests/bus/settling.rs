@@ -33,7 +33,10 @@ async fn each_is_settled_once() {
         let count = seen.entry(body).or_default();
         *count += 1;
         // One in fifty goes back once, one in seven is slow, the others race.
-        let (back, slow) = (*count == 1 && number % 50 == 0, number % 7 == 0);
+        let (back, slow) = (
+            *count == 1 && number.is_multiple_of(50),
+            number.is_multiple_of(7),
+        );
         settling.spawn(async move {
             if slow {
                 tokio::time::sleep(Duration::from_micros(300)).await;
