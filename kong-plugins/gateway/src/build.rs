@@ -8,7 +8,7 @@ use crate::upstream::ServicePlan;
 use crate::worker::{self, Shared};
 use bytes::Bytes;
 use mesh_declarative::{FilterChain, FilterUse, Plugin, Route};
-use mesh_wasm_host::{Engine, MetricStore, Module};
+use mesh_wasm_host::{Engine, Module, Shared as FilterShared};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let listener = listen(config.listen)?;
     let (listener, address) = listener;
     let workers = config.workers.max(1);
-    let store = Arc::new(MetricStore::default());
+    let store = Arc::new(FilterShared::default());
     let metrics =
         Metrics::register(&deps.metrics, Arc::clone(&store)).map_err(BuildError::Metrics)?;
     let instances = u32::try_from(workers * checked.filters.len().max(1)).unwrap_or(u32::MAX);

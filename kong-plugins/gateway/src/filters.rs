@@ -4,7 +4,7 @@
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use mesh_wasm_host::{
-    Action, ContextId, Exchange, HostError, LocalResponse, MetricStore, Module, RootId, Vm,
+    Action, ContextId, Exchange, HostError, LocalResponse, Module, RootId, Shared, Vm,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ pub(crate) struct RootPlan {
 /// The VMs of one worker. Sent to its thread once, then used there alone.
 pub(crate) struct Set {
     slots: Vec<Slot>,
-    store: Arc<MetricStore>,
+    store: Arc<Shared>,
     metrics: Metrics,
 }
 
@@ -62,7 +62,7 @@ impl Set {
     /// Makes all VMs and gives them their configurations.
     pub(crate) fn new(
         plans: &[Arc<Plan>],
-        store: Arc<MetricStore>,
+        store: Arc<Shared>,
         metrics: Metrics,
     ) -> Result<Self, (String, HostError)> {
         let mut slots = Vec::with_capacity(plans.len());
@@ -157,7 +157,7 @@ impl Set {
 }
 
 impl Live {
-    fn new(plan: &Plan, store: &Arc<MetricStore>) -> Result<Self, HostError> {
+    fn new(plan: &Plan, store: &Arc<Shared>) -> Result<Self, HostError> {
         let mut vm = Vm::new(&plan.module, Arc::clone(store))?;
         let mut roots = Vec::with_capacity(plan.roots.len());
         for root in &plan.roots {

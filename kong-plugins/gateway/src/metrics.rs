@@ -1,6 +1,6 @@
 //! What the gateway counts, what its filters count, and the access log.
 
-use mesh_wasm_host::{MetricKind, MetricStore};
+use mesh_wasm_host::{MetricKind, Shared};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -29,7 +29,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(
         registry: &Registry,
-        filters: Arc<MetricStore>,
+        filters: Arc<Shared>,
     ) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
             Opts::new("gateway_requests_total", "requests, by route and status"),
@@ -183,13 +183,13 @@ fn status_text(status: u16) -> &'static str {
 
 /// The filters' metrics, as they are when they are asked for.
 struct FilterMetrics {
-    store: Arc<MetricStore>,
+    store: Arc<Shared>,
     /// Stands for all of them: which there are is known only once filters have run.
     desc: Desc,
 }
 
 impl FilterMetrics {
-    fn new(store: Arc<MetricStore>) -> Result<Self, prometheus::Error> {
+    fn new(store: Arc<Shared>) -> Result<Self, prometheus::Error> {
         let desc = Desc::new(
             "pw".to_owned(),
             "metrics of filters".to_owned(),
@@ -207,7 +207,7 @@ impl Collector for FilterMetrics {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = Vec::new();
-        for metric in self.store.snapshot() {
+        for metric in self.store.metrics.snapshot() {
             let help = "metric of a filter";
             match metric.kind {
                 MetricKind::Counter => {

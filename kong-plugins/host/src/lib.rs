@@ -21,6 +21,7 @@ mod error;
 mod exchange;
 mod metrics;
 mod module;
+mod shared;
 mod state;
 mod vm;
 
@@ -29,4 +30,5 @@ pub use error::HostError;
 pub use exchange::{Exchange, Head, LocalResponse, Properties};
 pub use metrics::{MetricKind, MetricStore, MetricValue};
 pub use module::Module;
+pub use shared::Shared;
 pub use vm::{Action, ContextId, RootId, Vm};

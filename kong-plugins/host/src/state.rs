@@ -2,7 +2,8 @@
 
 use crate::error::{Stop, forbidden};
 use crate::exchange::{Exchange, LocalResponse};
-use crate::metrics::{Metric, MetricStore};
+use crate::metrics::Metric;
+use crate::shared::Shared;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub(crate) enum Status {
     Ok = 0,
     NotFound = 1,
     BadArgument = 2,
+    CasMismatch = 8,
 }
 
 /// What is running; decides what a host function may touch.
@@ -78,7 +80,7 @@ pub(crate) struct State {
     pub phase: Phase,
     pub exchange: Exchange,
     pub local_response: Option<LocalResponse>,
-    pub metrics: Arc<MetricStore>,
+    pub shared: Arc<Shared>,
     /// What this VM defined; the index is the id that the guest holds.
     pub defined: Vec<Arc<Metric>>,
     /// CPU time of the thread at the beginning of the call, and how much more it may have.

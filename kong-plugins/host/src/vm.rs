@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::error::{HostError, Stop};
 use crate::exchange::{Exchange, LocalResponse};
-use crate::metrics::MetricStore;
 use crate::module::Module;
+use crate::shared::Shared;
 use crate::state::{Phase, Root, State, cpu_now};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ impl Vm {
     /// # Errors
     /// [`HostError::Module`] when it lacks what the ABI asks for or the pool is empty, else what its
     /// initialisation ended with.
-    pub fn new(module: &Module, metrics: Arc<MetricStore>) -> Result<Self, HostError> {
+    pub fn new(module: &Module, shared: Arc<Shared>) -> Result<Self, HostError> {
         let limits = module.engine.limits;
         let state = State {
             module: Arc::clone(&module.name),
@@ -97,7 +97,7 @@ impl Vm {
             phase: Phase::Start,
             exchange: Exchange::default(),
             local_response: None,
-            metrics,
+            shared,
             defined: Vec::new(),
             cpu_start: cpu_now(),
             cpu_limit: limits.configure,

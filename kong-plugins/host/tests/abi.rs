@@ -10,8 +10,8 @@
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use mesh_wasm_host::{
-    Action, ContextId, Engine, Exchange, HostError, Limits, MetricKind, MetricStore, MetricValue,
-    Module, Vm,
+    Action, ContextId, Engine, Exchange, HostError, Limits, MetricKind, MetricValue, Module,
+    Shared, Vm,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn compile(text: &str) -> Result<Module, HostError> {
 
 fn vm(functions: &str) -> Vm {
     let module = compile(&format!("(module {IMPORTS} {BASE} {functions})")).unwrap();
-    Vm::new(&module, Arc::new(MetricStore::default())).unwrap()
+    Vm::new(&module, Arc::new(Shared::default())).unwrap()
 }
 
 fn on(callback: &str, body: &str) -> String {
@@ -234,7 +234,7 @@ fn counters_count_for_all_vms() {
         on("proxy_on_request_headers", count)
     );
     let module = compile(&text).unwrap();
-    let metrics = Arc::new(MetricStore::default());
+    let metrics = Arc::new(Shared::default());
     for _ in 0..2 {
         let mut vm = Vm::new(&module, Arc::clone(&metrics)).unwrap();
         run(&mut vm, "proxy_on_request_headers", &mut exchange()).unwrap();
@@ -245,9 +245,9 @@ fn counters_count_for_all_vms() {
         value: 4,
     };
     assert!(
-        metrics.snapshot().contains(&expected),
+        metrics.metrics.snapshot().contains(&expected),
         "{:?}",
-        metrics.snapshot()
+        metrics.metrics.snapshot()
     );
 }
 
@@ -293,7 +293,7 @@ fn an_endless_start_is_stopped() {
         "(func (export \"_initialize\") (loop br 0))",
     ] {
         let module = compile(&format!("(module {IMPORTS} {BASE} {start})")).unwrap();
-        assert!(Vm::new(&module, Arc::new(MetricStore::default())).is_err());
+        assert!(Vm::new(&module, Arc::new(Shared::default())).is_err());
     }
 }
 
@@ -345,7 +345,7 @@ fn addresses_outside_of_the_memory_end_the_call() {
     let body = "(drop (call $pairs (i32.const 0) (i32.const 8) (i32.const 8))) (i32.const 0)";
     let function = on("proxy_on_request_headers", body);
     let module = compile(&format!("(module {IMPORTS} {wild} {function})")).unwrap();
-    let mut vm = Vm::new(&module, Arc::new(MetricStore::default())).unwrap();
+    let mut vm = Vm::new(&module, Arc::new(Shared::default())).unwrap();
     let result = run(&mut vm, "proxy_on_request_headers", &mut exchange());
     assert!(matches!(result, Err(HostError::Trap { .. })), "{result:?}");
 }
@@ -390,7 +390,7 @@ fn what_is_no_filter_is_refused_by_name() {
             "proxy_on_log",
         ),
     ] {
-        let made = compile(&text).and_then(|m| Vm::new(&m, Arc::new(MetricStore::default())));
+        let made = compile(&text).and_then(|m| Vm::new(&m, Arc::new(Shared::default())));
         let error = made.map(drop).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
@@ -400,7 +400,7 @@ fn what_is_no_filter_is_refused_by_name() {
         "(module (memory (export \"memory\") 9000) {})",
         BASE.lines().skip(2).collect::<String>()
     );
-    let made = compile(&large).and_then(|m| Vm::new(&m, Arc::new(MetricStore::default())));
+    let made = compile(&large).and_then(|m| Vm::new(&m, Arc::new(Shared::default())));
     assert!(made.is_err());
 }
 
@@ -409,7 +409,7 @@ fn the_pool_has_room_again_when_a_vm_goes() {
     let engine = Engine::new(limits(), 1).unwrap();
     let bytes = wat::parse_str(format!("(module {IMPORTS} {BASE})")).unwrap();
     let module = Module::compile(&engine, "test", &bytes).unwrap();
-    let metrics = Arc::new(MetricStore::default());
+    let metrics = Arc::new(Shared::default());
     for _ in 0..3 {
         let vm = Vm::new(&module, Arc::clone(&metrics)).unwrap();
         assert!(Vm::new(&module, Arc::clone(&metrics)).is_err());

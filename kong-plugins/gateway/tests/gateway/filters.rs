@@ -15,7 +15,7 @@ fn module(functions: &str) -> String {
 (import "env" "proxy_set_buffer_bytes" (func $set_buffer (param i32 i32 i32 i32 i32) (result i32)))
 (import "env" "proxy_send_local_response"
   (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-(import "env" "proxy_get_shared_data" (func $shared (param i32 i32 i32 i32 i32) (result i32)))
+(import "env" "proxy_register_shared_queue" (func $queue (param i32 i32 i32) (result i32)))
 (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
 (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
 (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
@@ -111,7 +111,7 @@ async fn memory_without_end_lets_nothing_pass() {
 
 #[tokio::test]
 async fn an_unsupported_function_lets_nothing_pass() {
-    let call = format!("(drop (call $shared {}))", "(i32.const 0)".repeat(5));
+    let call = format!("(drop (call $queue {}))", "(i32.const 0)".repeat(3));
     failing("proxy_on_request_headers", &call).await;
 }
 

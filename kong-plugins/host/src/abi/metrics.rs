@@ -37,7 +37,7 @@ fn define(
     }
     let name = read_text(&caller, name, name_size)?;
     let state = caller.data_mut();
-    let Some(metric) = state.metrics.define(&state.module, &name, kind) else {
+    let Some(metric) = state.shared.metrics.define(&state.module, &name, kind) else {
         return forbidden("a metric cannot be defined: too many, or of another kind before");
     };
     let known = state

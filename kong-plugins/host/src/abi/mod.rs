@@ -11,6 +11,7 @@ mod metrics;
 mod pairs;
 mod properties;
 mod response;
+mod shared;
 mod time;
 mod wasi;
 
@@ -32,6 +33,7 @@ pub(crate) fn linker(engine: &Engine, module: &Module) -> wasmtime::Result<Linke
     metrics::link(&mut linker)?;
     properties::link(&mut linker)?;
     response::link(&mut linker)?;
+    shared::link(&mut linker)?;
     time::link(&mut linker)?;
     wasi::link(&mut linker)?;
     for import in module.imports() {
@@ -72,6 +74,8 @@ const SUPPORTED: &[&str] = &[
     "proxy_get_property",
     "proxy_set_property",
     "proxy_send_local_response",
+    "proxy_get_shared_data",
+    "proxy_set_shared_data",
     "proxy_set_effective_context",
     "proxy_define_metric",
     "proxy_get_metric",
