@@ -7,6 +7,7 @@ use crate::mesh::{DEVELOPMENT_ISSUER, DEVELOPMENT_KID, GATEWAY};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mesh_policy::config::{Algorithm, AssertionSigner, Issuer, JwtAuth, Key};
+use mesh_policy::host::MemoryHost;
 use mesh_policy::request::MemoryHead;
 use mesh_policy::{Decision, Filter, Timestamp};
 
@@ -86,7 +87,7 @@ pub fn token_refusal(
         return Some("unusable_key");
     };
     let head = MemoryHead::new("POST", "/").with("authorization", format!("Bearer {token}"));
-    match policy.decide(&head, now) {
+    match policy.decide(&mut (), &head, &MemoryHost::at(now)) {
         Decision::Pass(_) => None,
         Decision::Refuse(refusal) => Some(refusal.reason),
     }

@@ -1,11 +1,12 @@
 //! The two contexts of a filter: one root per configuration, one context per request.
 
-use crate::headers::Head;
-use crate::host::{self, Level};
+use crate::around::Around;
+use crate::host::{self, Gateway, Level};
 use crate::metrics::Counters;
 use mesh_policy::{Decision, Filter, Refusal};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// One configuration of the filter, and what its requests share.
@@ -17,15 +18,32 @@ struct Shared<F> {
     /// None: refuse everything.
     filter: Option<F>,
     counters: Counters,
+    /// Found out within the first request.
+    gateway: Cell<Option<Gateway>>,
+}
+
+impl<F> Shared<F> {
+    fn new(filter: Option<F>) -> Rc<Self> {
+        Rc::new(Self {
+            filter,
+            counters: Counters::default(),
+            gateway: Cell::new(None),
+        })
+    }
+
+    fn gateway(&self) -> Gateway {
+        self.gateway.get().unwrap_or_else(|| {
+            let gateway = Gateway::find_out();
+            self.gateway.set(Some(gateway));
+            gateway
+        })
+    }
 }
 
 /// Makes the root context, as the SDK wants it: a plain function.
 pub fn new_root<F: Filter>(_context_id: u32) -> Box<dyn RootContext> {
     Box::new(Root::<F> {
-        shared: Rc::new(Shared {
-            filter: None,
-            counters: Counters::default(),
-        }),
+        shared: Shared::new(None),
     })
 }
 
@@ -51,16 +69,16 @@ impl<F: Filter> RootContext for Root<F> {
             }
         };
         // Requests in flight keep the configuration that they began with.
-        self.shared = Rc::new(Shared {
-            filter,
-            counters: Counters::default(),
-        });
+        self.shared = Shared::new(filter);
         true
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(Request {
             shared: Rc::clone(&self.shared),
+            kept: F::Request::default(),
+            stage: Stage::Undecided,
+            ended: false,
         }))
     }
 
@@ -69,32 +87,126 @@ impl<F: Filter> RootContext for Root<F> {
     }
 }
 
-struct Request<F> {
+struct Request<F: Filter> {
     shared: Rc<Shared<F>>,
+    kept: F::Request,
+    stage: Stage,
+    ended: bool,
+}
+
+/// How far the decision on a request has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is decided; another filter may refuse before anything is.
+    Undecided,
+    /// It may pass as far as its head goes, and the body is to be looked at.
+    AwaitsBody,
+    /// It passed.
+    Passed,
+    /// It was refused, and its answer is whole as it is.
+    Refused,
 }
 
 impl<F: Filter> Context for Request<F> {}
 
 impl<F: Filter> HttpContext for Request<F> {
-    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        let decision = match (&self.shared.filter, host::now()) {
-            (Some(filter), Some(now)) => filter.decide(&Head, now),
-            (Some(_), None) => Refusal::host_failure().into(),
-            (None, _) => Refusal::misconfigured().into(),
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        let around = self.around();
+        let Some(filter) = &self.shared.filter else {
+            return self.apply(Refusal::misconfigured().into());
         };
+        let decision = filter.decide(&mut self.kept, &around, &around);
+        if let Decision::Pass(_) = decision
+            && !end_of_stream
+            && filter.wants_body(&self.kept)
+        {
+            self.stage = Stage::AwaitsBody;
+        }
+        let waits = self.stage == Stage::AwaitsBody && around.gateway.must_wait_for_body();
+        match self.apply(decision) {
+            Action::Continue if waits => Action::Pause,
+            action => action,
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match self.stage {
+            Stage::AwaitsBody => {}
+            Stage::Refused => return Action::Pause,
+            Stage::Undecided | Stage::Passed => return Action::Continue,
+        }
+        let around = self.around();
+        if !end_of_stream && around.gateway.must_wait_for_body() {
+            return Action::Pause;
+        }
+        let Some(filter) = &self.shared.filter else {
+            return self.apply(Refusal::misconfigured().into());
+        };
+        let body = if size == 0 {
+            Some(Vec::new())
+        } else {
+            host::request_body(size)
+        };
+        let decision = filter.decide_body(&mut self.kept, body.as_deref(), &around);
+        self.stage = Stage::Passed;
         self.apply(decision)
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        if let (Some(filter), true) = (&self.shared.filter, self.stage != Stage::Refused) {
+            for (name, value) in filter.response_headers(&self.kept) {
+                host::add_response_header(name, &value);
+            }
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        self.finish();
+    }
+}
+
+impl<F: Filter> Drop for Request<F> {
+    fn drop(&mut self) {
+        // Not every gateway calls on_log for a request that broke off.
+        self.finish();
     }
 }
 
 impl<F: Filter> Request<F> {
-    fn apply(&self, decision: Decision) -> Action {
+    fn around(&self) -> Around {
+        Around {
+            gateway: self.shared.gateway(),
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.ended || self.stage == Stage::Undecided {
+            return;
+        }
+        self.ended = true;
+        let around = self.around();
+        if let Some(filter) = &self.shared.filter {
+            filter.end(&mut self.kept, &around);
+        }
+    }
+
+    fn apply(&mut self, decision: Decision) -> Action {
         let refusal = match decision {
             Decision::Pass(pass) => {
-                let set = pass
+                let gateway = self.shared.gateway();
+                let done = pass
                     .set_headers
                     .iter()
-                    .all(|(name, value)| host::set_request_header(name, value.as_bytes()));
-                if set {
+                    .all(|(name, value)| host::set_request_header(name, value.as_bytes()))
+                    && pass
+                        .leave
+                        .iter()
+                        .all(|(name, value)| host::leave(gateway, name, value));
+                if done {
+                    if self.stage == Stage::Undecided {
+                        self.stage = Stage::Passed;
+                    }
                     self.shared.counters.count("pass", pass.reason);
                     return Action::Continue;
                 }
@@ -102,6 +214,7 @@ impl<F: Filter> Request<F> {
             }
             Decision::Refuse(refusal) => refusal,
         };
+        self.stage = Stage::Refused;
         self.shared.counters.count("refuse", refusal.reason);
         if !host::answer(&refusal) {
             host::log(

@@ -3,7 +3,9 @@
 //! The host returns memory that it took from the module's own allocator (the SDK's `malloc`), so a
 //! returned block becomes a `Vec` of exactly its size.
 
-use mesh_policy::{Refusal, Timestamp, Unreadable};
+use mesh_policy::host::{Cell, Swapped, Unshared, Version};
+use mesh_policy::{Refusal, Unreadable};
+use std::net::{IpAddr, SocketAddr};
 
 /// Log levels of the ABI.
 #[derive(Clone, Copy)]
@@ -18,7 +20,10 @@ pub(crate) struct Metric(u32);
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
 const MAP_REQUEST_HEADERS: u32 = 0;
+const MAP_RESPONSE_HEADERS: u32 = 2;
+const BUFFER_REQUEST_BODY: u32 = 0;
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
 const METRIC_COUNTER: u32 = 0;
 /// "No gRPC status" of the ABI.
@@ -29,15 +34,123 @@ pub(crate) fn log(level: Level, text: &str) {
     abi::log(level as u32, text.as_bytes());
 }
 
-/// The host's wall clock.
-pub(crate) fn now() -> Option<Timestamp> {
+/// Which of the gateways this is. They agree on the ABI and not on what it means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gateway {
+    /// Kong, and the local gateway, which behaves like it.
+    Kong,
+    /// Envoy.
+    Envoy,
+}
+
+impl Gateway {
+    /// Asks for an attribute that Envoy alone has, and that Kong does not even know to be missing: of one
+    /// that it knows it would write an error. Only within a request: outside of one Kong has no properties.
+    pub(crate) fn find_out() -> Self {
+        match abi::property(b"xds\0listener_direction") {
+            (OK, _) => Self::Envoy,
+            _ => Self::Kong,
+        }
+    }
+
+    /// Whether a request goes on to the service unless it is held until its body is there.
+    pub(crate) fn must_wait_for_body(self) -> bool {
+        self == Self::Envoy
+    }
+
+    /// The path of a property that filters share and clients cannot write.
+    fn shared_path(self, name: &str) -> Vec<u8> {
+        match self {
+            Self::Kong => [b"kong\0ctx\0shared\0", name.as_bytes()].concat(),
+            // Envoy keeps it in the stream's filter state, under a name of one part.
+            Self::Envoy => name.into(),
+        }
+    }
+
+    /// The version that stands for "not there" when a value is set: Kong compares it with 0, while
+    /// Envoy takes 0 for "whatever is there" and any other for a version that it never gave.
+    fn absent(self) -> u32 {
+        match self {
+            Self::Kong => 0,
+            Self::Envoy => u32::MAX,
+        }
+    }
+}
+
+/// The host's wall clock, in nanoseconds since 1970.
+pub(crate) fn now_ns() -> Option<u64> {
     let (status, nanos) = abi::now();
-    (status == OK).then(|| Timestamp::from_millis(nanos / 1_000_000))
+    (status == OK).then_some(nanos)
+}
+
+/// The shared value under `key`.
+pub(crate) fn cell(key: &str) -> Result<Option<(Cell, Version)>, Unshared> {
+    match abi::shared(key.as_bytes()) {
+        (OK, value, version) => Ok(Cell::try_from(value)
+            .ok()
+            .map(|cell| (cell, Version(version)))),
+        (NOT_FOUND, ..) => Ok(None),
+        _ => Err(Unshared),
+    }
+}
+
+/// Sets the shared value under `key`, if its version is still `seen`.
+pub(crate) fn swap(
+    gateway: Gateway,
+    key: &str,
+    cell: Cell,
+    seen: Option<Version>,
+) -> Result<Swapped, Unshared> {
+    let version = seen.map_or_else(|| gateway.absent(), |version| version.0);
+    match abi::set_shared(key.as_bytes(), &cell, version) {
+        OK => Ok(Swapped::Written),
+        CAS_MISMATCH => Ok(Swapped::Changed),
+        _ => Err(Unshared),
+    }
+}
+
+/// What an earlier filter left.
+pub(crate) fn found(gateway: Gateway, name: &str) -> Option<Vec<u8>> {
+    match abi::property(&gateway.shared_path(name)) {
+        (OK, value) => Some(value),
+        _ => None,
+    }
+}
+
+/// Leaves something for later filters; whether the host took it.
+pub(crate) fn leave(gateway: Gateway, name: &str, value: &[u8]) -> bool {
+    abi::set_property(&gateway.shared_path(name), value) == OK
+}
+
+/// The peer's address: alone, as Kong gives it, or with its port, as Envoy does.
+pub(crate) fn peer() -> Option<IpAddr> {
+    let (OK, value) = abi::property(b"source\0address") else {
+        return None;
+    };
+    let text = std::str::from_utf8(&value).ok()?;
+    let address = text
+        .parse()
+        .or_else(|_| text.parse().map(|socket: SocketAddr| socket.ip()))
+        .ok()?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+/// The whole request body of `size` bytes; none where the host does not show it.
+pub(crate) fn request_body(size: usize) -> Option<Vec<u8>> {
+    match abi::buffer(BUFFER_REQUEST_BODY, size) {
+        (OK, body) if body.len() == size => Some(body),
+        _ => None,
+    }
+}
+
+/// Adds a response header; a host that does not is let be.
+pub(crate) fn add_response_header(name: &str, value: &str) {
+    abi::set_header(MAP_RESPONSE_HEADERS, name.as_bytes(), value.as_bytes());
 }
 
 /// The filter's configuration; empty when there is none.
 pub(crate) fn configuration() -> Vec<u8> {
-    let (status, bytes) = abi::buffer(BUFFER_PLUGIN_CONFIGURATION);
+    let (status, bytes) = abi::buffer(BUFFER_PLUGIN_CONFIGURATION, usize::MAX);
     if status == OK { bytes } else { Vec::new() }
 }
 
@@ -118,6 +231,32 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        fn proxy_set_property(
+            path: *const u8,
+            path_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            version: *mut u32,
+        ) -> u32;
+        fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            value: *const u8,
+            value_size: usize,
+            version: u32,
+        ) -> u32;
         fn proxy_replace_header_map_value(
             map: u32,
             name: *const u8,
@@ -157,10 +296,40 @@ mod abi {
         (status, nanos)
     }
 
-    pub(super) fn buffer(buffer: u32) -> (u32, Vec<u8>) {
+    pub(super) fn buffer(buffer: u32, max: usize) -> (u32, Vec<u8>) {
         let (mut data, mut size) = (std::ptr::null_mut(), 0);
-        let status = unsafe { proxy_get_buffer_bytes(buffer, 0, usize::MAX, &mut data, &mut size) };
+        let status = unsafe { proxy_get_buffer_bytes(buffer, 0, max, &mut data, &mut size) };
         (status, taken(data, size))
+    }
+
+    pub(super) fn property(path: &[u8]) -> (u32, Vec<u8>) {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
+        (status, taken(data, size))
+    }
+
+    pub(super) fn set_property(path: &[u8], value: &[u8]) -> u32 {
+        unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) }
+    }
+
+    pub(super) fn shared(key: &[u8]) -> (u32, Vec<u8>, u32) {
+        let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+        let status = unsafe {
+            proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut size, &mut version)
+        };
+        (status, taken(data, size), version)
+    }
+
+    pub(super) fn set_shared(key: &[u8], value: &[u8], version: u32) -> u32 {
+        unsafe {
+            proxy_set_shared_data(
+                key.as_ptr(),
+                key.len(),
+                value.as_ptr(),
+                value.len(),
+                version,
+            )
+        }
     }
 
     pub(super) fn header(map: u32, name: &[u8]) -> (u32, Vec<u8>) {
@@ -220,8 +389,24 @@ mod abi {
         (NO_HOST, 0)
     }
 
-    pub(super) fn buffer(_buffer: u32) -> (u32, Vec<u8>) {
+    pub(super) fn buffer(_buffer: u32, _max: usize) -> (u32, Vec<u8>) {
         (NO_HOST, Vec::new())
+    }
+
+    pub(super) fn property(_path: &[u8]) -> (u32, Vec<u8>) {
+        (NO_HOST, Vec::new())
+    }
+
+    pub(super) fn set_property(_path: &[u8], _value: &[u8]) -> u32 {
+        NO_HOST
+    }
+
+    pub(super) fn shared(_key: &[u8]) -> (u32, Vec<u8>, u32) {
+        (NO_HOST, Vec::new(), 0)
+    }
+
+    pub(super) fn set_shared(_key: &[u8], _value: &[u8], _version: u32) -> u32 {
+        NO_HOST
     }
 
     pub(super) fn header(_map: u32, _name: &[u8]) -> (u32, Vec<u8>) {

@@ -1,6 +1,7 @@
 //! What a filter may decide, as a value that someone else performs.
 
 use mesh_protocol::problem::{self, Problem};
+use serde::{Deserialize, Serialize};
 
 /// Pass or refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,21 +17,46 @@ pub enum Decision {
 pub struct Pass {
     /// Request headers to set before it does.
     pub set_headers: Vec<(&'static str, String)>,
-    /// Who is calling, where that was found out.
-    pub caller: Option<Caller>,
+    /// What later filters of this request need to know, by name; clients cannot write there.
+    pub leave: Vec<(&'static str, Vec<u8>)>,
     /// Why, in one word for metrics (`a-z` and `_`).
     pub reason: &'static str,
 }
 
+impl Pass {
+    /// A request that goes on as it came.
+    pub fn because(reason: &'static str) -> Self {
+        Self {
+            set_headers: Vec::new(),
+            leave: Vec::new(),
+            reason,
+        }
+    }
+}
+
+/// Name under which the caller is left for later filters, as JSON of [`Caller`].
+pub const FOUND_CALLER: &str = "mesh_caller";
+
+/// Name under which the router leaves the agent that it chose, as its id.
+pub const FOUND_AGENT: &str = "mesh_agent";
+
 /// Who is calling, as their own issuer says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// The caller; unique only together with `origin`.
     pub sub: String,
     /// The issuer of the caller's token.
     pub origin: String,
     /// Scopes, separated by single spaces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+}
+
+impl Caller {
+    /// The caller that an earlier filter of this request verified, if one did.
+    pub fn found(host: &dyn crate::Host) -> Option<Self> {
+        serde_json::from_slice(&host.found(FOUND_CALLER)?).ok()
+    }
 }
 
 /// A request that ends here, and its answer.

@@ -1,7 +1,6 @@
 //! What every filter is: a configuration that compiles into a policy that decides.
 
-use crate::{Decision, RequestHead};
-use mesh_protocol::Timestamp;
+use crate::{Decision, Host, RequestHead};
 use serde::de::DeserializeOwned;
 
 /// One fault of a configuration. Its text never repeats a value, since the value may be a secret.
@@ -25,11 +24,17 @@ impl ConfigError {
 }
 
 /// A filter: compiled once, asked per request.
+///
+/// A request meets [`Filter::decide`], then [`Filter::decide_body`] if the filter looks at bodies and
+/// there is one, then [`Filter::response_headers`], and [`Filter::end`] however it ended. A request that
+/// another filter refused may meet the last two alone.
 pub trait Filter: Sized + 'static {
     /// File name of its module, with `_`: Kong loses every metric to a name with `-`.
     const NAME: &'static str;
     /// Its configuration as Kong delivers it, in JSON.
     type Config: DeserializeOwned;
+    /// What it keeps of one request, from its head to its end.
+    type Request: Default + 'static;
 
     /// Checks and prepares `config`.
     ///
@@ -37,8 +42,36 @@ pub trait Filter: Sized + 'static {
     /// Every fault that was found.
     fn compile(config: &Self::Config) -> Result<Self, Vec<ConfigError>>;
 
-    /// Decides on one request at `now`.
-    fn decide(&self, head: &dyn RequestHead, now: Timestamp) -> Decision;
+    /// Decides on one request by its head.
+    fn decide(
+        &self,
+        request: &mut Self::Request,
+        head: &dyn RequestHead,
+        host: &dyn Host,
+    ) -> Decision;
+
+    /// Whether it decides on the body of this request, too.
+    fn wants_body(&self, _request: &Self::Request) -> bool {
+        false
+    }
+
+    /// Decides on the whole body; none where it is too large for the gateway to show it.
+    fn decide_body(
+        &self,
+        _request: &mut Self::Request,
+        _body: Option<&[u8]>,
+        _host: &dyn Host,
+    ) -> Decision {
+        Decision::Pass(crate::Pass::because("unread"))
+    }
+
+    /// Headers that it adds to the response, whoever that is from.
+    fn response_headers(&self, _request: &Self::Request) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// The request is over, passed or not.
+    fn end(&self, _request: &mut Self::Request, _host: &dyn Host) {}
 }
 
 /// Compiles a configuration from its JSON text.

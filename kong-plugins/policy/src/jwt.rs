@@ -12,7 +12,8 @@ mod keys;
 mod token;
 
 use crate::config::JwtAuth;
-use crate::{Caller, ConfigError, Decision, Filter, Pass, Refusal, RequestHead};
+use crate::decision::FOUND_CALLER;
+use crate::{Caller, ConfigError, Decision, Filter, Host, Pass, Refusal, RequestHead};
 use answer::{Answers, Fault};
 use cache::{Cache, Entry};
 use claims::Claims;
@@ -133,13 +134,23 @@ fn compile_signer(config: &JwtAuth, faults: &mut Vec<ConfigError>) -> Option<Sig
 impl Filter for Policy {
     const NAME: &'static str = "jwt_auth";
     type Config = JwtAuth;
+    type Request = ();
 
     fn compile(config: &JwtAuth) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }
 
-    fn decide(&self, head: &dyn RequestHead, now: Timestamp) -> Decision {
-        match self.examine(head, now) {
+    fn decide(
+        &self,
+        _request: &mut Self::Request,
+        head: &dyn RequestHead,
+        host: &dyn Host,
+    ) -> Decision {
+        let decided = match host.now() {
+            Ok(now) => self.examine(head, now),
+            Err(unreadable) => Err(unreadable.into()),
+        };
+        match decided {
             Ok(pass) => Decision::Pass(pass),
             Err(refusal) => Decision::Refuse(refusal),
         }
@@ -156,11 +167,7 @@ impl Policy {
         let authorization = head.header("authorization")?;
         let Some(value) = authorization.first() else {
             return if is_preflight(head)? {
-                Ok(Pass {
-                    set_headers: Vec::new(),
-                    caller: None,
-                    reason: "preflight",
-                })
+                Ok(Pass::because("preflight"))
             } else {
                 Err(self.answers.no_token())
             };
@@ -293,7 +300,11 @@ impl Policy {
 fn pass(entry: &Entry) -> Pass {
     Pass {
         set_headers: vec![(assertion::HEADER, entry.assertion.clone())],
-        caller: Some(entry.caller.clone()),
+        // Strings always serialise.
+        leave: vec![(
+            FOUND_CALLER,
+            serde_json::to_vec(&entry.caller).unwrap_or_default(),
+        )],
         reason: "token",
     }
 }

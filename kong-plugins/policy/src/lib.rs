@@ -1,12 +1,15 @@
 //! Pure decisions of the filters, native and wasm: request values in, a decision value out.
 //!
 //! Nothing here performs anything. A filter compiles its configuration once, then decides per request.
-//! The time is an argument, never a clock: in a filter it is a host call, in a test a number.
+//! What a decision needs beside the request it asks of a [`Host`]: in a filter that is host calls, in a
+//! test a table in memory and a number for the time.
 
 pub mod config;
 pub mod decision;
 pub mod filter;
+pub mod host;
 pub mod jwt;
+pub mod rate_limit;
 pub mod request;
 
 #[cfg(test)]
@@ -14,5 +17,6 @@ mod meta;
 
 pub use decision::{Caller, Decision, Pass, Refusal};
 pub use filter::{ConfigError, Filter};
+pub use host::Host;
 pub use mesh_protocol::Timestamp;
 pub use request::{RequestHead, Unreadable};

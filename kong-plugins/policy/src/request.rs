@@ -4,6 +4,7 @@
 //! the whole map cannot be had in every gateway (Kong stops at a hundred).
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The gateway could not say what a request holds, so nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,14 +33,21 @@ pub trait RequestHead {
     /// # Errors
     /// [`Unreadable`], which is a reason to refuse.
     fn path(&self) -> Result<Vec<u8>, Unreadable>;
+
+    /// The address of the peer that the gateway is connected to.
+    ///
+    /// # Errors
+    /// [`Unreadable`], which is a reason to refuse.
+    fn peer(&self) -> Result<IpAddr, Unreadable>;
 }
 
 /// A request head in memory, for tests, benchmarks and dry runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryHead {
     method: Vec<u8>,
     path: Vec<u8>,
     headers: BTreeMap<String, Vec<Vec<u8>>>,
+    peer: IpAddr,
 }
 
 impl MemoryHead {
@@ -49,7 +57,15 @@ impl MemoryHead {
             method: method.into(),
             path: path.into(),
             headers: BTreeMap::new(),
+            peer: Ipv4Addr::LOCALHOST.into(),
         }
+    }
+
+    /// The same from another peer.
+    #[must_use]
+    pub fn from(mut self, peer: IpAddr) -> Self {
+        self.peer = peer;
+        self
     }
 
     /// The same with one more header.
@@ -74,5 +90,9 @@ impl RequestHead for MemoryHead {
 
     fn path(&self) -> Result<Vec<u8>, Unreadable> {
         Ok(self.path.clone())
+    }
+
+    fn peer(&self) -> Result<IpAddr, Unreadable> {
+        Ok(self.peer)
     }
 }

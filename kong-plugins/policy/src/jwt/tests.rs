@@ -7,6 +7,7 @@ mod vectors;
 
 use super::*;
 use crate::config::{Algorithm, AssertionSigner, Issuer, Key};
+use crate::host::MemoryHost;
 use crate::request::MemoryHead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
@@ -152,8 +153,20 @@ fn bearing(token: &str) -> MemoryHead {
     MemoryHead::new("POST", "/orchestrate").with("Authorization", format!("Bearer {token}"))
 }
 
+fn decide_at(policy: &Policy, head: &dyn RequestHead, now: Timestamp) -> Decision {
+    policy.decide(&mut (), head, &MemoryHost::at(now))
+}
+
+/// Who a later filter is told is calling.
+fn caller(pass: &Pass) -> Caller {
+    let (name, value) = &pass.leave[0];
+    let host = MemoryHost::at(now());
+    host.leave(name, value.clone());
+    Caller::found(&host).unwrap()
+}
+
 fn decide(head: &MemoryHead) -> Decision {
-    policy().decide(head, now())
+    decide_at(&policy(), head, now())
 }
 
 #[track_caller]
@@ -246,8 +259,13 @@ fn scopes_are_handed_on_and_required() {
     let mut config = config();
     config.required_scopes = vec!["a".into(), "b".into()];
     let policy = compile(&config).unwrap();
-    let decide =
-        |scope: Value| policy.decide(&bearing(&token(&claims_with("scope", scope))), now());
+    let decide = |scope: Value| {
+        decide_at(
+            &policy,
+            &bearing(&token(&claims_with("scope", scope))),
+            now(),
+        )
+    };
     for scope in [json!("a b"), json!("c  b a"), json!(["b", "a"])] {
         passes(decide(scope));
     }
@@ -268,7 +286,7 @@ fn scopes_are_handed_on_and_required() {
         assert!(refusal.headers[1].1.ends_with("scope=\"a b\""));
     }
     let pass = passes(decide(json!("a  b c")));
-    assert_eq!(pass.caller.unwrap().scope, "a b c");
+    assert_eq!(caller(&pass).scope, "a b c");
 }
 
 #[test]
@@ -294,7 +312,7 @@ fn a_preflight_passes_without_an_assertion() {
         .with("origin", "https://a.example")
         .with("access-control-request-method", "POST");
     let pass = passes(decide(&head));
-    assert_eq!((pass.set_headers, pass.caller), (vec![], None));
+    assert_eq!((pass.set_headers, pass.leave), (vec![], vec![]));
     // With a token it is a request like any other.
     refuses(decide(&head.clone().with("authorization", "Bearer x")));
     refuses(decide(&head.with("x-mesh-assertion", "x")));
@@ -327,6 +345,9 @@ fn a_host_that_cannot_read_the_request_refuses_it() {
         fn path(&self) -> Result<Vec<u8>, crate::Unreadable> {
             Err(crate::Unreadable)
         }
+        fn peer(&self) -> Result<std::net::IpAddr, crate::Unreadable> {
+            Err(crate::Unreadable)
+        }
     }
-    assert_eq!(refuses(policy().decide(&Blind, now())).status, 503);
+    assert_eq!(refuses(decide_at(&policy(), &Blind, now())).status, 503);
 }

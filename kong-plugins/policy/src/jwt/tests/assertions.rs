@@ -4,7 +4,7 @@ use super::super::cache::GENERATION;
 use super::*;
 
 fn assertion_at(policy: &Policy, token: &str, seconds: u64) -> (String, assertion::Claims) {
-    let pass = passes(policy.decide(&bearing(token), at(seconds)));
+    let pass = passes(decide_at(policy, &bearing(token), at(seconds)));
     let (_, value) = pass.set_headers.into_iter().next().unwrap();
     let claims = assertion::verify(&value, &gateway_keys(), "mesh", at(seconds)).unwrap();
     (value, claims)
@@ -31,7 +31,7 @@ fn an_assertion_ends_with_the_token() {
     // A new one would end no later: it is not signed, also within the leeway.
     assert_eq!(assertion_at(&policy, &token, NOW_S + 9).0, first);
     assert_eq!(assertion_at(&policy, &token, NOW_S + 39).0, first);
-    let refusal = refuses(policy.decide(&bearing(&token), at(NOW_S + 41)));
+    let refusal = refuses(decide_at(&policy, &bearing(&token), at(NOW_S + 41)));
     assert_eq!(refusal.reason, "expired");
 }
 
@@ -42,9 +42,9 @@ fn a_cached_token_is_still_judged_by_the_clock() {
     claims["nbf"] = json!(NOW_S);
     let token = token(&claims);
     assertion_at(&policy, &token, NOW_S);
-    let early = refuses(policy.decide(&bearing(&token), at(NOW_S - 31)));
+    let early = refuses(decide_at(&policy, &bearing(&token), at(NOW_S - 31)));
     assert_eq!(early.reason, "not_yet_valid");
-    let late = refuses(policy.decide(&bearing(&token), at(NOW_S + 3630)));
+    let late = refuses(decide_at(&policy, &bearing(&token), at(NOW_S + 3630)));
     assert_eq!(late.reason, "expired");
 }
 
@@ -80,7 +80,7 @@ fn the_cache_is_bounded_and_keeps_what_is_used() {
 fn refused_tokens_are_not_cached() {
     let policy = policy();
     for bad in ["x", &token(&claims_with("exp", json!(0)))] {
-        refuses(policy.decide(&bearing(bad), now()));
+        refuses(decide_at(&policy, &bearing(bad), now()));
     }
     assert_eq!(policy.verified.borrow().len(), 0);
 }
@@ -98,7 +98,7 @@ fn the_longest_names_make_an_assertion_that_is_read() {
     claims["iss"] = json!(name("\""));
     claims["sub"] = json!(name("\\"));
     claims["scope"] = json!("s".repeat(1024));
-    let pass = passes(policy.decide(&bearing(&token(&claims)), now()));
+    let pass = passes(decide_at(&policy, &bearing(&token(&claims)), now()));
     let (_, value) = &pass.set_headers[0];
     let read = assertion::verify(value, &gateway_keys(), &name("a"), now()).unwrap();
     assert_eq!(read.scope.len(), 1024);
