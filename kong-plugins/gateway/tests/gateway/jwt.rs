@@ -1,6 +1,6 @@
 //! The jwt_auth module as it is built, end to end: what a token opens, and that nothing else does.
 
-use crate::support::{Answer, Gateway, Service, Setup};
+use crate::support::{Answer, Gateway, Service, Setup, filters};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
 use ed25519_dalek::SigningKey;
@@ -12,7 +12,6 @@ use rsa::pkcs8::DecodePrivateKey;
 use rsa::signature::{SignatureEncoding, Signer};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECRET: [u8; 32] = [7; 32];
@@ -20,18 +19,6 @@ const SECRET: [u8; 32] = [7; 32];
 const RSA: &[u8] = include_bytes!("keys/rsa-2048.der");
 const RSA_PUBLIC: &str = include_str!("keys/rsa-2048.pub.pem");
 const ISSUER: &str = "https://issuer.test";
-
-fn filters() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    let filters = target.join("filters");
-    assert!(
-        filters.join("jwt_auth.wasm").is_file(),
-        "no jwt_auth.wasm in {}: run make filters",
-        filters.display()
-    );
-    filters
-}
 
 fn ed() -> SigningKey {
     SigningKey::from_bytes(&[3; 32])
@@ -135,7 +122,7 @@ async fn guarded(service: &Service) -> Gateway {
     let (_, chain) = chain.split_once('\n').unwrap();
     let rest = "  routes: [{name: r, paths: [/ai/orchestrate]}]\n".to_owned() + chain;
     let mut setup = Setup::new(service.address, &rest);
-    setup.filters = filters();
+    setup.filters = filters("jwt_auth");
     setup.start().await
 }
 

@@ -10,5 +10,6 @@ mod filters;
 mod hygiene;
 mod jwt;
 mod lifecycle;
+mod rate_limit;
 mod routing;
 mod support;

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use mesh_gateway::{BuildError, Config, Deps, RunError, build};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest wait for anything here; far above what a busy machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the modules are that `make filters` has built, `name` among them.
+pub fn filters(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let filters = target.join("filters");
+    assert!(
+        filters.join(format!("{name}.wasm")).is_file(),
+        "no {name}.wasm in {}: run make filters",
+        filters.display()
+    );
+    filters
+}
 
 /// What the service saw of one request.
 #[derive(Debug, Clone)]
