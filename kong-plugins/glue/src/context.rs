@@ -194,20 +194,22 @@ impl<F: Filter> Request<F> {
     fn apply(&mut self, decision: Decision) -> Action {
         let refusal = match decision {
             Decision::Pass(pass) => {
-                let gateway = self.shared.gateway();
-                let done = pass
+                let set = pass
                     .set_headers
                     .iter()
-                    .all(|(name, value)| host::set_request_header(name, value.as_bytes()))
-                    && pass
-                        .leave
-                        .iter()
-                        .all(|(name, value)| host::leave(gateway, name, value));
-                if done {
+                    .all(|(name, value)| host::set_request_header(name, value.as_bytes()));
+                if set {
                     if self.stage == Stage::Undecided {
                         self.stage = Stage::Passed;
                     }
-                    self.shared.counters.count("pass", pass.reason);
+                    let gateway = self.shared.gateway();
+                    let left = pass
+                        .leave
+                        .iter()
+                        .all(|(name, value)| host::leave(gateway, name, value));
+                    // A later filter that does not find it knows nothing, and so grants nothing.
+                    let reason = if left { pass.reason } else { "not_left" };
+                    self.shared.counters.count("pass", reason);
                     return Action::Continue;
                 }
                 Refusal::host_failure()
