@@ -151,10 +151,11 @@ impl Policy {
             };
             request.standings.push(standing);
             if let Some(wait_ns) = wait_ns {
+                // Given back here, and not once more when the request ends.
+                request.held.clear();
                 for earlier in given {
                     self.give_back(&earlier, now_ns, host)?;
                 }
-                request.held.clear();
                 return Err(Stop::Refused(answer::exceeded(
                     self.shown,
                     &request.standings,
@@ -245,10 +246,6 @@ impl Policy {
     }
 
     fn release(&self, limit: usize, place: Place, host: &dyn Host) -> Result<(), Unshared> {
-        debug_assert!(matches!(
-            self.limits.get(limit).map(|limit| &limit.counts),
-            Some(Counts::Concurrent { .. })
-        ));
         let now_ns = host.now_ns().map_err(|_| Unshared)?;
         self.table.change(host, place, now_ns, |kept| {
             if kept.count == 0 {
