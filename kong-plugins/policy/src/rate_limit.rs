@@ -68,7 +68,7 @@ pub struct Request {
     /// Where each limit stands after this request, in the order of the limits.
     standings: Vec<Standing>,
     /// Concurrent requests that this one counts among.
-    held: Vec<(usize, Place)>,
+    held: Vec<Place>,
 }
 
 /// What one limit gave, to be given back.
@@ -103,9 +103,9 @@ impl Filter for Policy {
     }
 
     fn end(&self, request: &mut Request, host: &dyn Host) {
-        for (limit, place) in std::mem::take(&mut request.held) {
+        for place in std::mem::take(&mut request.held) {
             // A place that cannot be given back is given up when the request counts as lost.
-            let _ = self.release(limit, place, host);
+            let _ = self.release(place, host);
         }
     }
 }
@@ -164,7 +164,7 @@ impl Policy {
                 )));
             }
             if let Counts::Concurrent { .. } = limit.counts {
-                request.held.push((number, place));
+                request.held.push(place);
             }
             given.push(Given {
                 limit: number,
@@ -240,12 +240,12 @@ impl Policy {
                 };
                 (Some(kept), ())
             }),
-            Some(Counts::Concurrent { .. }) => self.release(given.limit, given.place, host),
+            Some(Counts::Concurrent { .. }) => self.release(given.place, host),
             None => Ok(()),
         }
     }
 
-    fn release(&self, limit: usize, place: Place, host: &dyn Host) -> Result<(), Unshared> {
+    fn release(&self, place: Place, host: &dyn Host) -> Result<(), Unshared> {
         let now_ns = host.now_ns().map_err(|_| Unshared)?;
         self.table.change(host, place, now_ns, |kept| {
             if kept.count == 0 {
