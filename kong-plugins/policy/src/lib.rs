@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod decision;
+pub mod fetch;
 pub mod filter;
 pub mod host;
 pub mod jwt;
@@ -16,6 +17,7 @@ pub mod request;
 mod meta;
 
 pub use decision::{Caller, Decision, Pass, Refusal};
+pub use fetch::{Fetch, Fetched};
 pub use filter::{ConfigError, Filter};
 pub use host::Host;
 pub use mesh_protocol::Timestamp;
