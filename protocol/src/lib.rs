@@ -6,10 +6,12 @@
 pub mod assertion;
 pub mod event;
 pub mod message;
+pub mod load;
 pub mod names;
 pub mod outcome;
 pub mod plan;
 pub mod problem;
+pub mod quota;
 pub mod task;
 pub mod time;
 
