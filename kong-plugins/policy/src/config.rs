@@ -1,6 +1,16 @@
 //! The filters' configurations: `mesh-config` writes them, the filters read them, and each filter's
 //! `.meta.json` schema for Kong is generated from them.
 
+mod admission;
+mod load;
+mod routing;
+
+pub use admission::{AboveCeiling, Ceiling, Ceilings, TaskAdmission, TaskTypes, TimeoutBounds};
+pub use load::{Load, WhenStale};
+pub use routing::{
+    AgentRouter, By, DeclaredAgent, HeaderMatch, Matchers, Otherwise, Path, Rule, Sticky, Target,
+    Weighted,
+};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of the `jwt_auth` filter.

@@ -99,6 +99,13 @@ pub trait Filter: Sized + 'static {
 /// # Errors
 /// Every fault that was found; of a text that is no such configuration, the first.
 pub fn load<F: Filter>(json: &[u8]) -> Result<F, Vec<ConfigError>> {
+    // Else a list would be read as the fields in their order, an empty one as all that can be left out.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err(vec![ConfigError::new(
+            "config",
+            "no JSON object, but a list",
+        )]);
+    }
     let config = serde_json::from_slice(json).map_err(|fault| vec![unreadable(&fault)])?;
     F::compile(&config)
 }

@@ -240,6 +240,7 @@ impl Policy {
                 sub,
                 origin: issuer.name().to_owned(),
                 scope,
+                ..Caller::default()
             },
             not_before_ms,
             expires_ms,
@@ -305,7 +306,7 @@ fn pass(entry: &Entry) -> Pass {
             FOUND_CALLER,
             serde_json::to_vec(&entry.caller).unwrap_or_default(),
         )],
-        reason: "token",
+        ..Pass::because("token")
     }
 }
 
