@@ -3,6 +3,7 @@
 //! The host returns memory that it took from the module's own allocator (the SDK's `malloc`), so a
 //! returned block becomes a `Vec` of exactly its size.
 
+use mesh_policy::fetch::MAX_ANSWER;
 use mesh_policy::host::{Cell, Swapped, Unshared, Version};
 use mesh_policy::{Refusal, Unreadable};
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +24,12 @@ const NOT_FOUND: u32 = 1;
 const CAS_MISMATCH: u32 = 8;
 const MAP_REQUEST_HEADERS: u32 = 0;
 const MAP_RESPONSE_HEADERS: u32 = 2;
+const MAP_CALL_RESPONSE_HEADERS: u32 = 6;
 const BUFFER_REQUEST_BODY: u32 = 0;
+const BUFFER_CALL_RESPONSE_BODY: u32 = 4;
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
 const METRIC_COUNTER: u32 = 0;
+const METRIC_HISTOGRAM: u32 = 2;
 /// "No gRPC status" of the ABI.
 const GRPC_NONE: i32 = -1;
 
@@ -183,6 +187,35 @@ pub(crate) fn define_counter(name: &str) -> Option<Metric> {
     (status == OK).then_some(Metric(id))
 }
 
+/// Defines a histogram, if the host has them.
+pub(crate) fn define_histogram(name: &str) -> Option<Metric> {
+    let (status, id) = abi::define_metric(METRIC_HISTOGRAM, name.as_bytes());
+    (status == OK).then_some(Metric(id))
+}
+
+/// Records a value; a host that does not is let be.
+pub(crate) fn record(metric: Metric, value: u64) {
+    abi::record_metric(metric.0, value);
+}
+
+/// The answer to the filter's own call that this callback is about: none where the call failed, or where
+/// its answer is longer than is taken.
+pub(crate) fn call_answer(body_size: usize) -> Option<(u16, Vec<u8>)> {
+    let (OK, status) = abi::header(MAP_CALL_RESPONSE_HEADERS, b":status") else {
+        return None;
+    };
+    let status = std::str::from_utf8(&status).ok()?.parse().ok()?;
+    let body = match body_size {
+        0 => Vec::new(),
+        size if size > MAX_ANSWER => return None,
+        size => match abi::buffer(BUFFER_CALL_RESPONSE_BODY, size) {
+            (OK, body) if body.len() == size => body,
+            _ => return None,
+        },
+    };
+    Some((status, body))
+}
+
 /// Counts one; a host that does not is let be.
 pub(crate) fn increment(metric: Metric) {
     abi::increment_metric(metric.0, 1);
@@ -276,6 +309,7 @@ mod abi {
         ) -> u32;
         fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
         fn proxy_increment_metric(id: u32, by: i64) -> u32;
+        fn proxy_record_metric(id: u32, value: u64) -> u32;
     }
 
     /// Takes over a block that the host allocated in this module.
@@ -376,6 +410,10 @@ mod abi {
     pub(super) fn increment_metric(id: u32, by: i64) -> u32 {
         unsafe { proxy_increment_metric(id, by) }
     }
+
+    pub(super) fn record_metric(id: u32, value: u64) -> u32 {
+        unsafe { proxy_record_metric(id, value) }
+    }
 }
 
 /// Outside of wasm there is no host: every call fails, so that the crate builds and lints natively.
@@ -427,6 +465,10 @@ mod abi {
     }
 
     pub(super) fn increment_metric(_id: u32, _by: i64) -> u32 {
+        NO_HOST
+    }
+
+    pub(super) fn record_metric(_id: u32, _value: u64) -> u32 {
         NO_HOST
     }
 }

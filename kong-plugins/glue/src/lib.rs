@@ -9,6 +9,7 @@
 //! the time from anywhere but the host, dispatch on the request path.
 
 mod around;
+mod calls;
 mod context;
 mod host;
 mod metrics;

@@ -136,6 +136,10 @@ impl Filter for Policy {
     type Config = JwtAuth;
     type Request = ();
 
+    fn revision(config: &JwtAuth) -> &str {
+        &config.revision
+    }
+
     fn compile(config: &JwtAuth) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }

@@ -83,6 +83,10 @@ impl Filter for Policy {
     type Config = RateLimit;
     type Request = Request;
 
+    fn revision(config: &RateLimit) -> &str {
+        &config.revision
+    }
+
     fn compile(config: &RateLimit) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }
