@@ -22,6 +22,21 @@ impl Around {
         }
     }
 
+    /// Whether the request's body is to come in a callback of its own. Kong calls none for a request
+    /// without a body, and never says so before.
+    pub(crate) fn body_comes(&self, end_of_stream: bool) -> bool {
+        if end_of_stream || self.must_wait_for_body() {
+            return !end_of_stream;
+        }
+        match host::request_header("content-length") {
+            Ok(Some(length)) => length != b"0",
+            // Without either it may be a body of HTTP/2 that does not say its length: it counts as none,
+            // so that nothing passes that nobody looked at.
+            Ok(None) => matches!(host::request_header("transfer-encoding"), Ok(Some(_))),
+            Err(Unreadable) => false,
+        }
+    }
+
     /// Whether the gateway sends a request on unless it is held until its body is there.
     pub(crate) fn must_wait_for_body(&self) -> bool {
         self.gateway.is_some_and(Gateway::must_wait_for_body)
@@ -66,7 +81,15 @@ impl Host for Around {
         cell: shared::Cell,
         seen: Option<Version>,
     ) -> Result<Swapped, Unshared> {
-        host::swap(self.gateway.ok_or(Unshared)?, key, cell, seen)
+        let gateway = match self.gateway {
+            Some(gateway) => gateway,
+            None => Gateway::of_shared_data().ok_or(Unshared)?,
+        };
+        host::swap(gateway, key, cell, seen)
+    }
+
+    fn random(&self) -> Result<[u8; 16], Unreadable> {
+        host::random().ok_or(Unreadable)
     }
 
     fn found(&self, name: &str) -> Option<Vec<u8>> {

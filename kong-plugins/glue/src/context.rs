@@ -149,12 +149,15 @@ impl<F: Filter> HttpContext for Request<F> {
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
-        let decision = filter.decide(&mut self.kept, &around, &around);
+        let mut decision = filter.decide(&mut self.kept, &around, &around);
         if let Decision::Pass(_) = decision
-            && !end_of_stream
             && filter.wants_body(&self.kept)
         {
-            self.stage = Stage::AwaitsBody;
+            if around.body_comes(end_of_stream) {
+                self.stage = Stage::AwaitsBody;
+            } else {
+                decision = filter.decide_body(&mut self.kept, Some(&[]), &around);
+            }
         }
         let waits = self.stage == Stage::AwaitsBody && around.must_wait_for_body();
         self.took(&around);
@@ -253,7 +256,9 @@ impl<F: Filter> Request<F> {
                         .all(|(name, value)| host::leave(gateway, name, value));
                     // A later filter that does not find it knows nothing, and so grants nothing.
                     let reason = if left { pass.reason } else { "not_left" };
-                    self.shared.metrics.count("pass", reason);
+                    if self.stage != Stage::AwaitsBody {
+                        self.shared.metrics.count("pass", reason);
+                    }
                     return Action::Continue;
                 }
                 Refusal::host_failure()

@@ -57,6 +57,31 @@ impl Gateway {
         }
     }
 
+    /// The same outside of a request, by what shared data does, which has to be there. Of a value that is
+    /// not there and a version that nobody gave, Kong says that it changed and Envoy writes; whoever is
+    /// first writes down which it was.
+    pub(crate) fn of_shared_data() -> Option<Self> {
+        const KEY: &[u8] = b"mesh-gateway";
+        const KONG: &[u8; 16] = b"kong            ";
+        const ENVOY: &[u8; 16] = b"envoy           ";
+        // Twice, since another worker may write in between.
+        for _ in 0..2 {
+            match abi::shared(KEY) {
+                (OK, value, _) if value == KONG => return Some(Self::Kong),
+                (OK, value, _) if value == ENVOY => return Some(Self::Envoy),
+                (NOT_FOUND, ..) => match abi::set_shared(KEY, ENVOY, u32::MAX) {
+                    OK => return Some(Self::Envoy),
+                    CAS_MISMATCH => {
+                        abi::set_shared(KEY, KONG, 0);
+                    }
+                    _ => return None,
+                },
+                _ => return None,
+            }
+        }
+        None
+    }
+
     /// Whether a request goes on to the service unless it is held until its body is there.
     pub(crate) fn must_wait_for_body(self) -> bool {
         self == Self::Envoy
@@ -85,6 +110,12 @@ impl Gateway {
 pub(crate) fn now_ns() -> Option<u64> {
     let (status, nanos) = abi::now();
     (status == OK).then_some(nanos)
+}
+
+/// Random bytes of the host.
+pub(crate) fn random() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    (abi::random(&mut bytes) == OK).then_some(bytes)
 }
 
 /// The shared value under `key`.
@@ -312,6 +343,15 @@ mod abi {
         fn proxy_record_metric(id: u32, value: u64) -> u32;
     }
 
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        fn random_get(data: *mut u8, size: usize) -> u32;
+    }
+
+    pub(super) fn random(bytes: &mut [u8]) -> u32 {
+        unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) }
+    }
+
     /// Takes over a block that the host allocated in this module.
     fn taken(data: *mut u8, size: usize) -> Vec<u8> {
         if data.is_null() || size == 0 {
@@ -422,6 +462,10 @@ mod abi {
     const NO_HOST: u32 = 10;
 
     pub(super) fn log(_level: u32, _text: &[u8]) {}
+
+    pub(super) fn random(_bytes: &mut [u8]) -> u32 {
+        NO_HOST
+    }
 
     pub(super) fn now() -> (u32, u64) {
         (NO_HOST, 0)

@@ -244,6 +244,7 @@ impl Policy {
                 sub,
                 origin: issuer.name().to_owned(),
                 scope,
+                claims: std::collections::BTreeMap::new(),
             },
             not_before_ms,
             expires_ms,
