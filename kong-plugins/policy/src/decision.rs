@@ -2,6 +2,7 @@
 
 use mesh_protocol::problem::{self, Problem};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Pass or refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub struct Caller {
     /// Scopes, separated by single spaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+    /// Further claims of the caller's token that the configuration hands on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
 }
 
 impl Caller {

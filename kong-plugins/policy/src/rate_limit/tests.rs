@@ -75,6 +75,7 @@ fn calling(sub: &str) -> MemoryHost {
         sub: sub.to_owned(),
         origin: "https://issuer.example".to_owned(),
         scope: String::new(),
+        ..crate::Caller::default()
     };
     host.leave(FOUND_CALLER, serde_json::to_vec(&caller).unwrap());
     host
