@@ -2,7 +2,8 @@
 //! them did.
 //!
 //! A quota is a bucket of tokens in the form of GCRA (ITU-T I.371): its debt is the time that it needs to
-//! be full again. One unit costs `emission_ns` of debt; more than `burst_ns` of debt is not allowed.
+//! be full again, and one unit costs `emission_ns` of debt. Of a bucket that is full at `full_at`, telling
+//! makes `full_at := max(full_at, now − first_ago) + units × emission`.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const PATH: &str = "/internal/quota";
 /// Most entries of one exchange; a gateway sends the rest with the next.
 pub const MAX_ENTRIES: usize = 1_000;
+/// Longest [`Used::first_ago_ns`] that counts, in intervals: what was told later than that counts from then.
+pub const MAX_INTERVALS_AGO: u64 = 3;
 /// Longest [`Used::key`], in bytes.
 pub const MAX_KEY: usize = 64;
 
@@ -35,6 +38,9 @@ pub struct Used {
     pub emission_ns: u64,
     /// Units that passed; 0 only asks.
     pub units: u64,
+    /// How long ago the first of them did, in nanoseconds: they are charged from then on, so that what the
+    /// bucket got back meanwhile is not lost.
+    pub first_ago_ns: u64,
 }
 
 /// The answer to [`Usage`].

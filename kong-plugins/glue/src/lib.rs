@@ -8,7 +8,9 @@
 //! every route without filters), read a request's property there, ask for the whole header map, take
 //! the time from anywhere but the host, dispatch on the request path.
 
+mod abi;
 mod around;
+mod calls;
 mod context;
 mod host;
 mod metrics;

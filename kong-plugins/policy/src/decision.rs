@@ -55,7 +55,7 @@ pub struct Caller {
     /// Scopes, separated by single spaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
-    /// Further claims of the caller's token, by name.
+    /// Further claims of the caller's token that the configuration hands on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub claims: BTreeMap<String, String>,
 }
@@ -109,6 +109,15 @@ impl Refusal {
                 "filter-misconfigured",
                 "the gateway is not configured correctly",
             ),
+        )
+    }
+
+    /// The body is larger than the gateway shows to its filters; what nobody looked at does not pass.
+    pub fn body_too_large() -> Self {
+        Self::new(
+            "body_too_large",
+            &Problem::new(413, "body-too-large", "the request's body is too large")
+                .with_detail("send less than the gateway's client body buffer"),
         )
     }
 

@@ -94,11 +94,11 @@ pub trait Filter: Sized + 'static {
     fn end(&self, _request: &mut Self::Request, _host: &dyn Host) {}
 }
 
-/// Compiles a configuration from its JSON text.
+/// Compiles a configuration from its JSON text; returns its revision beside it.
 ///
 /// # Errors
 /// Every fault that was found; of a text that is no such configuration, the first.
-pub fn load<F: Filter>(json: &[u8]) -> Result<F, Vec<ConfigError>> {
+pub fn load<F: Filter>(json: &[u8]) -> Result<(F, String), Vec<ConfigError>> {
     // Else a list would be read as the fields in their order, an empty one as all that can be left out.
     if json.trim_ascii_start().first() == Some(&b'[') {
         return Err(vec![ConfigError::new(
@@ -107,7 +107,8 @@ pub fn load<F: Filter>(json: &[u8]) -> Result<F, Vec<ConfigError>> {
         )]);
     }
     let config = serde_json::from_slice(json).map_err(|fault| vec![unreadable(&fault)])?;
-    F::compile(&config)
+    let revision = F::revision(&config).to_owned();
+    Ok((F::compile(&config)?, revision))
 }
 
 fn unreadable(fault: &serde_json::Error) -> ConfigError {
