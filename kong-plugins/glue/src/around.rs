@@ -15,6 +15,13 @@ impl RequestHead for Around {
         Ok(host::request_header(name)?.into_iter().collect())
     }
 
+    fn odd_names(&self) -> Result<Vec<Vec<u8>>, Unreadable> {
+        match self.gateway {
+            Gateway::Kong => Ok(Vec::new()),
+            Gateway::Envoy => host::odd_request_headers(),
+        }
+    }
+
     fn method(&self) -> Result<Vec<u8>, Unreadable> {
         host::request_header(":method")?.ok_or(Unreadable)
     }

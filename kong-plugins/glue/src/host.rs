@@ -163,6 +163,20 @@ pub(crate) fn request_header(name: &str) -> Result<Option<Vec<u8>>, Unreadable> 
     }
 }
 
+/// Names of request headers with characters beyond letters, digits, `-` and `_`. Not in Kong, where the
+/// whole map must not be asked for.
+pub(crate) fn odd_request_headers() -> Result<Vec<Vec<u8>>, Unreadable> {
+    let (OK, map) = abi::headers(MAP_REQUEST_HEADERS) else {
+        return Err(Unreadable);
+    };
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let names = names(&map).ok_or(Unreadable)?;
+    Ok(names
+        .filter(|name| !name.starts_with(b":") && !name.iter().all(plain))
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
 /// Sets a request header; whether the host did.
 pub(crate) fn set_request_header(name: &str, value: &[u8]) -> bool {
     abi::set_header(MAP_REQUEST_HEADERS, name.as_bytes(), value) == OK
@@ -205,6 +219,23 @@ fn pairs(headers: &[(&str, String)]) -> Vec<u8> {
     bytes
 }
 
+/// The names in a map of header pairs; none where it is not whole.
+fn names(map: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let (count, rest) = map.split_first_chunk::<4>()?;
+    let count = u32::from_le_bytes(*count) as usize;
+    let (sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let mut names = Vec::new();
+    for sizes in sizes.chunks_exact(8) {
+        let (name, value) = sizes.split_first_chunk::<4>()?;
+        let name = u32::from_le_bytes(*name) as usize;
+        let value = u32::from_le_bytes(value.try_into().ok()?) as usize;
+        names.push(texts.get(..name)?);
+        // Each text ends with a zero.
+        texts = texts.get(name.checked_add(value)?.checked_add(2)?..)?;
+    }
+    Some(names.into_iter())
+}
+
 /// The ABI itself, version 0.2.1.
 #[cfg(target_family = "wasm")]
 // Foreign functions are unsafe to call; each call below passes pointers into live memory with the
@@ -231,6 +262,7 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         fn proxy_get_property(
             path: *const u8,
             path_size: usize,
@@ -340,6 +372,12 @@ mod abi {
         (status, taken(data, size))
     }
 
+    pub(super) fn headers(map: u32) -> (u32, Vec<u8>) {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        let status = unsafe { proxy_get_header_map_pairs(map, &mut data, &mut size) };
+        (status, taken(data, size))
+    }
+
     pub(super) fn set_header(map: u32, name: &[u8], value: &[u8]) -> u32 {
         unsafe {
             proxy_replace_header_map_value(
@@ -413,6 +451,10 @@ mod abi {
         (NO_HOST, Vec::new())
     }
 
+    pub(super) fn headers(_map: u32) -> (u32, Vec<u8>) {
+        (NO_HOST, Vec::new())
+    }
+
     pub(super) fn set_header(_map: u32, _name: &[u8], _value: &[u8]) -> u32 {
         NO_HOST
     }
@@ -433,6 +475,17 @@ mod abi {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn names_are_read_from_whole_maps_only() {
+        let map = super::pairs(&[("a.b", "c".to_owned()), ("d", String::new())]);
+        let read = |map: &[u8]| super::names(map).map(|names| names.map(<[u8]>::to_vec).collect());
+        assert_eq!(read(&map), Some(vec![b"a.b".to_vec(), b"d".to_vec()]));
+        for end in 0..map.len() {
+            assert_eq!(read(&map[..end]), None, "{end}");
+        }
+        assert_eq!(read(&[255; 64]), None);
+    }
+
     #[test]
     fn pairs_are_written_as_the_abi_reads_them() {
         assert_eq!(

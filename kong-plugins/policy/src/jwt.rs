@@ -164,18 +164,22 @@ impl Policy {
                 return Err(answer::reserved(name));
             }
         }
+        for name in head.odd_names()? {
+            if let Some(reserved) = assertion::reserved_alias(&name) {
+                return Err(answer::reserved(reserved));
+            }
+        }
         let authorization = head.header("authorization")?;
-        let Some(value) = authorization.first() else {
+        if authorization.is_empty() {
             return if is_preflight(head)? {
                 Ok(Pass::because("preflight"))
             } else {
                 Err(self.answers.no_token())
             };
-        };
-        if authorization.len() > 1 {
-            return Err(self.answers.refused(Fault::SeveralTokens));
         }
-        let Some(bearer) = token::bearer(value).map_err(|fault| self.answers.refused(fault))?
+        // Some gateways tell several as one already (RFC 9110, section 5.3): all are read the same.
+        let value = authorization.join(&b", "[..]);
+        let Some(bearer) = token::bearer(&value).map_err(|fault| self.answers.refused(fault))?
         else {
             return Err(self.answers.no_token());
         };

@@ -22,6 +22,15 @@ pub trait RequestHead {
     /// [`Unreadable`], which is a reason to refuse.
     fn header(&self, name: &str) -> Result<Vec<Vec<u8>>, Unreadable>;
 
+    /// Names of headers with characters beyond letters, digits, `-` and `_`, where the gateway passes them
+    /// on. Kong and the local gateway drop them before any filter; Envoy does not.
+    ///
+    /// # Errors
+    /// [`Unreadable`], which is a reason to refuse.
+    fn odd_names(&self) -> Result<Vec<Vec<u8>>, Unreadable> {
+        Ok(Vec::new())
+    }
+
     /// The method, as sent.
     ///
     /// # Errors
