@@ -143,7 +143,7 @@ fn upstream(found: &mut Findings, expected: &Expected, request: &Request, seen: 
         let name = name.to_ascii_lowercase();
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         let said = upstream.headers.contains_key(&name);
-        if said || THEIRS.contains(&name.as_str()) || !name.bytes().all(plain) {
+        if said || name == assertion::HEADER || THEIRS.contains(&name.as_str()) || !name.bytes().all(plain) {
             continue;
         }
         let sent: Vec<&[u8]> = request.values(&name).into_iter().map(<[u8]>::trim_ascii).collect();

@@ -52,8 +52,17 @@ impl fmt::Display for Report {
                 writeln!(f, "    {found}")?;
             }
         }
+        let mut differing: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (gateway, case, reason) in &self.differing {
-            writeln!(f, "{gateway} answers by itself: {case}: {reason}")?;
+            differing.entry((gateway, reason)).or_default().push(case);
+        }
+        for ((gateway, reason), cases) in differing {
+            let others = cases.len() - 1;
+            write!(f, "{gateway} is different by itself: {reason} ({}", cases[0])?;
+            match others {
+                0 => writeln!(f, ")")?,
+                _ => writeln!(f, " and {others} more)")?,
+            }
         }
         let list = |parts: Vec<String>| parts.join(", ");
         let cases = self.cases.iter().map(|(name, n)| format!("{name} {n}"));
