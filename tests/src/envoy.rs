@@ -174,6 +174,9 @@ fn connection_manager(name: &str, chain: &[Filter], setup: &Setup) -> Value {
         "use_remote_address": true,
         // Filters see the client's own list, as they do in Kong.
         "skip_xff_append": true,
+        // Upstream and filters see one form of a path, as they do behind Kong.
+        "normalize_path": true,
+        "merge_slashes": true,
         "max_request_headers_kb": MAX_HEAD_KB,
         "common_http_protocol_options": {"max_headers_count": MAX_HEADERS},
         "route_config": {"virtual_hosts": [{

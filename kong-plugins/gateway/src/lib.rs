@@ -16,6 +16,7 @@
 mod answer;
 mod body;
 mod build;
+mod calls;
 mod config;
 mod filters;
 mod hygiene;

@@ -1,8 +1,8 @@
 //! What the gateway counts, what its filters count, and the access log.
 
-use mesh_wasm_host::{MetricKind, Shared};
+use mesh_wasm_host::{BUCKETS, MetricKind, MetricValue, Shared};
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{self, MetricFamily};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
@@ -216,6 +216,7 @@ impl Collector for FilterMetrics {
                         families.extend(counter.collect());
                     }
                 }
+                MetricKind::Histogram => families.push(histogram(metric, help)),
                 MetricKind::Gauge => {
                     if let Ok(gauge) = IntGauge::new(metric.name, help) {
                         gauge.set(metric.value.cast_signed());
@@ -226,4 +227,26 @@ impl Collector for FilterMetrics {
         }
         families
     }
+}
+
+/// What a filter recorded, as Prometheus has it; the crate's own histogram cannot be given its counts.
+fn histogram(metric: MetricValue, help: &str) -> MetricFamily {
+    let mut histogram = proto::Histogram::default();
+    histogram.set_sample_count(metric.counts.last().copied().unwrap_or_default());
+    histogram.set_sample_sum(metric.value as f64);
+    let buckets = BUCKETS.iter().zip(&metric.counts).map(|(bound, count)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound as f64);
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    histogram.set_bucket(buckets.collect());
+    let mut value = proto::Metric::default();
+    value.set_histogram(histogram);
+    let mut family = MetricFamily::default();
+    family.set_name(metric.name);
+    family.set_help(help.to_owned());
+    family.set_field_type(proto::MetricType::HISTOGRAM);
+    family.set_metric(vec![value]);
+    family
 }

@@ -106,12 +106,25 @@ fn work(
     })
 }
 
+/// Runs the filters' ticks and makes the calls that come of them; all end with it.
 async fn tick(set: Rc<RefCell<Set>>) {
+    let mut calls = JoinSet::new();
     loop {
-        let next = match set.try_borrow_mut() {
-            Ok(mut set) => set.tick(Instant::now()),
-            Err(_) => Instant::now() + ACCEPT_PAUSE,
+        while calls.try_join_next().is_some() {}
+        // Nothing is awaited while the set is borrowed, so that it is always free here.
+        let (next, asked) = match set.try_borrow_mut() {
+            Ok(mut set) => (set.tick(Instant::now()), set.take_calls()),
+            Err(_) => (Instant::now() + ACCEPT_PAUSE, Vec::new()),
         };
+        for asked in asked {
+            let set = Rc::clone(&set);
+            calls.spawn_local(async move {
+                let answer = crate::calls::make(&asked.call).await;
+                if let Ok(mut set) = set.try_borrow_mut() {
+                    set.answered(&asked, answer);
+                }
+            });
+        }
         tokio::time::sleep_until(next.into()).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use mesh_protocol::problem::{self, Problem};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Pass or refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub struct Caller {
     /// Scopes, separated by single spaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+    /// Further claims that were configured to be handed on, as text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
 }
 
 impl Caller {
@@ -101,6 +105,15 @@ impl Refusal {
                 "filter-misconfigured",
                 "the gateway is not configured correctly",
             ),
+        )
+    }
+
+    /// The body is larger than the gateway shows to its filters; what nobody looked at does not pass.
+    pub fn body_too_large() -> Self {
+        Self::new(
+            "body_too_large",
+            &Problem::new(413, "body-too-large", "the request's body is too large")
+                .with_detail("send less than the gateway's client body buffer"),
         )
     }
 

@@ -136,6 +136,10 @@ impl Filter for Policy {
     type Config = JwtAuth;
     type Request = ();
 
+    fn revision(config: &JwtAuth) -> &str {
+        &config.revision
+    }
+
     fn compile(config: &JwtAuth) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }
@@ -244,6 +248,7 @@ impl Policy {
                 sub,
                 origin: issuer.name().to_owned(),
                 scope,
+                claims: std::collections::BTreeMap::new(),
             },
             not_before_ms,
             expires_ms,

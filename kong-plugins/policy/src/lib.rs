@@ -6,9 +6,11 @@
 
 pub mod config;
 pub mod decision;
+pub mod fetch;
 pub mod filter;
 pub mod host;
 pub mod jwt;
+pub mod path;
 pub mod rate_limit;
 pub mod request;
 
@@ -16,6 +18,7 @@ pub mod request;
 mod meta;
 
 pub use decision::{Caller, Decision, Pass, Refusal};
+pub use fetch::{Fetch, Fetched};
 pub use filter::{ConfigError, Filter};
 pub use host::Host;
 pub use mesh_protocol::Timestamp;

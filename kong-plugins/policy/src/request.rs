@@ -15,8 +15,8 @@ pub struct Unreadable;
 pub trait RequestHead {
     /// The values of the header `name` (in lower case), as many of them as the gateway tells.
     ///
-    /// Kong tells the first and has refused a second `Authorization` itself; Envoy tells them all in
-    /// one value, joined by commas.
+    /// Kong tells the first and has refused a second `Authorization` itself; the local gateway tells
+    /// them all in one value, joined by `, `; Envoy tells each, and joins those that it knows itself.
     ///
     /// # Errors
     /// [`Unreadable`], which is a reason to refuse.

@@ -92,5 +92,7 @@ pub fn modules() -> PathBuf {
         "no filters in {}: run make filters",
         modules.display()
     );
-    modules.canonicalize().expect("the directory of the modules")
+    modules
+        .canonicalize()
+        .expect("the directory of the modules")
 }

@@ -125,6 +125,9 @@ pub struct Request {
     /// The body.
     #[serde(default)]
     pub body: Option<Content>,
+    /// In how many chunks the body is sent (RFC 9112, section 7.1); without: whole, with its length.
+    #[serde(default)]
+    pub chunks: Option<usize>,
 }
 
 /// A header line, or many.
@@ -282,6 +285,9 @@ pub struct Upstream {
     /// Claims of the one assertion that it carries; without: there is no assertion.
     #[serde(default)]
     pub assertion: Option<Map<String, Value>>,
+    /// The path, where it is not what was sent.
+    #[serde(default)]
+    pub path: Option<String>,
     /// The body, where it is not what was sent.
     #[serde(default)]
     pub body: Option<String>,

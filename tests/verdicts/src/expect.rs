@@ -5,11 +5,11 @@ use crate::echo::Seen;
 use crate::gateways::Answer;
 use crate::keys;
 use crate::request::Request;
-use crate::text::Filling;
+use crate::text;
 use ed25519_dalek::SigningKey;
+use mesh_policy::Timestamp;
 use mesh_protocol::assertion::{self, PublicKey};
 use mesh_protocol::problem::{CONTENT_TYPE, TYPE_PREFIX};
-use mesh_policy::Timestamp;
 use serde_json::Value;
 
 /// Name of the gateway's key in every configuration, audience of its assertions, and its file.
@@ -87,8 +87,8 @@ impl Findings {
             (Matcher::Absent { .. }, _) => "nothing".to_owned(),
             (Matcher::Present { present: true }, [_]) => return,
             (Matcher::Present { .. }, _) => "one value".to_owned(),
-            (Matcher::Exact(text), [value]) if value == text => return,
-            (Matcher::Exact(text), _) => text.clone(),
+            (Matcher::Exact(exact), [value]) if value == exact => return,
+            (Matcher::Exact(exact), _) => exact.clone(),
             (Matcher::Starts { starts }, [value]) if value.starts_with(starts) => return,
             (Matcher::Starts { starts }, _) => format!("{starts}…"),
             (Matcher::Between { between }, [value])
@@ -108,7 +108,12 @@ fn problem(found: &mut Findings, expected: &Expected, kind: &str, answer: &Answe
     let response = &answer.response;
     let media = response.headers.get("content-type").cloned();
     let exact = Matcher::Exact(CONTENT_TYPE.to_owned());
-    found.header("response header", "content-type", &exact, &media.unwrap_or_default());
+    found.header(
+        "response header",
+        "content-type",
+        &exact,
+        &media.unwrap_or_default(),
+    );
     let Ok(problem) = serde_json::from_slice::<Value>(&response.body) else {
         let body = String::from_utf8_lossy(&response.body);
         return found.push(format!("the body is no problem: {body}"));
@@ -135,7 +140,15 @@ fn problem(found: &mut Findings, expected: &Expected, kind: &str, answer: &Answe
 fn upstream(found: &mut Findings, expected: &Expected, request: &Request, seen: &Seen) {
     let upstream = &expected.upstream;
     found.equal("upstream method", &seen.method, &request.method);
-    found.equal("upstream path", &seen.path, &request.path);
+    let path = upstream
+        .path
+        .as_ref()
+        .map(|path| request.filling.text(path));
+    found.equal(
+        "upstream path",
+        &seen.path,
+        path.as_ref().unwrap_or(&request.path),
+    );
     for (name, matcher) in &upstream.headers {
         found.header("upstream header", name, matcher, &seen.values(name));
     }
@@ -143,10 +156,18 @@ fn upstream(found: &mut Findings, expected: &Expected, request: &Request, seen: 
         let name = name.to_ascii_lowercase();
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         let said = upstream.headers.contains_key(&name);
-        if said || name == assertion::HEADER || THEIRS.contains(&name.as_str()) || !name.bytes().all(plain) {
+        if said
+            || name == assertion::HEADER
+            || THEIRS.contains(&name.as_str())
+            || !name.bytes().all(plain)
+        {
             continue;
         }
-        let sent: Vec<&[u8]> = request.values(&name).into_iter().map(<[u8]>::trim_ascii).collect();
+        let sent: Vec<&[u8]> = request
+            .values(&name)
+            .into_iter()
+            .map(<[u8]>::trim_ascii)
+            .collect();
         let values = seen.values(&name);
         let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
         // Lines of one name may be joined (RFC 9110, section 5.3).
@@ -156,7 +177,7 @@ fn upstream(found: &mut Findings, expected: &Expected, request: &Request, seen: 
         }
     }
     match (&upstream.body, &upstream.json) {
-        (Some(body), _) => found.equal("upstream body", &text(&seen.bytes()), body),
+        (Some(body), _) => found.equal("upstream body", &shown(&seen.bytes()), body),
         (None, Some(json)) => {
             let body = serde_json::from_slice(&seen.bytes()).unwrap_or(Value::Null);
             found.equal("upstream body", &body, json);
@@ -166,10 +187,10 @@ fn upstream(found: &mut Findings, expected: &Expected, request: &Request, seen: 
         }
         (None, None) => {}
     }
-    handed_on(found, expected, seen);
+    handed_on(found, expected, request, seen);
 }
 
-fn text(bytes: &[u8]) -> String {
+fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -185,7 +206,7 @@ impl Spaces for Vec<u8> {
 }
 
 /// The assertion, of which there is one or none, whatever the client sent.
-fn handed_on(found: &mut Findings, expected: &Expected, seen: &Seen) {
+fn handed_on(found: &mut Findings, expected: &Expected, request: &Request, seen: &Seen) {
     let values: Vec<String> = seen
         .headers
         .iter()
@@ -203,8 +224,8 @@ fn handed_on(found: &mut Findings, expected: &Expected, seen: &Seen) {
     };
     let public = assertion::public_half(&SigningKey::from_bytes(&keys::seed(GATEWAY_KEY)));
     let keys = [PublicKey::from_base64(KID, &public).expect("the gateway's key")];
-    let filling = Filling::now("");
-    let now = Timestamp::from_millis(filling.now * 1000);
+    let filling = &request.filling;
+    let now = Timestamp::from_millis(text::now() * 1000);
     let read = match assertion::verify(value, &keys, AUDIENCE, now) {
         Ok(read) => serde_json::to_value(read).unwrap_or_default(),
         Err(error) => return found.push(format!("the assertion does not verify: {error}")),

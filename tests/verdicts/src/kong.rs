@@ -10,7 +10,9 @@ use std::path::Path;
 /// When a file cannot be written.
 pub fn write(directory: &Path, chains: &[Chain], upstream: SocketAddr) {
     std::fs::create_dir_all(directory).expect("make the directory");
-    let directory = directory.canonicalize().expect("the directory's whole path");
+    let directory = directory
+        .canonicalize()
+        .expect("the directory's whole path");
     let filters = directory.join("filters");
     std::fs::create_dir_all(&filters).expect("make the directory of the modules");
     for entry in std::fs::read_dir(chains::modules()).expect("read the modules") {

@@ -50,7 +50,7 @@ struct Began<F: Filter> {
 
 fn policy<F: Filter>(config: &Value) -> Box<dyn Policy> {
     let filter = mesh_policy::filter::load::<F>(config.to_string().as_bytes());
-    Box::new(Compiled(Rc::new(filter.ok())))
+    Box::new(Compiled(Rc::new(filter.ok().map(|(filter, _)| filter))))
 }
 
 impl<F: Filter> Policy for Compiled<F> {
@@ -202,12 +202,7 @@ impl Head {
             path: request.path.clone().into_bytes(),
             headers: headers
                 .filter(|(name, _)| name.bytes().all(plain))
-                .map(|(name, value)| {
-                    (
-                        name.to_ascii_lowercase(),
-                        value.trim_ascii().to_vec(),
-                    )
-                })
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim_ascii().to_vec()))
                 .collect(),
         }
     }
@@ -230,12 +225,7 @@ impl Head {
     }
 
     fn seen(self, request: &Request) -> Seen {
-        Seen::new(
-            &request.method,
-            &request.path,
-            &self.headers,
-            &request.body,
-        )
+        Seen::new(&request.method, &request.path, &self.headers, &request.body)
     }
 }
 

@@ -58,7 +58,11 @@ impl fmt::Display for Report {
         }
         for ((gateway, reason), cases) in differing {
             let others = cases.len() - 1;
-            write!(f, "{gateway} is different by itself: {reason} ({}", cases[0])?;
+            write!(
+                f,
+                "{gateway} is different by itself: {reason} ({}",
+                cases[0]
+            )?;
             match others {
                 0 => writeln!(f, ")")?,
                 _ => writeln!(f, " and {others} more)")?,

@@ -18,6 +18,9 @@ pub(crate) struct Request {
     /// In their order, `host` and framing excluded.
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
+    pub(crate) chunks: Option<usize>,
+    /// What its placeholders stand for.
+    pub(crate) filling: Filling,
 }
 
 impl Request {
@@ -68,6 +71,8 @@ impl Request {
             path: filling.text(path),
             headers,
             body: body.map(|body| filling.bytes(body)).unwrap_or_default(),
+            chunks: own.chunks.or(base.chunks),
+            filling,
         }
     }
 
@@ -89,6 +94,17 @@ impl Request {
             bytes.extend(b": ");
             bytes.extend(value);
             bytes.extend(b"\r\n");
+        }
+        if let Some(chunks) = self.chunks {
+            bytes.extend(b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n");
+            let size = self.body.len().div_ceil(chunks.max(1)).max(1);
+            for chunk in self.body.chunks(size) {
+                bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                bytes.extend(chunk);
+                bytes.extend(b"\r\n");
+            }
+            bytes.extend(b"0\r\n\r\n");
+            return bytes;
         }
         if !self.body.is_empty() || ["POST", "PUT", "PATCH"].contains(&self.method.as_str()) {
             bytes.extend(format!("content-length: {}\r\n", self.body.len()).bytes());

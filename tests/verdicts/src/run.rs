@@ -36,7 +36,9 @@ pub async fn here(files: &[File], only: Only<'_>) -> Report {
         echo: echo.address,
     };
     let addresses = chains.iter().map(|c| (c.name.clone(), local));
-    let listeners = chains.iter().map(|c| (c.name.clone(), envoy.address(&c.name)));
+    let listeners = chains
+        .iter()
+        .map(|c| (c.name.clone(), envoy.address(&c.name)));
     let gateways = [
         Gateway::Native(native.collect()),
         http("local", addresses.collect()),
@@ -161,7 +163,9 @@ async fn one_case(file: &File, case: &Case, gateway: &Gateway, place: &str) -> R
     let mut requests = 0;
     for (number, step) in steps.iter().enumerate() {
         let own = difference.and_then(|d| d.expect.as_ref());
-        let own = own.or(step.expect.as_ref()).or(file.defaults.expect.as_ref());
+        let own = own
+            .or(step.expect.as_ref())
+            .or(file.defaults.expect.as_ref());
         let expected = own.map(|own| named(file, own, place)).unwrap_or_default();
         tokio::time::sleep(Duration::from_millis(step.wait_ms)).await;
         let (asked, found) = one_step(file, step, &expected, gateway, &fresh).await;
@@ -207,7 +211,9 @@ async fn one_step(
     if let Some(at_once) = &step.at_once {
         let all = at_once.pass + at_once.refused;
         let requests: Vec<Request> = (0..all).map(|_| request(true)).collect();
-        let answers = gateway.ask_at_once(&file.name, &requests, at_once.refused).await;
+        let answers = gateway
+            .ask_at_once(&file.name, &requests, at_once.refused)
+            .await;
         let found = match answers {
             Ok(answers) => counted(&answers, expected.status, at_once.pass, at_once.refused),
             Err(error) => vec![error],
@@ -237,6 +243,8 @@ fn counted(answers: &[Answer], status: u16, pass: usize, refused: usize) -> Vec<
     if counts == wanted {
         Vec::new()
     } else {
-        vec![format!("answers by status {counts:?} instead of {wanted:?}")]
+        vec![format!(
+            "answers by status {counts:?} instead of {wanted:?}"
+        )]
     }
 }
