@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh cargo-deny`.
+# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh envoy`, `setup.sh cargo-deny`.
 # Says what it does; does nothing where all is there.
 set -euo pipefail
 
@@ -62,6 +62,9 @@ servers)
     install_debian rabbitmq-server redis-server
     install_envoy
     ;;
+envoy)
+    install_envoy
+    ;;
 packages)
     shift
     install_debian "$@"
@@ -73,7 +76,7 @@ cargo-deny)
     fi
     ;;
 *)
-    echo "usage: deploy/setup.sh servers | packages NAME... | cargo-deny" >&2
+    echo "usage: deploy/setup.sh servers | envoy | packages NAME... | cargo-deny" >&2
     exit 2
     ;;
 esac

@@ -12,6 +12,9 @@ pub struct File {
     /// Set when it is read: `FILTER-FILE`, the name of its chain in every gateway.
     #[serde(skip)]
     pub name: String,
+    /// Set when it is read: its directory.
+    #[serde(skip)]
+    pub group: String,
     /// What its cases show, in a sentence.
     pub about: String,
     /// The chain.
@@ -371,14 +374,23 @@ pub fn read() -> Vec<File> {
         }
         for path in sorted(&filter) {
             let text = std::fs::read_to_string(&path).expect("read a file of the corpus");
-            let mut file: File = serde_saphyr::from_str(&text)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            file.name = format!("{}-{}", stem(&filter), stem(&path)).replace('_', "-");
-            check(&file);
-            files.push(file);
+            files.push(parse(&stem(&filter), &stem(&path), &text));
         }
     }
     files
+}
+
+/// Reads the text of one file.
+///
+/// # Panics
+/// With line and column, where it cannot be read.
+pub fn parse(group: &str, name: &str, text: &str) -> File {
+    let mut file: File = serde_saphyr::from_str(text)
+        .unwrap_or_else(|error| panic!("tests/corpus/{group}/{name}.yaml: {error}"));
+    file.name = format!("{group}-{name}").replace('_', "-");
+    file.group = group.to_owned();
+    check(&file);
+    file
 }
 
 /// What would make a case show nothing.

@@ -224,8 +224,14 @@ impl Head {
         }
     }
 
+    /// What a gateway sends on: the path in its normal form.
     fn seen(self, request: &Request) -> Seen {
-        Seen::new(&request.method, &request.path, &self.headers, &request.body)
+        let mut path = mesh_policy::path::plain(&self.path);
+        if let Some(query) = self.path.iter().position(|b| *b == b'?') {
+            path.extend(&self.path[query..]);
+        }
+        let path = String::from_utf8_lossy(&path);
+        Seen::new(&request.method, &path, &self.headers, &request.body)
     }
 }
 

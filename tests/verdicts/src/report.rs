@@ -17,7 +17,7 @@ pub struct Failure {
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Cases by the filter of their directory.
+    /// Cases by their directory.
     pub cases: BTreeMap<String, usize>,
     /// Cases that each gateway was asked, and the requests that it took.
     pub asked: BTreeMap<&'static str, (usize, usize)>,

@@ -115,18 +115,10 @@ async fn all(files: &[File], gateways: &[Gateway], only: Only<'_>) -> Report {
     let mut report = Report::default();
     let runs = files.iter().map(|file| one_file(file, gateways, only));
     for (file, (cases, found)) in files.iter().zip(join_all(runs).await) {
-        *report.cases.entry(file.config_name()).or_default() += cases;
+        *report.cases.entry(file.group.clone()).or_default() += cases;
         report.merge(found);
     }
     report
-}
-
-impl File {
-    /// The directory that it stands in.
-    fn config_name(&self) -> String {
-        let names: Vec<&str> = self.config.iter().map(|one| one.filter.as_str()).collect();
-        names.join("+")
-    }
 }
 
 async fn one_file(file: &File, gateways: &[Gateway], only: Only<'_>) -> (usize, Report) {
