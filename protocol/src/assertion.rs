@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Request header that carries the assertion.
 pub const HEADER: &str = "x-mesh-assertion";
@@ -63,6 +64,9 @@ pub struct Claims {
     /// Scopes of the caller's token, separated by spaces (RFC 8693, section 4.2).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+    /// Further claims of the caller's token that the gateway hands on, as text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
     /// Signed at, in seconds since 1970.
     pub iat: u64,
     /// Not to be accepted from this second on.
@@ -227,6 +231,7 @@ mod tests {
             sub: "alice".into(),
             origin: "https://issuer.example".into(),
             scope: "tasks:submit".into(),
+            claims: BTreeMap::from([("tenant".into(), "acme".into())]),
             iat: 1_000_000,
             exp: 1_000_060,
         }

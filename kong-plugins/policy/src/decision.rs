@@ -51,7 +51,7 @@ pub struct Caller {
     /// Scopes, separated by single spaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
-    /// Further claims that were configured to be handed on, as text.
+    /// Further claims of the caller's token that the configuration hands on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub claims: BTreeMap<String, String>,
 }

@@ -82,7 +82,7 @@ fn calling(sub: &str) -> MemoryHost {
         sub: sub.to_owned(),
         origin: "https://issuer.example".to_owned(),
         scope: String::new(),
-        claims: std::collections::BTreeMap::new(),
+        ..crate::Caller::default()
     };
     host.leave(FOUND_CALLER, serde_json::to_vec(&caller).unwrap());
     host
