@@ -5,8 +5,8 @@
 
 pub mod assertion;
 pub mod event;
-pub mod message;
 pub mod load;
+pub mod message;
 pub mod names;
 pub mod outcome;
 pub mod plan;

@@ -12,7 +12,8 @@ mod tests;
 pub use broker::{MAX_QUEUED, MAX_QUEUED_BYTES};
 
 use crate::{
-    Bus, BusError, Deliveries, Delivery, Depth, Message, Settle, Topology, Verdict, outgoing::prepare,
+    Bus, BusError, Deliveries, Delivery, Depth, Message, Settle, Topology, Verdict,
+    outgoing::prepare,
 };
 use async_trait::async_trait;
 use broker::State;

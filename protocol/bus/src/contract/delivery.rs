@@ -292,7 +292,10 @@ pub async fn a_look_at_a_queue_says_how_busy_it_is(connect: &Connect) {
     }
     bus.close().await;
     let late = bus.depth("quorum").await;
-    assert!(matches!(late, Err(BusError::Unavailable { .. })), "{late:?}");
+    assert!(
+        matches!(late, Err(BusError::Unavailable { .. })),
+        "{late:?}"
+    );
 }
 
 pub async fn a_look_at_no_queue_says_so(connect: &Connect) {
