@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  {quota}:gateways   sorted set: gateways by the time until which they count
-//!  {quota}:b:<key>    the time at which the bucket is full again, in microseconds; expires then
+//!  {quota}:b:<key>    the time at which the bucket is full again, in microseconds; expires soon after
 //! ```
 //!
 //! The braces keep all of it on one node of a Redis Cluster.
@@ -12,7 +12,7 @@
 //! that (it was frozen, or the network was) would count all of it several times; so each script says until
 //! when somebody waits for it, on Redis' clock as it was last seen, and does nothing when it comes late.
 
-use super::{MAX_GATEWAYS, Quota, QuotaError, cost_us, life_us, max_debt_us};
+use super::{MAX_GATEWAYS, Quota, QuotaError, ago_us, cost_us, life_us, max_debt_us};
 use crate::config::StoreUrl;
 use async_trait::async_trait;
 use mesh_protocol::quota::{Standings, Usage};
@@ -105,7 +105,8 @@ impl RedisQuota {
             for used in &usage.used {
                 script
                     .key(format!("{BUCKET}{}", used.key))
-                    .arg(cost_us(used));
+                    .arg(cost_us(used))
+                    .arg(ago_us(used, usage));
             }
             let answer: Vec<u64> = script.invoke_async(&mut connection).await?;
             let mut answer = answer.into_iter();
