@@ -6,7 +6,7 @@ use std::time::Duration;
 const ROUTES: &str = "  routes: [{name: r, paths: [/]}]\n";
 
 /// A module with a bump allocator, the imports used here, and `functions`.
-fn module(functions: &str) -> String {
+pub fn module(functions: &str) -> String {
     format!(
         r#"(module
 (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
@@ -30,11 +30,11 @@ fn module(functions: &str) -> String {
     )
 }
 
-fn on(callback: &str, body: &str) -> String {
+pub fn on(callback: &str, body: &str) -> String {
     format!("(func (export \"{callback}\") (param i32 i32 i32) (result i32) {body})")
 }
 
-const CALLBACKS: [&str; 4] = [
+pub const CALLBACKS: [&str; 4] = [
     "proxy_on_request_headers",
     "proxy_on_request_body",
     "proxy_on_response_headers",
