@@ -64,7 +64,7 @@ pub(crate) enum Decision {
     Pass,
     /// The body must be known before it can be decided; at most so many bytes.
     Measure(usize),
-    Answer(Response<Body>),
+    Answer(Box<Response<Body>>),
 }
 
 impl Plugins {
@@ -83,13 +83,13 @@ impl Plugins {
         if let Some(cors) = &self.cors {
             additions.origin = parts.headers.get(http::header::ORIGIN).cloned();
             if let Some(answer) = cors.preflight(parts, additions) {
-                return Decision::Answer(answer);
+                return Decision::Answer(Box::new(answer));
             }
         }
         if let Some(ip) = &self.ip
             && let Some(answer) = ip.check(asked.client)
         {
-            return Decision::Answer(answer);
+            return Decision::Answer(Box::new(answer));
         }
         match &self.size {
             Some(size) => size.check(parts, asked),

@@ -224,7 +224,7 @@ impl Local {
         };
         match plugins.access(parts, &asked, additions) {
             Decision::Pass => {}
-            Decision::Answer(answer) => return Some(answer),
+            Decision::Answer(answer) => return Some(*answer),
             Decision::Measure(bytes) => {
                 let given = std::mem::replace(payload, Payload::Whole(Bytes::new()));
                 match given.collect(Some(bytes)).await {

@@ -57,7 +57,7 @@ impl SizeLimiting {
     pub(super) fn check(&self, parts: &http::request::Parts, asked: &Asked<'_>) -> Decision {
         if let Some(length) = stated_length(&parts.headers) {
             return if length > self.bytes {
-                Decision::Answer(Self::refusal(asked.expects))
+                Decision::Answer(Box::new(Self::refusal(asked.expects)))
             } else {
                 Decision::Pass
             };
@@ -66,10 +66,10 @@ impl SizeLimiting {
         let chunked = parts.headers.contains_key(TRANSFER_ENCODING)
             || (!asked.empty && parts.version <= Version::HTTP_11);
         if self.require_length && !chunked {
-            return Decision::Answer(error(
+            return Decision::Answer(Box::new(error(
                 StatusCode::LENGTH_REQUIRED,
                 "A valid Content-Length header is required",
-            ));
+            )));
         }
         if asked.empty {
             return Decision::Pass;

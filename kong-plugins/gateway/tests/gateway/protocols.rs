@@ -197,7 +197,7 @@ async fn a_body_streams_to_the_service() {
 #[tokio::test]
 async fn a_service_waits_as_long_as_the_body_arrives() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let rest = "  read_timeout: 40\n  connect_timeout: 40\n".to_owned() + ROUTES;
+    let rest = "  read_timeout: 250\n  connect_timeout: 250\n".to_owned() + ROUTES;
     let gateway = Setup::new(listener.local_addr().unwrap(), &rest)
         .start()
         .await;
@@ -217,7 +217,7 @@ async fn a_service_waits_as_long_as_the_body_arrives() {
     });
     for _ in 0..40 {
         client.write_all(b"x").await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     read_until(&mut client, "ok").await;
     drop(accepted.await);

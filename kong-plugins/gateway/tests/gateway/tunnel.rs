@@ -117,6 +117,7 @@ async fn silence_has_an_end_and_so_has_the_drain() {
         let mut client = gateway.connect().await;
         client.write_all(ASK).await.unwrap();
         let (mut service, _) = listener.accept().await.unwrap();
+        read_until(&mut service, "\r\n\r\n").await;
         service.write_all(AGREE).await.unwrap();
         read_until(&mut client, "101").await;
         if !silent {
