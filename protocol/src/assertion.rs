@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Request header that carries the assertion.
 pub const HEADER: &str = "x-mesh-assertion";
@@ -27,6 +28,21 @@ pub const RESERVED_HEADERS: [&str; 8] = [
     "x-mesh_agent",
     "x_mesh-agent",
 ];
+/// The reserved header that some server may read `name` as, with its odd characters as `-`. For names with
+/// characters beyond letters, digits, `-` and `_`; Kong drops those, Envoy passes them on.
+pub fn reserved_alias(name: &[u8]) -> Option<&'static str> {
+    let read = |byte: &u8| {
+        if byte.is_ascii_alphanumeric() {
+            byte.to_ascii_lowercase()
+        } else {
+            b'-'
+        }
+    };
+    [HEADER, HEADER_AGENT]
+        .into_iter()
+        .find(|reserved| name.iter().map(read).eq(reserved.bytes()))
+}
+
 /// `typ` of the assertion's header.
 pub const TYPE: &str = "mesh-assertion+jwt";
 /// Longest assertion that is looked at, in bytes; a request line and its headers stay below 8 KiB.
@@ -48,6 +64,9 @@ pub struct Claims {
     /// Scopes of the caller's token, separated by spaces (RFC 8693, section 4.2).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+    /// Further claims of the caller's token that the gateway hands on, as text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
     /// Signed at, in seconds since 1970.
     pub iat: u64,
     /// Not to be accepted from this second on.
@@ -212,6 +231,7 @@ mod tests {
             sub: "alice".into(),
             origin: "https://issuer.example".into(),
             scope: "tasks:submit".into(),
+            claims: BTreeMap::from([("tenant".into(), "acme".into())]),
             iat: 1_000_000,
             exp: 1_000_060,
         }
@@ -260,6 +280,16 @@ mod tests {
                 verify(&good, &keys(), "mesh", at),
                 Err(AssertionError::Expired)
             );
+        }
+    }
+
+    #[test]
+    fn odd_characters_do_not_hide_a_reserved_name() {
+        for name in ["x.mesh.assertion", "X!Mesh~Agent", "x_mesh-assertion"] {
+            assert!(reserved_alias(name.as_bytes()).is_some(), "{name}");
+        }
+        for name in ["x.mesh", "x..mesh.agent", "xmeshagent", ""] {
+            assert_eq!(reserved_alias(name.as_bytes()), None, "{name}");
         }
     }
 

@@ -5,11 +5,13 @@
 
 pub mod assertion;
 pub mod event;
+pub mod load;
 pub mod message;
 pub mod names;
 pub mod outcome;
 pub mod plan;
 pub mod problem;
+pub mod quota;
 pub mod task;
 pub mod time;
 

@@ -4,7 +4,8 @@
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use mesh_wasm_host::{
-    Action, ContextId, Exchange, HostError, LocalResponse, Module, RootId, Shared, Vm,
+    Action, Call, CallAnswer, ContextId, Exchange, HostError, LocalResponse, Module, RootId,
+    Shared, Vm,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -53,6 +54,13 @@ struct Slot {
 struct Live {
     vm: Vm,
     roots: Vec<(RootId, Option<Instant>)>,
+}
+
+/// A call that a filter made.
+pub(crate) struct Asked {
+    module: usize,
+    generation: u64,
+    pub call: Call,
 }
 
 /// A request's context in one filter.
@@ -135,6 +143,44 @@ impl Set {
         match Live::new(&slot.plan, &self.store) {
             Ok(live) => slot.live = Some(live),
             Err(error) => tracing::error!(filter, error = %error, "filter cannot be replaced"),
+        }
+    }
+
+    /// Calls that filters have made since they were last taken; each has to end in [`Set::answered`].
+    pub(crate) fn take_calls(&mut self) -> Vec<Asked> {
+        let slots = self.slots.iter_mut().enumerate();
+        let calls = slots.filter_map(|(module, slot)| {
+            let generation = slot.generation;
+            let calls = slot.live.as_mut()?.vm.take_calls();
+            Some(calls.into_iter().map(move |call| Asked {
+                module,
+                generation,
+                call,
+            }))
+        });
+        calls.flatten().collect()
+    }
+
+    /// Tells the filter what became of its call, if the VM that made it still lives.
+    pub(crate) fn answered(&mut self, asked: &Asked, answer: CallAnswer) {
+        let Some(slot) = self.slots.get_mut(asked.module) else {
+            return;
+        };
+        let Some(live) = &mut slot.live else { return };
+        if slot.generation != asked.generation {
+            return;
+        }
+        if let Err(error) = live.vm.on_call_response(&asked.call, answer) {
+            self.failed(asked.module, &error);
+        }
+    }
+
+    /// Makes the ticks due of all filters that want any.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        for live in self.slots.iter_mut().filter_map(|slot| slot.live.as_mut()) {
+            for (root, due) in &mut live.roots {
+                *due = live.vm.tick_period(*root).map(|_| now);
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod answer;
 mod balance;
 mod body;
 mod build;
+mod calls;
 mod checked;
 mod config;
 mod connection;

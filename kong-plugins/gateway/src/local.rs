@@ -48,10 +48,9 @@ impl Local {
     pub(crate) fn new(
         process: &Arc<Process>,
         generation: Arc<Generation>,
-        set: Set,
+        set: Rc<RefCell<Set>>,
         first: bool,
     ) -> Self {
-        let set = Rc::new(RefCell::new(set));
         let tick = tokio::task::spawn_local(worker::tick(Rc::clone(&set)));
         let mut tasks = vec![tick.abort_handle()];
         if first {

@@ -1,16 +1,18 @@
 //! What the gateway counts, what its filters count, and how its targets are.
 
+mod pools;
+
+pub(crate) use pools::Pools;
+
 use crate::access::{self, Access, Line};
-use crate::balance::Pool;
-use mesh_wasm_host::{MetricKind, Shared};
+use mesh_wasm_host::{BUCKETS, MetricKind, MetricValue, Shared};
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{self, MetricFamily};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// From a refusal without any service to a task that is waited for.
@@ -261,6 +263,7 @@ impl Collector for FilterMetrics {
                         families.extend(counter.collect());
                     }
                 }
+                MetricKind::Histogram => families.push(histogram(metric, help)),
                 MetricKind::Gauge => {
                     if let Ok(gauge) = IntGauge::new(metric.name, help) {
                         gauge.set(metric.value.cast_signed());
@@ -273,44 +276,24 @@ impl Collector for FilterMetrics {
     }
 }
 
-/// The health of all targets, as it is when it is asked for.
-#[derive(Clone)]
-pub(crate) struct Pools {
-    pools: Arc<Mutex<Vec<Arc<Pool>>>>,
-    gauge: IntGaugeVec,
-}
-
-impl Pools {
-    fn new() -> Result<Self, prometheus::Error> {
-        let gauge = IntGaugeVec::new(
-            Opts::new(
-                "gateway_upstream_target_health",
-                "1 for a target that may be used, by upstream and target",
-            ),
-            &["upstream", "target"],
-        )?;
-        Ok(Self {
-            pools: Arc::default(),
-            gauge,
-        })
-    }
-
-    pub(crate) fn replace(&self, pools: Vec<Arc<Pool>>) {
-        *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
-    }
-}
-
-impl Collector for Pools {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauge.desc()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.gauge.reset();
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        for pool in &*pools {
-            pool.show(&self.gauge);
-        }
-        self.gauge.collect()
-    }
+/// What a filter recorded, as Prometheus has it; the crate's own histogram cannot be given its counts.
+fn histogram(metric: MetricValue, help: &str) -> MetricFamily {
+    let mut histogram = proto::Histogram::default();
+    histogram.set_sample_count(metric.counts.last().copied().unwrap_or_default());
+    histogram.set_sample_sum(metric.value as f64);
+    let buckets = BUCKETS.iter().zip(&metric.counts).map(|(bound, count)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound as f64);
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    histogram.set_bucket(buckets.collect());
+    let mut value = proto::Metric::default();
+    value.set_histogram(histogram);
+    let mut family = MetricFamily::default();
+    family.set_name(metric.name);
+    family.set_help(help.to_owned());
+    family.set_field_type(proto::MetricType::HISTOGRAM);
+    family.set_metric(vec![value]);
+    family
 }

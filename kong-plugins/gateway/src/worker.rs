@@ -26,6 +26,9 @@ const STACK: usize = 4 * 1024 * 1024;
 /// nobody.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest wait for what filters ask for before a new configuration is taken.
+const WARM: Duration = Duration::from_secs(5);
+
 /// Runs the workers until `shutdown`, or until one ends.
 pub(crate) async fn run(
     listener: std::net::TcpListener,
@@ -47,7 +50,9 @@ pub(crate) async fn run(
             .name(format!("gateway-{number}"))
             .stack_size(STACK)
             .spawn(move || {
-                let start = move |first| Local::new(&process, generation, set, first);
+                let start = move |first| {
+                    Local::new(&process, generation, Rc::new(RefCell::new(set)), first)
+                };
                 let result = work(listener, number == 0, start, next, shutdown);
                 // Nobody listens any more when the whole run was dropped.
                 let _ = ended.send(result);
@@ -89,7 +94,9 @@ fn work(
         let takes = tokio::task::spawn_local(async move {
             while let Some(next) = next.recv().await {
                 let process = Arc::clone(&taker.local().process);
-                taker.replace(Local::new(&process, next.generation, next.set, first));
+                let set = Rc::new(RefCell::new(next.set));
+                warm(&set).await;
+                taker.replace(Local::new(&process, next.generation, set, first));
                 // Whoever asked may have gone; the configuration has been taken all the same.
                 let _ = next.taken.send(());
             }
@@ -101,13 +108,63 @@ fn work(
     })
 }
 
+/// Runs the filters' ticks and makes the calls that come of them; all end with it.
 pub(crate) async fn tick(set: Rc<RefCell<Set>>) {
+    let mut calls = JoinSet::new();
     loop {
-        let next = match set.try_borrow_mut() {
-            Ok(mut set) => set.tick(Instant::now()),
-            Err(_) => Instant::now() + ACCEPT_PAUSE,
+        while calls.try_join_next().is_some() {}
+        // Nothing is awaited while the set is borrowed, so that it is always free here.
+        let (next, asked) = match set.try_borrow_mut() {
+            Ok(mut set) => (set.tick(Instant::now()), set.take_calls()),
+            Err(_) => (Instant::now() + ACCEPT_PAUSE, Vec::new()),
         };
+        for asked in asked {
+            let set = Rc::clone(&set);
+            calls.spawn_local(async move {
+                let answer = crate::calls::make(&asked.call).await;
+                if let Ok(mut set) = set.try_borrow_mut() {
+                    set.answered(&asked, answer);
+                }
+            });
+        }
         tokio::time::sleep_until(next.into()).await;
+    }
+}
+
+/// Lets filters ask what they need to know before requests meet them: keys that are fetched, loads and
+/// quotas. What does not come in time comes later, as at a start.
+async fn warm(set: &Rc<RefCell<Set>>) {
+    let now = Instant::now();
+    let begin = |set: &mut Set| {
+        set.hurry(now);
+        set.tick(now);
+    };
+    if let Ok(mut set) = set.try_borrow_mut() {
+        begin(&mut set);
+    }
+    let learn = async {
+        let mut calls = JoinSet::new();
+        loop {
+            let asked = set.try_borrow_mut().map(|mut set| set.take_calls());
+            for asked in asked.unwrap_or_default() {
+                calls.spawn_local(async move {
+                    let answer = crate::calls::make(&asked.call).await;
+                    (asked, answer)
+                });
+            }
+            match calls.join_next().await {
+                None => return,
+                Some(Ok((asked, answer))) => {
+                    if let Ok(mut set) = set.try_borrow_mut() {
+                        set.answered(&asked, answer);
+                    }
+                }
+                Some(Err(_)) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(WARM, learn).await.is_err() {
+        tracing::warn!("filters did not learn in time what they asked for");
     }
 }
 

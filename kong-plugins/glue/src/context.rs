@@ -1,9 +1,10 @@
 //! The two contexts of a filter: one root per configuration, one context per request.
 
 use crate::around::Around;
+use crate::calls::Calls;
 use crate::host::{self, Gateway, Level};
-use crate::metrics::Counters;
-use mesh_policy::{Decision, Filter, Refusal};
+use crate::metrics::Metrics;
+use mesh_policy::{Decision, Filter, Host, Refusal};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType};
 use std::cell::Cell;
@@ -12,12 +13,13 @@ use std::rc::Rc;
 /// One configuration of the filter, and what its requests share.
 pub struct Root<F> {
     shared: Rc<Shared<F>>,
+    calls: Calls,
 }
 
 struct Shared<F> {
     /// None: refuse everything.
     filter: Option<F>,
-    counters: Counters,
+    metrics: Metrics,
     /// Found out within the first request.
     gateway: Cell<Option<Gateway>>,
 }
@@ -26,7 +28,7 @@ impl<F> Shared<F> {
     fn new(filter: Option<F>) -> Rc<Self> {
         Rc::new(Self {
             filter,
-            counters: Counters::default(),
+            metrics: Metrics::default(),
             gateway: Cell::new(None),
         })
     }
@@ -44,17 +46,36 @@ impl<F> Shared<F> {
 pub fn new_root<F: Filter>(_context_id: u32) -> Box<dyn RootContext> {
     Box::new(Root::<F> {
         shared: Shared::new(None),
+        calls: Calls::default(),
     })
 }
 
-impl<F: Filter> Context for Root<F> {}
+impl<F: Filter> Context for Root<F> {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        body_size: usize,
+        _trailers: usize,
+    ) {
+        if let Some(filter) = &self.shared.filter {
+            let around = Around::new(self.shared.gateway.get());
+            self.calls.answered(filter, token, body_size, &around);
+        }
+    }
+}
 
 impl<F: Filter> RootContext for Root<F> {
     /// Always true: a host that is told false may go on without the filter.
     fn on_configure(&mut self, _size: usize) -> bool {
         let json = host::configuration();
         let filter = match mesh_policy::filter::load::<F>(&json) {
-            Ok(filter) => Some(filter),
+            Ok((filter, revision)) => {
+                if let Some(period) = self.calls.begin(&revision, filter.tick_ms()) {
+                    self.set_tick_period(period);
+                }
+                Some(filter)
+            }
             Err(faults) => {
                 for fault in faults {
                     host::log(
@@ -73,12 +94,23 @@ impl<F: Filter> RootContext for Root<F> {
         true
     }
 
+    fn on_tick(&mut self) {
+        let shared = Rc::clone(&self.shared);
+        if let Some(filter) = &shared.filter {
+            let around = Around::new(shared.gateway.get());
+            let mut calls = std::mem::take(&mut self.calls);
+            calls.tick(filter, self, &around);
+            self.calls = calls;
+        }
+    }
+
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(Request {
             shared: Rc::clone(&self.shared),
             kept: F::Request::default(),
             stage: Stage::Undecided,
             ended: false,
+            spent_ns: 0,
         }))
     }
 
@@ -92,6 +124,8 @@ struct Request<F: Filter> {
     kept: F::Request,
     stage: Stage,
     ended: bool,
+    /// Time that its decisions took.
+    spent_ns: u64,
 }
 
 /// How far the decision on a request has come.
@@ -115,14 +149,18 @@ impl<F: Filter> HttpContext for Request<F> {
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
-        let decision = filter.decide(&mut self.kept, &around, &around);
+        let mut decision = filter.decide(&mut self.kept, &around, &around);
         if let Decision::Pass(_) = decision
-            && !end_of_stream
             && filter.wants_body(&self.kept)
         {
-            self.stage = Stage::AwaitsBody;
+            if around.body_comes(end_of_stream) {
+                self.stage = Stage::AwaitsBody;
+            } else {
+                decision = filter.decide_body(&mut self.kept, Some(&[]), &around);
+            }
         }
-        let waits = self.stage == Stage::AwaitsBody && around.gateway.must_wait_for_body();
+        let waits = self.stage == Stage::AwaitsBody && around.must_wait_for_body();
+        self.took(&around);
         match self.apply(decision) {
             Action::Continue if waits => Action::Pause,
             action => action,
@@ -136,7 +174,7 @@ impl<F: Filter> HttpContext for Request<F> {
             Stage::Undecided | Stage::Passed => return Action::Continue,
         }
         let around = self.around();
-        if !end_of_stream && around.gateway.must_wait_for_body() {
+        if !end_of_stream && around.must_wait_for_body() {
             return Action::Pause;
         }
         let Some(filter) = &self.shared.filter else {
@@ -149,6 +187,7 @@ impl<F: Filter> HttpContext for Request<F> {
         };
         let decision = filter.decide_body(&mut self.kept, body.as_deref(), &around);
         self.stage = Stage::Passed;
+        self.took(&around);
         self.apply(decision)
     }
 
@@ -175,8 +214,16 @@ impl<F: Filter> Drop for Request<F> {
 
 impl<F: Filter> Request<F> {
     fn around(&self) -> Around {
-        Around {
-            gateway: self.shared.gateway(),
+        Around::new(Some(self.shared.gateway()))
+    }
+
+    /// Records the time that the decision took, once it is whole: what the request waited is not in it.
+    fn took(&mut self, around: &Around) {
+        if let (Ok(began), Some(ended)) = (around.now_ns(), host::now_ns()) {
+            self.spent_ns = self.spent_ns.saturating_add(ended.saturating_sub(began));
+        }
+        if self.stage != Stage::AwaitsBody {
+            self.shared.metrics.took(self.spent_ns);
         }
     }
 
@@ -209,7 +256,9 @@ impl<F: Filter> Request<F> {
                         .all(|(name, value)| host::leave(gateway, name, value));
                     // A later filter that does not find it knows nothing, and so grants nothing.
                     let reason = if left { pass.reason } else { "not_left" };
-                    self.shared.counters.count("pass", reason);
+                    if self.stage != Stage::AwaitsBody {
+                        self.shared.metrics.count("pass", reason);
+                    }
                     return Action::Continue;
                 }
                 Refusal::host_failure()
@@ -217,7 +266,7 @@ impl<F: Filter> Request<F> {
             Decision::Refuse(refusal) => refusal,
         };
         self.stage = Stage::Refused;
-        self.shared.counters.count("refuse", refusal.reason);
+        self.shared.metrics.count("refuse", refusal.reason);
         if !host::answer(&refusal) {
             host::log(
                 Level::Error,

@@ -3,6 +3,9 @@
 //! The host returns memory that it took from the module's own allocator (the SDK's `malloc`), so a
 //! returned block becomes a `Vec` of exactly its size.
 
+use crate::abi;
+use crate::headers::Headers;
+use mesh_policy::fetch::MAX_ANSWER;
 use mesh_policy::host::{Cell, Swapped, Unshared, Version};
 use mesh_policy::{Refusal, Unreadable};
 use std::net::{IpAddr, SocketAddr};
@@ -23,11 +26,12 @@ const NOT_FOUND: u32 = 1;
 const CAS_MISMATCH: u32 = 8;
 const MAP_REQUEST_HEADERS: u32 = 0;
 const MAP_RESPONSE_HEADERS: u32 = 2;
+const MAP_CALL_RESPONSE_HEADERS: u32 = 6;
 const BUFFER_REQUEST_BODY: u32 = 0;
+const BUFFER_CALL_RESPONSE_BODY: u32 = 4;
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
 const METRIC_COUNTER: u32 = 0;
-/// "No gRPC status" of the ABI.
-const GRPC_NONE: i32 = -1;
+const METRIC_HISTOGRAM: u32 = 2;
 
 /// Writes to the host's log.
 pub(crate) fn log(level: Level, text: &str) {
@@ -51,6 +55,31 @@ impl Gateway {
             (OK, _) => Self::Envoy,
             _ => Self::Kong,
         }
+    }
+
+    /// The same outside of a request, by what shared data does, which has to be there. Of a value that is
+    /// not there and a version that nobody gave, Kong says that it changed and Envoy writes; whoever is
+    /// first writes down which it was.
+    pub(crate) fn of_shared_data() -> Option<Self> {
+        const KEY: &[u8] = b"mesh-gateway";
+        const KONG: &[u8; 16] = b"kong            ";
+        const ENVOY: &[u8; 16] = b"envoy           ";
+        // Twice, since another worker may write in between.
+        for _ in 0..2 {
+            match abi::shared(KEY) {
+                (OK, value, _) if value == KONG => return Some(Self::Kong),
+                (OK, value, _) if value == ENVOY => return Some(Self::Envoy),
+                (NOT_FOUND, ..) => match abi::set_shared(KEY, ENVOY, u32::MAX) {
+                    OK => return Some(Self::Envoy),
+                    CAS_MISMATCH => {
+                        abi::set_shared(KEY, KONG, 0);
+                    }
+                    _ => return None,
+                },
+                _ => return None,
+            }
+        }
+        None
     }
 
     /// Whether a request goes on to the service unless it is held until its body is there.
@@ -81,6 +110,12 @@ impl Gateway {
 pub(crate) fn now_ns() -> Option<u64> {
     let (status, nanos) = abi::now();
     (status == OK).then_some(nanos)
+}
+
+/// Random bytes of the host.
+pub(crate) fn random() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    (abi::random(&mut bytes) == OK).then_some(bytes)
 }
 
 /// The shared value under `key`.
@@ -163,6 +198,14 @@ pub(crate) fn request_header(name: &str) -> Result<Option<Vec<u8>>, Unreadable> 
     }
 }
 
+/// All request headers, with the pseudo headers. Not in Kong, where the whole map must not be asked for.
+pub(crate) fn request_headers() -> Result<Headers, Unreadable> {
+    match abi::headers(MAP_REQUEST_HEADERS) {
+        (OK, map) => Headers::read(&map).ok_or(Unreadable),
+        _ => Err(Unreadable),
+    }
+}
+
 /// Sets a request header; whether the host did.
 pub(crate) fn set_request_header(name: &str, value: &[u8]) -> bool {
     abi::set_header(MAP_REQUEST_HEADERS, name.as_bytes(), value) == OK
@@ -181,6 +224,35 @@ pub(crate) fn answer(refusal: &Refusal) -> bool {
 pub(crate) fn define_counter(name: &str) -> Option<Metric> {
     let (status, id) = abi::define_metric(METRIC_COUNTER, name.as_bytes());
     (status == OK).then_some(Metric(id))
+}
+
+/// Defines a histogram, if the host has them.
+pub(crate) fn define_histogram(name: &str) -> Option<Metric> {
+    let (status, id) = abi::define_metric(METRIC_HISTOGRAM, name.as_bytes());
+    (status == OK).then_some(Metric(id))
+}
+
+/// Records a value; a host that does not is let be.
+pub(crate) fn record(metric: Metric, value: u64) {
+    abi::record_metric(metric.0, value);
+}
+
+/// The answer to the filter's own call that this callback is about: none where the call failed, or where
+/// its answer is longer than is taken.
+pub(crate) fn call_answer(body_size: usize) -> Option<(u16, Vec<u8>)> {
+    let (OK, status) = abi::header(MAP_CALL_RESPONSE_HEADERS, b":status") else {
+        return None;
+    };
+    let status = std::str::from_utf8(&status).ok()?.parse().ok()?;
+    let body = match body_size {
+        0 => Vec::new(),
+        size if size > MAX_ANSWER => return None,
+        size => match abi::buffer(BUFFER_CALL_RESPONSE_BODY, size) {
+            (OK, body) if body.len() == size => body,
+            _ => return None,
+        },
+    };
+    Some((status, body))
 }
 
 /// Counts one; a host that does not is let be.
@@ -203,232 +275,6 @@ fn pairs(headers: &[(&str, String)]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// The ABI itself, version 0.2.1.
-#[cfg(target_family = "wasm")]
-// Foreign functions are unsafe to call; each call below passes pointers into live memory with the
-// length of that memory, and takes over blocks that the host allocated in the module for it.
-#[allow(unsafe_code)]
-mod abi {
-    use super::GRPC_NONE;
-
-    #[link(wasm_import_module = "env")]
-    unsafe extern "C" {
-        fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
-        fn proxy_get_current_time_nanoseconds(nanos: *mut u64) -> u32;
-        fn proxy_get_buffer_bytes(
-            buffer: u32,
-            start: usize,
-            max: usize,
-            data: *mut *mut u8,
-            size: *mut usize,
-        ) -> u32;
-        fn proxy_get_header_map_value(
-            map: u32,
-            name: *const u8,
-            name_size: usize,
-            data: *mut *mut u8,
-            size: *mut usize,
-        ) -> u32;
-        fn proxy_get_property(
-            path: *const u8,
-            path_size: usize,
-            data: *mut *mut u8,
-            size: *mut usize,
-        ) -> u32;
-        fn proxy_set_property(
-            path: *const u8,
-            path_size: usize,
-            value: *const u8,
-            value_size: usize,
-        ) -> u32;
-        fn proxy_get_shared_data(
-            key: *const u8,
-            key_size: usize,
-            data: *mut *mut u8,
-            size: *mut usize,
-            version: *mut u32,
-        ) -> u32;
-        fn proxy_set_shared_data(
-            key: *const u8,
-            key_size: usize,
-            value: *const u8,
-            value_size: usize,
-            version: u32,
-        ) -> u32;
-        fn proxy_replace_header_map_value(
-            map: u32,
-            name: *const u8,
-            name_size: usize,
-            value: *const u8,
-            value_size: usize,
-        ) -> u32;
-        fn proxy_send_local_response(
-            status: u32,
-            details: *const u8,
-            details_size: usize,
-            body: *const u8,
-            body_size: usize,
-            headers: *const u8,
-            headers_size: usize,
-            grpc_status: i32,
-        ) -> u32;
-        fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
-        fn proxy_increment_metric(id: u32, by: i64) -> u32;
-    }
-
-    /// Takes over a block that the host allocated in this module.
-    fn taken(data: *mut u8, size: usize) -> Vec<u8> {
-        if data.is_null() || size == 0 {
-            return Vec::new();
-        }
-        unsafe { Vec::from_raw_parts(data, size, size) }
-    }
-
-    pub(super) fn log(level: u32, text: &[u8]) {
-        unsafe { proxy_log(level, text.as_ptr(), text.len()) };
-    }
-
-    pub(super) fn now() -> (u32, u64) {
-        let mut nanos = 0;
-        let status = unsafe { proxy_get_current_time_nanoseconds(&mut nanos) };
-        (status, nanos)
-    }
-
-    pub(super) fn buffer(buffer: u32, max: usize) -> (u32, Vec<u8>) {
-        let (mut data, mut size) = (std::ptr::null_mut(), 0);
-        let status = unsafe { proxy_get_buffer_bytes(buffer, 0, max, &mut data, &mut size) };
-        (status, taken(data, size))
-    }
-
-    pub(super) fn property(path: &[u8]) -> (u32, Vec<u8>) {
-        let (mut data, mut size) = (std::ptr::null_mut(), 0);
-        let status = unsafe { proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) };
-        (status, taken(data, size))
-    }
-
-    pub(super) fn set_property(path: &[u8], value: &[u8]) -> u32 {
-        unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) }
-    }
-
-    pub(super) fn shared(key: &[u8]) -> (u32, Vec<u8>, u32) {
-        let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
-        let status = unsafe {
-            proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut size, &mut version)
-        };
-        (status, taken(data, size), version)
-    }
-
-    pub(super) fn set_shared(key: &[u8], value: &[u8], version: u32) -> u32 {
-        unsafe {
-            proxy_set_shared_data(
-                key.as_ptr(),
-                key.len(),
-                value.as_ptr(),
-                value.len(),
-                version,
-            )
-        }
-    }
-
-    pub(super) fn header(map: u32, name: &[u8]) -> (u32, Vec<u8>) {
-        let (mut data, mut size) = (std::ptr::null_mut(), 0);
-        let status = unsafe {
-            proxy_get_header_map_value(map, name.as_ptr(), name.len(), &mut data, &mut size)
-        };
-        (status, taken(data, size))
-    }
-
-    pub(super) fn set_header(map: u32, name: &[u8], value: &[u8]) -> u32 {
-        unsafe {
-            proxy_replace_header_map_value(
-                map,
-                name.as_ptr(),
-                name.len(),
-                value.as_ptr(),
-                value.len(),
-            )
-        }
-    }
-
-    pub(super) fn answer(status: u32, body: &[u8], headers: &[u8]) -> u32 {
-        unsafe {
-            proxy_send_local_response(
-                status,
-                std::ptr::null(),
-                0,
-                body.as_ptr(),
-                body.len(),
-                headers.as_ptr(),
-                headers.len(),
-                GRPC_NONE,
-            )
-        }
-    }
-
-    pub(super) fn define_metric(kind: u32, name: &[u8]) -> (u32, u32) {
-        let mut id = 0;
-        let status = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) };
-        (status, id)
-    }
-
-    pub(super) fn increment_metric(id: u32, by: i64) -> u32 {
-        unsafe { proxy_increment_metric(id, by) }
-    }
-}
-
-/// Outside of wasm there is no host: every call fails, so that the crate builds and lints natively.
-#[cfg(not(target_family = "wasm"))]
-mod abi {
-    const NO_HOST: u32 = 10;
-
-    pub(super) fn log(_level: u32, _text: &[u8]) {}
-
-    pub(super) fn now() -> (u32, u64) {
-        (NO_HOST, 0)
-    }
-
-    pub(super) fn buffer(_buffer: u32, _max: usize) -> (u32, Vec<u8>) {
-        (NO_HOST, Vec::new())
-    }
-
-    pub(super) fn property(_path: &[u8]) -> (u32, Vec<u8>) {
-        (NO_HOST, Vec::new())
-    }
-
-    pub(super) fn set_property(_path: &[u8], _value: &[u8]) -> u32 {
-        NO_HOST
-    }
-
-    pub(super) fn shared(_key: &[u8]) -> (u32, Vec<u8>, u32) {
-        (NO_HOST, Vec::new(), 0)
-    }
-
-    pub(super) fn set_shared(_key: &[u8], _value: &[u8], _version: u32) -> u32 {
-        NO_HOST
-    }
-
-    pub(super) fn header(_map: u32, _name: &[u8]) -> (u32, Vec<u8>) {
-        (NO_HOST, Vec::new())
-    }
-
-    pub(super) fn set_header(_map: u32, _name: &[u8], _value: &[u8]) -> u32 {
-        NO_HOST
-    }
-
-    pub(super) fn answer(_status: u32, _body: &[u8], _headers: &[u8]) -> u32 {
-        let _ = super::GRPC_NONE;
-        NO_HOST
-    }
-
-    pub(super) fn define_metric(_kind: u32, _name: &[u8]) -> (u32, u32) {
-        (NO_HOST, 0)
-    }
-
-    pub(super) fn increment_metric(_id: u32, _by: i64) -> u32 {
-        NO_HOST
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,11 @@
 //! every route without filters), read a request's property there, ask for the whole header map, take
 //! the time from anywhere but the host, dispatch on the request path.
 
+mod abi;
 mod around;
+mod calls;
 mod context;
+mod headers;
 mod host;
 mod metrics;
 

@@ -1,19 +1,23 @@
-//! The counter `requests`, by decision and reason.
+//! The counter `requests`, by decision and reason, and the histogram `duration_us`.
 //!
 //! Proxy-Wasm metrics have no labels; gateways cut them out of the name by the patterns of the
 //! `.meta.json`. With `_` alone in it, the name is a good one also where they do not.
 
 use crate::host::{self, Metric};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// Counters that this filter has used. A host that counts nothing costs one attempt per name.
+/// Metrics that this filter has used. A host that counts nothing costs one attempt per name.
 #[derive(Default)]
-pub(crate) struct Counters(RefCell<HashMap<(&'static str, &'static str), Option<Metric>>>);
+pub(crate) struct Metrics {
+    requests: RefCell<HashMap<(&'static str, &'static str), Option<Metric>>>,
+    duration: Cell<Option<Option<Metric>>>,
+}
 
-impl Counters {
+impl Metrics {
+    /// Counts a decision.
     pub(crate) fn count(&self, decision: &'static str, reason: &'static str) {
-        let Ok(mut known) = self.0.try_borrow_mut() else {
+        let Ok(mut known) = self.requests.try_borrow_mut() else {
             return;
         };
         let metric = known.entry((decision, reason)).or_insert_with(|| {
@@ -21,6 +25,18 @@ impl Counters {
         });
         if let Some(metric) = metric {
             host::increment(*metric);
+        }
+    }
+
+    /// Records how long a decision took.
+    pub(crate) fn took(&self, ns: u64) {
+        let metric = self.duration.get().unwrap_or_else(|| {
+            let metric = host::define_histogram("duration_us");
+            self.duration.set(Some(metric));
+            metric
+        });
+        if let Some(metric) = metric {
+            host::record(metric, ns / 1000);
         }
     }
 }

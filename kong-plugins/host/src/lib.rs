@@ -6,7 +6,8 @@
 //! Vm     ── one per worker and module: memory, root contexts (one per configuration), stream contexts
 //! ```
 //!
-//! Nothing here is global, and nothing waits: every call runs to its end on the calling thread, within a
+//! Nothing here is global, and nothing waits: what filters ask of other services is taken from the VM as
+//! a list and brought back as an answer. Every call runs to its end on the calling thread, within a
 //! bound of CPU time and of memory. What goes wrong is an error that means "refuse the request", never
 //! "pass it"; the [`Vm`] it happened in is spent and has to be replaced, because a guest that trapped in
 //! the middle of a change holds no state that anyone may rely on. A function of the ABI that is not
@@ -16,6 +17,7 @@
 //! is refused, a filter that fails lets nothing pass.
 
 mod abi;
+mod calls;
 mod engine;
 mod error;
 mod exchange;
@@ -25,10 +27,11 @@ mod shared;
 mod state;
 mod vm;
 
+pub use calls::{Call, CallAnswer};
 pub use engine::{Engine, Limits};
 pub use error::HostError;
 pub use exchange::{Exchange, Head, LocalResponse, Properties};
-pub use metrics::{MetricKind, MetricStore, MetricValue};
+pub use metrics::{BUCKETS, MetricKind, MetricStore, MetricValue};
 pub use module::Module;
 pub use shared::Shared;
 pub use vm::{Action, ContextId, RootId, Vm};

@@ -14,6 +14,8 @@ pub enum MetricKind {
     Counter,
     /// Grows and shrinks.
     Gauge,
+    /// Counts values by size, see [`BUCKETS`].
+    Histogram,
 }
 
 /// One metric and its value now.
@@ -23,9 +25,17 @@ pub struct MetricValue {
     pub name: String,
     /// Kind.
     pub kind: MetricKind,
-    /// Value.
+    /// Value; of a histogram the sum of what was recorded.
     pub value: u64,
+    /// Of a histogram: how many values were at most as large as each of [`BUCKETS`], and how many in all.
+    pub counts: Vec<u64>,
 }
+
+/// Upper bounds of a histogram's buckets, the same for all, since the ABI names none: from what a decision
+/// takes in microseconds to what a slow service takes in milliseconds.
+pub const BUCKETS: [u64; 13] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 20_000, 100_000,
+];
 
 /// All metrics that filters have defined.
 #[derive(Debug, Default)]
@@ -37,6 +47,29 @@ pub struct MetricStore {
 pub(crate) struct Metric {
     pub kind: MetricKind,
     pub value: AtomicU64,
+    /// Of a histogram: values in each bucket alone, and above the last.
+    buckets: Vec<AtomicU64>,
+}
+
+impl Metric {
+    /// Records a value in a histogram.
+    pub fn observe(&self, value: u64) {
+        let bucket = BUCKETS.partition_point(|bound| *bound < value);
+        if let Some(count) = self.buckets.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+            self.value.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        self.buckets
+            .iter()
+            .scan(0_u64, |sum, bucket| {
+                *sum = sum.saturating_add(bucket.load(Ordering::Relaxed));
+                Some(*sum)
+            })
+            .collect()
+    }
 }
 
 impl MetricStore {
@@ -52,6 +85,12 @@ impl MetricStore {
             Arc::new(Metric {
                 kind,
                 value: AtomicU64::new(0),
+                buckets: match kind {
+                    MetricKind::Histogram => {
+                        (0..=BUCKETS.len()).map(|_| AtomicU64::new(0)).collect()
+                    }
+                    MetricKind::Counter | MetricKind::Gauge => Vec::new(),
+                },
             })
         });
         (metric.kind == kind).then(|| Arc::clone(metric))
@@ -66,6 +105,7 @@ impl MetricStore {
                 name: name.clone(),
                 kind: metric.kind,
                 value: metric.value.load(Ordering::Relaxed),
+                counts: metric.counts(),
             })
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));

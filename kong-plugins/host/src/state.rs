@@ -1,5 +1,6 @@
 //! What belongs to one VM beside its memory, and how its memory is read and written.
 
+use crate::calls::{Call, CallAnswer};
 use crate::error::{Stop, forbidden};
 use crate::exchange::{Exchange, LocalResponse};
 use crate::metrics::Metric;
@@ -18,6 +19,7 @@ pub(crate) enum Status {
     NotFound = 1,
     BadArgument = 2,
     CasMismatch = 8,
+    InternalFailure = 10,
 }
 
 /// What is running; decides what a host function may touch.
@@ -26,6 +28,7 @@ pub(crate) enum Phase {
     Start,
     Configure,
     Tick,
+    CallResponse,
     RequestHeaders,
     RequestBody,
     ResponseHeaders,
@@ -40,12 +43,21 @@ impl Phase {
             Self::Start => "proxy_on_vm_start",
             Self::Configure => "proxy_on_configure",
             Self::Tick => "proxy_on_tick",
+            Self::CallResponse => "proxy_on_http_call_response",
             Self::RequestHeaders => "proxy_on_request_headers",
             Self::RequestBody => "proxy_on_request_body",
             Self::ResponseHeaders => "proxy_on_response_headers",
             Self::ResponseBody => "proxy_on_response_body",
             Self::End => "proxy_on_done",
         }
+    }
+
+    /// Whether there is no request.
+    pub fn is_apart(self) -> bool {
+        matches!(
+            self,
+            Self::Start | Self::Configure | Self::Tick | Self::CallResponse
+        )
     }
 
     /// Whether the request has not gone to the service yet.
@@ -80,6 +92,12 @@ pub(crate) struct State {
     pub phase: Phase,
     pub exchange: Exchange,
     pub local_response: Option<LocalResponse>,
+    /// Calls that nobody has taken yet, and how many of those taken are on their way, too.
+    pub calls: Vec<Call>,
+    pub calls_open: usize,
+    pub last_call: u32,
+    /// The answer that the running callback is about.
+    pub call_answer: Option<CallAnswer>,
     pub shared: Arc<Shared>,
     /// What this VM defined; the index is the id that the guest holds.
     pub defined: Vec<Arc<Metric>>,

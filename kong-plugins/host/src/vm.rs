@@ -1,5 +1,6 @@
 //! One instance of a module, and the callbacks of the ABI.
 
+use crate::calls::{Call, CallAnswer};
 use crate::engine::Engine;
 use crate::error::{HostError, Stop};
 use crate::exchange::{Exchange, LocalResponse};
@@ -55,6 +56,7 @@ struct Exports {
     vm_start: Option<TypedFunc<(u32, u32), u32>>,
     configure: Option<TypedFunc<(u32, u32), u32>>,
     tick: Option<TypedFunc<u32, ()>>,
+    call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
     request_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
     request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
@@ -97,6 +99,10 @@ impl Vm {
             phase: Phase::Start,
             exchange: Exchange::default(),
             local_response: None,
+            calls: Vec::new(),
+            calls_open: 0,
+            last_call: 0,
+            call_answer: None,
             shared,
             defined: Vec::new(),
             cpu_start: cpu_now(),
@@ -171,6 +177,28 @@ impl Vm {
     pub fn on_tick(&mut self, root: RootId) -> Result<(), HostError> {
         let tick = self.exports.tick.clone();
         self.call(Phase::Tick, root.0, tick, root.0).map(drop)
+    }
+
+    /// Calls that filters have made since they were last taken. Each has to end in
+    /// [`Vm::on_call_response`].
+    pub fn take_calls(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.store.data_mut().calls)
+    }
+
+    /// Tells the filter what became of its call.
+    ///
+    /// # Errors
+    /// What the callback ended with.
+    pub fn on_call_response(&mut self, call: &Call, answer: CallAnswer) -> Result<(), HostError> {
+        let (headers, body) = (size(answer.headers), size(answer.body.len()));
+        let state = self.store.data_mut();
+        state.calls_open = state.calls_open.saturating_sub(1);
+        state.call_answer = Some(answer);
+        let function = self.exports.call_response.clone();
+        let params = (call.root, call.id, headers, body, 0);
+        let result = self.call(Phase::CallResponse, call.root, function, params);
+        self.store.data_mut().call_answer = None;
+        result.map(drop)
     }
 
     /// Makes a stream context for one request.
@@ -344,7 +372,7 @@ impl Vm {
             return Ok(None);
         };
         let limit = match phase {
-            Phase::Start | Phase::Configure | Phase::Tick => self.configure_limit,
+            phase if phase.is_apart() => self.configure_limit,
             _ => self.call_limit,
         };
         let state = self.store.data_mut();
@@ -399,6 +427,7 @@ impl Exports {
             vm_start: typed(module, instance, store, "proxy_on_vm_start")?,
             configure: typed(module, instance, store, "proxy_on_configure")?,
             tick: typed(module, instance, store, "proxy_on_tick")?,
+            call_response: typed(module, instance, store, "proxy_on_http_call_response")?,
             request_headers: typed(module, instance, store, "proxy_on_request_headers")?,
             request_body: typed(module, instance, store, "proxy_on_request_body")?,
             response_headers: typed(module, instance, store, "proxy_on_response_headers")?,

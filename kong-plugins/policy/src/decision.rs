@@ -2,6 +2,7 @@
 
 use mesh_protocol::problem::{self, Problem};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Pass or refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub struct Pass {
     pub set_headers: Vec<(&'static str, String)>,
     /// What later filters of this request need to know, by name; clients cannot write there.
     pub leave: Vec<(&'static str, Vec<u8>)>,
+    /// The body to send in place of the one that [`crate::Filter::decide_body`] was given; none for that
+    /// one. Its length may differ: then a `Content-Length` that the gateway keeps must follow it.
+    pub set_body: Option<Vec<u8>>,
     /// Why, in one word for metrics (`a-z` and `_`).
     pub reason: &'static str,
 }
@@ -29,6 +33,7 @@ impl Pass {
         Self {
             set_headers: Vec::new(),
             leave: Vec::new(),
+            set_body: None,
             reason,
         }
     }
@@ -50,6 +55,9 @@ pub struct Caller {
     /// Scopes, separated by single spaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub scope: String,
+    /// Further claims of the caller's token that the configuration hands on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
 }
 
 impl Caller {
@@ -101,6 +109,15 @@ impl Refusal {
                 "filter-misconfigured",
                 "the gateway is not configured correctly",
             ),
+        )
+    }
+
+    /// The body is larger than the gateway shows to its filters; what nobody looked at does not pass.
+    pub fn body_too_large() -> Self {
+        Self::new(
+            "body_too_large",
+            &Problem::new(413, "body-too-large", "the request's body is too large")
+                .with_detail("send less than the gateway's client body buffer"),
         )
     }
 

@@ -1,6 +1,6 @@
 //! What every filter is: a configuration that compiles into a policy that decides.
 
-use crate::{Decision, Host, RequestHead};
+use crate::{Decision, Fetch, Fetched, Host, RequestHead};
 use serde::de::DeserializeOwned;
 
 /// One fault of a configuration. Its text never repeats a value, since the value may be a secret.
@@ -42,6 +42,26 @@ pub trait Filter: Sized + 'static {
     /// Every fault that was found.
     fn compile(config: &Self::Config) -> Result<Self, Vec<ConfigError>>;
 
+    /// Revision of the mesh.yaml that `config` was rendered from; empty when unknown. A gateway keeps old
+    /// configurations ticking, so a filter's tick stops when a configuration of another revision came.
+    fn revision(_config: &Self::Config) -> &str {
+        ""
+    }
+
+    /// How often it wants [`Filter::tick`], in milliseconds; none for never. Asked once.
+    fn tick_ms(&self) -> Option<u32> {
+        None
+    }
+
+    /// Looks around, outside of any request: what is to be asked of other services now. Every worker of
+    /// a gateway ticks for itself.
+    fn tick(&self, _host: &dyn Host) -> Vec<Fetch> {
+        Vec::new()
+    }
+
+    /// What became of the call `id` that [`Filter::tick`] asked for.
+    fn fetched(&self, _id: u32, _fetched: Fetched, _host: &dyn Host) {}
+
     /// Decides on one request by its head.
     fn decide(
         &self,
@@ -74,13 +94,21 @@ pub trait Filter: Sized + 'static {
     fn end(&self, _request: &mut Self::Request, _host: &dyn Host) {}
 }
 
-/// Compiles a configuration from its JSON text.
+/// Compiles a configuration from its JSON text; returns its revision beside it.
 ///
 /// # Errors
 /// Every fault that was found; of a text that is no such configuration, the first.
-pub fn load<F: Filter>(json: &[u8]) -> Result<F, Vec<ConfigError>> {
+pub fn load<F: Filter>(json: &[u8]) -> Result<(F, String), Vec<ConfigError>> {
+    // Else a list would be read as the fields in their order, an empty one as all that can be left out.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err(vec![ConfigError::new(
+            "config",
+            "no JSON object, but a list",
+        )]);
+    }
     let config = serde_json::from_slice(json).map_err(|fault| vec![unreadable(&fault)])?;
-    F::compile(&config)
+    let revision = F::revision(&config).to_owned();
+    Ok((F::compile(&config)?, revision))
 }
 
 fn unreadable(fault: &serde_json::Error) -> ConfigError {

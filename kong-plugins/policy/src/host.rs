@@ -51,6 +51,12 @@ pub trait Host {
     /// [`Unshared`].
     fn swap(&self, key: &str, cell: Cell, seen: Option<Version>) -> Result<Swapped, Unshared>;
 
+    /// 16 random bytes.
+    ///
+    /// # Errors
+    /// [`crate::Unreadable`].
+    fn random(&self) -> Result<[u8; 16], crate::Unreadable>;
+
     /// What an earlier filter of this request left under `name`; clients cannot write there.
     fn found(&self, name: &str) -> Option<Vec<u8>>;
 
@@ -69,6 +75,7 @@ pub struct MemoryHost {
     now_ns: u64,
     cells: Arc<Mutex<BTreeMap<String, (Cell, u32)>>>,
     found: RefCell<BTreeMap<String, Vec<u8>>>,
+    random: u128,
 }
 
 impl MemoryHost {
@@ -83,6 +90,11 @@ impl MemoryHost {
     /// Moves the clock.
     pub fn set_now_ns(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+    }
+
+    /// Sets what comes of chance.
+    pub fn set_random(&mut self, random: u128) {
+        self.random = random;
     }
 
     /// Leaves something for later filters, as the gateway does for [`crate::Pass::leave`].
@@ -123,6 +135,10 @@ impl Host for MemoryHost {
         let next = version.unwrap_or(0).wrapping_add(1).max(1);
         table.insert(key.to_owned(), (cell, next));
         Ok(Swapped::Written)
+    }
+
+    fn random(&self) -> Result<[u8; 16], crate::Unreadable> {
+        Ok(self.random.to_le_bytes())
     }
 
     fn found(&self, name: &str) -> Option<Vec<u8>> {

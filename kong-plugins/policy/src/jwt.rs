@@ -4,58 +4,71 @@
 //! what is not understood is refused. The order of the checks is part of the design: reserved headers
 //! first, then the signature, and only then what the token says, so that nobody learns from an answer
 //! what a token without a valid signature would have been refused for.
+//!
+//! A token that was verified before costs its hash and what the host is asked: the clock, the reserved
+//! names, the token's place. Caller and assertion are kept as they are handed on.
 
 mod answer;
 mod cache;
 mod claims;
+mod jwk;
 mod keys;
+mod mint;
+mod remote;
+mod sources;
 mod token;
+mod verifier;
+mod wanted;
 
-use crate::config::JwtAuth;
-use crate::decision::FOUND_CALLER;
-use crate::{Caller, ConfigError, Decision, Filter, Host, Pass, Refusal, RequestHead};
+use crate::config::{self, JwtAuth};
+use crate::{
+    Caller, ConfigError, Decision, Fetch, Fetched, Filter, Host, Pass, Refusal, RequestHead,
+};
 use answer::{Answers, Fault};
-use cache::{Cache, Entry};
-use claims::Claims;
-use ed25519_dalek::SigningKey;
+use cache::{Cache, Entry, Life};
+use claims::{Claims, NumericDate};
 use keys::Issuers;
 use mesh_protocol::Timestamp;
 use mesh_protocol::assertion::{self, RESERVED_HEADERS};
+use mint::{Minted, Signer};
 use sha2::{Digest, Sha256};
+use sources::Sources;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use token::Token;
+use wanted::Wanted;
 
-/// Longest assertion life, in seconds: what a key that leaked or a caller who was locked out keeps.
-const MAX_LIFETIME_S: u64 = 600;
+/// Longest age that can be asked for, in seconds: a hundred years, so that no sum overflows.
+const MAX_AGE_S: u64 = 3_153_600_000;
 
 /// A compiled `jwt_auth` configuration, with the tokens that it has verified.
 #[derive(Debug)]
 pub struct Policy {
     issuers: Issuers,
+    sources: Sources,
     leeway_ms: u64,
+    max_age_ms: Option<u64>,
     required_scopes: Vec<String>,
+    wanted: Wanted,
+    anonymous: Option<Anonymous>,
     signer: Signer,
     answers: Answers,
     // A filter instance runs on one thread; decisions share the policy, hence the cell.
     verified: RefCell<Cache>,
 }
 
-struct Signer {
-    issuer: String,
-    audience: String,
-    kid: String,
-    key: SigningKey,
-    lifetime_s: u64,
+/// Who a request without a token comes from.
+#[derive(Debug)]
+struct Anonymous {
+    caller: Caller,
+    minted: RefCell<Option<Minted>>,
 }
 
-impl std::fmt::Debug for Signer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer")
-            .field("issuer", &self.issuer)
-            .field("audience", &self.audience)
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
-    }
+/// What is kept of a request.
+#[derive(Debug, Default)]
+pub struct Request {
+    token_in_query: bool,
 }
 
 /// Checks and prepares a configuration.
@@ -65,6 +78,7 @@ impl std::fmt::Debug for Signer {
 pub fn compile(config: &JwtAuth) -> Result<Policy, Vec<ConfigError>> {
     let mut faults = Vec::new();
     let issuers = keys::compile_issuers(&config.issuers, &mut faults);
+    let sources = Sources::compile(&config.sources, &mut faults);
     if config.leeway_s > assertion::LEEWAY_S {
         faults.push(ConfigError::new(
             "leeway_s",
@@ -72,6 +86,15 @@ pub fn compile(config: &JwtAuth) -> Result<Policy, Vec<ConfigError>> {
                 "at most {} seconds: the assertion ends with the token, and its readers allow no more",
                 assertion::LEEWAY_S
             ),
+        ));
+    }
+    if config
+        .max_age_s
+        .is_some_and(|age| age == 0 || age > MAX_AGE_S)
+    {
+        faults.push(ConfigError::new(
+            "max_age_s",
+            format!("1 to {MAX_AGE_S} seconds; leave it out for no bound"),
         ));
     }
     for (index, scope) in config.required_scopes.iter().enumerate() {
@@ -82,13 +105,22 @@ pub fn compile(config: &JwtAuth) -> Result<Policy, Vec<ConfigError>> {
             ));
         }
     }
-    let signer = compile_signer(config, &mut faults);
+    let wanted = Wanted::compile(config, &mut faults);
+    let signer = Signer::compile(&config.assertion, &mut faults);
+    let anonymous = config
+        .anonymous
+        .as_ref()
+        .map(|anonymous| compile_anonymous(config, anonymous, &mut faults));
     match signer {
         Some(signer) if faults.is_empty() => Ok(Policy {
             issuers,
+            sources,
             leeway_ms: config.leeway_s.saturating_mul(1000),
+            max_age_ms: config.max_age_s.map(|age| age.saturating_mul(1000)),
             required_scopes: config.required_scopes.clone(),
-            answers: Answers::new(&signer.audience, &config.required_scopes),
+            wanted,
+            anonymous,
+            answers: Answers::new(&config.assertion.audience, &config.required_scopes),
             signer,
             verified: RefCell::default(),
         }),
@@ -96,109 +128,169 @@ pub fn compile(config: &JwtAuth) -> Result<Policy, Vec<ConfigError>> {
     }
 }
 
-fn compile_signer(config: &JwtAuth, faults: &mut Vec<ConfigError>) -> Option<Signer> {
-    let signer = &config.assertion;
-    for (name, text) in [
-        ("issuer", &signer.issuer),
-        ("audience", &signer.audience),
-        ("kid", &signer.kid),
-    ] {
-        if let Err(what) = keys::check_name(text) {
-            faults.push(ConfigError::new(format!("assertion.{name}"), what));
-        }
+fn compile_anonymous(
+    config: &JwtAuth,
+    anonymous: &config::Anonymous,
+    faults: &mut Vec<ConfigError>,
+) -> Anonymous {
+    if let Err(what) = keys::check_name(&anonymous.sub) {
+        faults.push(ConfigError::new("anonymous.sub", what));
     }
-    if signer.lifetime_s == 0 || signer.lifetime_s > MAX_LIFETIME_S {
+    let scope = claims::scope(&anonymous.scope);
+    if scope.is_none() {
         faults.push(ConfigError::new(
-            "assertion.lifetime_s",
-            format!("1 to {MAX_LIFETIME_S} seconds"),
+            "anonymous.scope",
+            "scopes separated by spaces: printable ASCII without '\"' and '\\'",
         ));
     }
-    let seed = token::decode(signer.signing_key.as_bytes())
-        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    let Some(seed) = seed else {
+    let scope = scope.unwrap_or_default();
+    // What is required of everybody would else be required of nobody: leave the token out, and pass.
+    if !claims::grants(&scope, &config.required_scopes) {
         faults.push(ConfigError::new(
-            "assertion.signing_key",
-            "32 bytes in unpadded base64url",
+            "anonymous.scope",
+            "lacks a scope of required_scopes",
         ));
-        return None;
-    };
-    Some(Signer {
-        issuer: signer.issuer.clone(),
-        audience: signer.audience.clone(),
-        kid: signer.kid.clone(),
-        key: SigningKey::from_bytes(&seed),
-        lifetime_s: signer.lifetime_s,
-    })
+    }
+    if !config.required_claims.is_empty() {
+        faults.push(ConfigError::new(
+            "anonymous",
+            "has no claims, and required_claims asks for some: use one of the two",
+        ));
+    }
+    // Else a token of that issuer could name the same caller.
+    let origin = &config.assertion.issuer;
+    if config.issuers.iter().any(|issuer| issuer.issuer == *origin) {
+        faults.push(ConfigError::new(
+            "anonymous",
+            "an issuer has the name of assertion.issuer, which is where this caller comes from",
+        ));
+    }
+    Anonymous {
+        caller: Caller {
+            sub: anonymous.sub.clone(),
+            origin: origin.clone(),
+            scope,
+            claims: BTreeMap::new(),
+        },
+        minted: RefCell::default(),
+    }
 }
 
 impl Filter for Policy {
     const NAME: &'static str = "jwt_auth";
     type Config = JwtAuth;
-    type Request = ();
+    type Request = Request;
 
     fn compile(config: &JwtAuth) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }
 
-    fn decide(
-        &self,
-        _request: &mut Self::Request,
-        head: &dyn RequestHead,
-        host: &dyn Host,
-    ) -> Decision {
-        let decided = match host.now() {
-            Ok(now) => self.examine(head, now),
-            Err(unreadable) => Err(unreadable.into()),
+    fn revision(config: &JwtAuth) -> &str {
+        &config.revision
+    }
+
+    fn tick_ms(&self) -> Option<u32> {
+        self.issuers.remotes().next().map(|_| remote::TICK_MS)
+    }
+
+    fn tick(&self, host: &dyn Host) -> Vec<Fetch> {
+        let Ok(now) = host.now() else {
+            return Vec::new();
         };
-        match decided {
+        self.issuers
+            .remotes()
+            .filter_map(|(place, remote)| remote.due(u32::try_from(place).ok()?, now))
+            .collect()
+    }
+
+    fn fetched(&self, id: u32, fetched: Fetched, host: &dyn Host) {
+        let remote = self
+            .issuers
+            .remotes()
+            .find(|(place, _)| u32::try_from(*place) == Ok(id));
+        if let (Some((_, remote)), Ok(now)) = (remote, host.now()) {
+            remote.fetched(&fetched, now);
+        }
+    }
+
+    fn decide(&self, request: &mut Request, head: &dyn RequestHead, host: &dyn Host) -> Decision {
+        match self.examine(request, head, host) {
             Ok(pass) => Decision::Pass(pass),
             Err(refusal) => Decision::Refuse(refusal),
+        }
+    }
+
+    fn response_headers(&self, request: &Request) -> Vec<(&'static str, String)> {
+        // The address is a secret then, and so is what a cache keeps under it (RFC 6750, section 2.3).
+        if request.token_in_query {
+            vec![("cache-control", "private".to_owned())]
+        } else {
+            Vec::new()
         }
     }
 }
 
 impl Policy {
-    fn examine(&self, head: &dyn RequestHead, now: Timestamp) -> Result<Pass, Refusal> {
+    fn examine(
+        &self,
+        request: &mut Request,
+        head: &dyn RequestHead,
+        host: &dyn Host,
+    ) -> Result<Pass, Refusal> {
         for name in RESERVED_HEADERS {
             if !head.header(name)?.is_empty() {
                 return Err(answer::reserved(name));
             }
         }
-        let authorization = head.header("authorization")?;
-        let Some(value) = authorization.first() else {
-            return if is_preflight(head)? {
-                Ok(Pass::because("preflight"))
-            } else {
-                Err(self.answers.no_token())
+        for name in head.odd_names()? {
+            if let Some(reserved) = assertion::reserved_alias(&name) {
+                return Err(answer::reserved(reserved));
+            }
+        }
+        let refused = |fault| self.answers.refused(fault);
+        let Some(bearer) = self.sources.find(head).map_err(refused)? else {
+            if is_preflight(head)? {
+                return Ok(Pass::because("preflight"));
+            }
+            return match &self.anonymous {
+                Some(anonymous) => self.stand_in(anonymous, host.now()?).map_err(refused),
+                None => Err(self.answers.no_token()),
             };
         };
-        if authorization.len() > 1 {
-            return Err(self.answers.refused(Fault::SeveralTokens));
-        }
-        let Some(bearer) = token::bearer(value).map_err(|fault| self.answers.refused(fault))?
-        else {
-            return Err(self.answers.no_token());
-        };
-        self.accept(bearer, now)
-            .map_err(|fault| self.answers.refused(fault))
+        request.token_in_query = bearer.in_query;
+        self.accept(&bearer.text, host.now()?).map_err(refused)
     }
 
-    fn accept(&self, bearer: &[u8], now: Timestamp) -> Result<Pass, Fault> {
-        let hash: [u8; 32] = Sha256::digest(bearer).into();
+    /// The pass of a request without a token.
+    fn stand_in(&self, anonymous: &Anonymous, now: Timestamp) -> Result<Pass, Fault> {
+        let mint = || self.signer.mint(&anonymous.caller, u64::MAX, now);
+        let Ok(mut minted) = anonymous.minted.try_borrow_mut() else {
+            return Ok(mint()?.pass("anonymous"));
+        };
+        let mut current = match minted.take() {
+            Some(current) => current,
+            None => mint()?,
+        };
+        self.signer.renew(&mut current, u64::MAX, now)?;
+        Ok(minted.insert(current).pass("anonymous"))
+    }
+
+    fn accept(&self, text: &[u8], now: Timestamp) -> Result<Pass, Fault> {
+        let hash: [u8; 32] = Sha256::digest(text).into();
         if let Ok(mut verified) = self.verified.try_borrow_mut()
             && let Some(entry) = verified.get_mut(&hash)
             && self
-                .in_time(entry.not_before_ms, entry.expires_ms, now)
-                .is_ok()
+                .issuers
+                .at(entry.issuer)
+                .is_some_and(|issuer| issuer.still_has(&entry.key, now))
         {
-            if self.worn(entry, now) {
-                self.sign_into(entry, now)?;
-            }
-            return Ok(pass(entry));
+            self.in_time(entry.life, now)?;
+            self.signer
+                .renew(&mut entry.minted, entry.life.ends_ms, now)?;
+            return Ok(entry.minted.pass("token"));
         }
-        let mut entry = self.verify(bearer, now)?;
-        self.sign_into(&mut entry, now)?;
-        let pass = pass(&entry);
+        let entry = self.verify(text, now)?;
+        let pass = entry.minted.pass("token");
         if let Ok(mut verified) = self.verified.try_borrow_mut() {
             verified.insert(hash, entry);
         }
@@ -206,106 +298,77 @@ impl Policy {
     }
 
     /// The whole verification of a token that is not cached.
-    fn verify(&self, bearer: &[u8], now: Timestamp) -> Result<Entry, Fault> {
-        let token = Token::parse(bearer)?;
-        let claims: Claims = token::read(&token.claims)?;
-        let issuer = claims
+    fn verify(&self, text: &[u8], now: Timestamp) -> Result<Entry, Fault> {
+        let token = Token::parse(text)?;
+        let claims = token.claims(&self.wanted)?;
+        let (place, issuer) = claims
             .iss
             .as_deref()
             .and_then(|iss| self.issuers.find(iss))
             .ok_or(Fault::UnknownIssuer)?;
-        issuer.verify(&token)?;
-        let expires_ms = claims.exp.ok_or(Fault::MissingClaim)?.millis();
-        let not_before_ms = [claims.nbf, claims.iat]
-            .into_iter()
-            .flatten()
-            .map(claims::NumericDate::millis)
-            .max()
-            .unwrap_or(0);
-        self.in_time(not_before_ms, expires_ms, now)?;
+        let key = issuer.signed(&token, now)?;
+        if !issuer.issues(token.header.typ.as_deref()) {
+            return Err(Fault::Type);
+        }
+        let life = self.life(&claims)?;
+        self.in_time(life, now)?;
         if !issuer.is_for(&claims.aud) {
             return Err(Fault::Audience);
         }
         let sub = claims.sub.ok_or(Fault::MissingClaim)?;
         let scope = claims.scope.unwrap_or_default();
-        if !self
-            .required_scopes
-            .iter()
-            .all(|needed| scope.split(' ').any(|held| held == needed))
-        {
+        if !claims::grants(&scope, &self.required_scopes) {
             return Err(Fault::Scope);
         }
+        if !self.wanted.holds(&claims.texts) {
+            return Err(Fault::Claim);
+        }
+        let caller = Caller {
+            sub,
+            origin: issuer.name().to_owned(),
+            scope,
+            claims: self.wanted.handed_on(&claims.texts)?,
+        };
         Ok(Entry {
-            caller: Caller {
-                sub,
-                origin: issuer.name().to_owned(),
-                scope,
-            },
-            not_before_ms,
-            expires_ms,
-            assertion: String::new(),
-            signed_at_s: 0,
-            assertion_ends_s: 0,
+            minted: self.signer.mint(&caller, life.ends_ms, now)?,
+            life,
+            issuer: place,
+            key: Arc::downgrade(&key),
         })
     }
 
-    fn in_time(&self, not_before_ms: u64, expires_ms: u64, now: Timestamp) -> Result<(), Fault> {
-        if now.millis() >= expires_ms.saturating_add(self.leeway_ms) {
-            return Err(Fault::Expired);
+    fn life(&self, claims: &Claims) -> Result<Life, Fault> {
+        let ends_ms = claims.exp.ok_or(Fault::MissingClaim)?.millis();
+        let begins_ms = [claims.nbf, claims.iat]
+            .into_iter()
+            .flatten()
+            .map(NumericDate::millis)
+            .max()
+            .unwrap_or(0);
+        let mut life = Life {
+            begins_ms,
+            ends_ms,
+            ends_as: Fault::Expired,
+        };
+        if let Some(max_age_ms) = self.max_age_ms {
+            let issued_ms = claims.iat.ok_or(Fault::MissingClaim)?.millis();
+            let old_ms = issued_ms.saturating_add(max_age_ms);
+            if old_ms < ends_ms {
+                life.ends_ms = old_ms;
+                life.ends_as = Fault::TooOld;
+            }
         }
-        if now.millis().saturating_add(self.leeway_ms) < not_before_ms {
+        Ok(life)
+    }
+
+    fn in_time(&self, life: Life, now: Timestamp) -> Result<(), Fault> {
+        if now.millis() >= life.ends_ms.saturating_add(self.leeway_ms) {
+            return Err(life.ends_as);
+        }
+        if now.millis().saturating_add(self.leeway_ms) < life.begins_ms {
             return Err(Fault::NotYetValid);
         }
         Ok(())
-    }
-
-    /// Whether a new assertion is due: less than half of the old one's life remains and a new one
-    /// would live longer, or the clock went back behind its beginning.
-    fn worn(&self, entry: &Entry, now: Timestamp) -> bool {
-        let now_s = now.seconds();
-        let half = entry.assertion_ends_s.saturating_sub(entry.signed_at_s) / 2;
-        now_s < entry.signed_at_s
-            || (now_s > entry.signed_at_s.saturating_add(half)
-                && self.end_of_assertion(entry, now) > entry.assertion_ends_s)
-    }
-
-    /// In seconds; never after the token's own end.
-    fn end_of_assertion(&self, entry: &Entry, now: Timestamp) -> u64 {
-        now.seconds()
-            .saturating_add(self.signer.lifetime_s)
-            .min(entry.expires_ms / 1000)
-    }
-
-    fn sign_into(&self, entry: &mut Entry, now: Timestamp) -> Result<(), Fault> {
-        let claims = assertion::Claims {
-            iss: self.signer.issuer.clone(),
-            aud: self.signer.audience.clone(),
-            sub: entry.caller.sub.clone(),
-            origin: entry.caller.origin.clone(),
-            scope: entry.caller.scope.clone(),
-            iat: now.seconds(),
-            exp: self.end_of_assertion(entry, now),
-        };
-        entry.assertion = assertion::sign(&claims, &self.signer.kid, &self.signer.key);
-        entry.signed_at_s = claims.iat;
-        entry.assertion_ends_s = claims.exp;
-        // Names, `sub` and `scope` are bounded so that this cannot happen; a reader would refuse it.
-        if entry.assertion.len() > assertion::MAX_LENGTH {
-            return Err(Fault::Malformed);
-        }
-        Ok(())
-    }
-}
-
-fn pass(entry: &Entry) -> Pass {
-    Pass {
-        set_headers: vec![(assertion::HEADER, entry.assertion.clone())],
-        // Strings always serialise.
-        leave: vec![(
-            FOUND_CALLER,
-            serde_json::to_vec(&entry.caller).unwrap_or_default(),
-        )],
-        reason: "token",
     }
 }
 

@@ -3,31 +3,35 @@
 //! A token bucket per limit and key ([`gcra`]), in state that all workers of the gateway change by
 //! compare and swap ([`table`]): what passes is within the limit to the request, however many workers
 //! there are. Where several limits apply, all are asked in their order, and what the earlier ones gave is
-//! given back when a later one refuses: for a moment less may pass than is allowed, never more.
+//! given back when a later one refuses: for a moment less may pass than is allowed, never more. Limits
+//! that all gateways keep together are told of on ticks ([`sharing`]).
 //!
 //! ```text
 //!  head ──▶ keys ──▶ take from each limit ──▶ all gave: pass, RateLimit headers on the response
+//!  body ──▶ cost ──▶ take from the limits that need it ──┘
 //!                            └─ one refused: give back, 429 with Retry-After
 //! ```
 
 mod answer;
+mod compile;
+mod cost;
 mod gcra;
 mod keys;
+mod sharing;
 mod table;
 
-use crate::config::{Cost, LimitHeaders, RateLimit, Unit, WhenUnusable};
+pub use compile::compile;
+
+use crate::config::{Cost, LimitHeaders, RateLimit, WhenUnusable};
 use crate::host::{Host, Unshared};
-use crate::{ConfigError, Decision, Filter, Pass, Refusal, RequestHead};
+use crate::{ConfigError, Decision, Fetch, Fetched, Filter, Pass, Refusal, RequestHead};
 use answer::{Standing, headers};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gcra::{Rate, Taken};
-use hmac::{Hmac, KeyInit};
+use cost::Priced;
+use gcra::{Rate, Shared, Taken};
 use keys::{Keys, Networks};
 use mesh_protocol::problem::Problem;
-use sha2::Sha256;
-use std::collections::BTreeSet;
-use table::{Kept, Place, Table};
+use sharing::{Reach, Sharing};
+use table::{Kept, Key, Place, Table};
 
 /// Most limits of one configuration: each costs two calls of the gateway per request.
 const MAX_LIMITS: usize = 8;
@@ -44,6 +48,7 @@ pub struct Policy {
     trusted: Networks,
     shown: LimitHeaders,
     when_unusable: WhenUnusable,
+    sharing: Option<Sharing>,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,7 @@ struct Limit {
     keys: Keys,
     counts: Counts,
     cost: Option<Cost>,
+    shared: bool,
 }
 
 #[derive(Debug)]
@@ -65,16 +71,23 @@ enum Counts {
 /// What is kept of one request.
 #[derive(Debug, Default)]
 pub struct Request {
-    /// Where each limit stands after this request, in the order of the limits.
+    /// Where each limit stands after this request, in the order in which they were asked.
     standings: Vec<Standing>,
     /// Concurrent requests that this one counts among.
     held: Vec<Place>,
+    /// What was given, until everything is.
+    given: Vec<Given>,
+    /// Limits, by number, that the body decides the cost of.
+    by_body: Vec<(usize, Key)>,
+    /// Whether a shared limit could not keep in mind to tell of it.
+    untold: bool,
 }
 
 /// What one limit gave, to be given back.
+#[derive(Debug)]
 struct Given {
     limit: usize,
-    place: Place,
+    key: Key,
     cost: u64,
 }
 
@@ -83,19 +96,43 @@ impl Filter for Policy {
     type Config = RateLimit;
     type Request = Request;
 
+    fn revision(config: &RateLimit) -> &str {
+        &config.revision
+    }
+
     fn compile(config: &RateLimit) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }
 
-    fn decide(&self, request: &mut Request, head: &dyn RequestHead, host: &dyn Host) -> Decision {
-        match self.take_all(request, head, host) {
-            Ok(()) => Decision::Pass(Pass::because("within_limits")),
-            Err(Stop::Refused(refusal)) => Decision::Refuse(refusal),
-            Err(Stop::Unusable) => match self.when_unusable {
-                WhenUnusable::Pass => Decision::Pass(Pass::because("unlimited")),
-                WhenUnusable::Refuse => Decision::Refuse(Refusal::host_failure()),
-            },
+    fn tick_ms(&self) -> Option<u32> {
+        self.sharing.as_ref().map(Sharing::interval_ms)
+    }
+
+    fn tick(&self, host: &dyn Host) -> Vec<Fetch> {
+        match &self.sharing {
+            Some(sharing) => sharing.tick(host),
+            None => Vec::new(),
         }
+    }
+
+    fn fetched(&self, id: u32, fetched: Fetched, host: &dyn Host) {
+        if let Some(sharing) = &self.sharing {
+            sharing.fetched(id, &fetched, &self.table, host);
+        }
+    }
+
+    fn decide(&self, request: &mut Request, head: &dyn RequestHead, host: &dyn Host) -> Decision {
+        let taken = self.take_by_head(request, head, host);
+        self.decided(request, taken, host)
+    }
+
+    fn wants_body(&self, request: &Request) -> bool {
+        !request.by_body.is_empty()
+    }
+
+    fn decide_body(&self, request: &mut Request, body: Option<&[u8]>, host: &dyn Host) -> Decision {
+        let taken = self.take_by_body(request, body, host);
+        self.decided(request, taken, host)
     }
 
     fn response_headers(&self, request: &Request) -> Vec<(&'static str, String)> {
@@ -129,63 +166,159 @@ impl From<crate::Unreadable> for Stop {
 }
 
 impl Policy {
-    fn take_all(
+    fn decided(&self, request: &mut Request, taken: Result<(), Stop>, host: &dyn Host) -> Decision {
+        if taken.is_err() {
+            // What cannot be given back comes back by itself, with time.
+            let _ = self.give_all_back(request, host);
+        }
+        match taken {
+            Ok(()) if request.untold => Decision::Pass(Pass::because("within_limits_untold")),
+            Ok(()) => Decision::Pass(Pass::because("within_limits")),
+            Err(Stop::Refused(refusal)) => Decision::Refuse(refusal),
+            Err(Stop::Unusable) => match self.when_unusable {
+                WhenUnusable::Pass => Decision::Pass(Pass::because("unlimited")),
+                WhenUnusable::Refuse => Decision::Refuse(Refusal::host_failure()),
+            },
+        }
+    }
+
+    fn take_by_head(
         &self,
         request: &mut Request,
         head: &dyn RequestHead,
         host: &dyn Host,
     ) -> Result<(), Stop> {
-        let now_ns = host.now_ns()?;
-        let mut given: Vec<Given> = Vec::new();
         for (number, limit) in self.limits.iter().enumerate() {
-            let cost = limit.cost(head)?;
-            let place = limit
+            let priced = cost::by_head(limit.cost.as_ref(), head)?;
+            let key = limit
                 .keys
-                .place(&self.table, &limit.name, &self.trusted, head, host)?;
-            let (standing, wait_ns) = match &limit.counts {
-                Counts::Requests(rate) => self.take(*rate, limit, place, now_ns, cost, host)?,
-                Counts::Concurrent {
-                    most,
-                    lost_after_ns,
-                } => self.enter(*most, *lost_after_ns, limit, place, now_ns, host)?,
-            };
-            request.standings.push(standing);
-            if let Some(wait_ns) = wait_ns {
-                // Given back here, and not once more when the request ends.
-                request.held.clear();
-                for earlier in given {
-                    self.give_back(&earlier, now_ns, host)?;
-                }
-                return Err(Stop::Refused(answer::exceeded(
-                    self.shown,
-                    &request.standings,
-                    &limit.name,
-                    wait_ns,
-                )));
+                .key(&self.table, &limit.name, &self.trusted, head, host)?;
+            match priced {
+                Priced::ByBody => request.by_body.push((number, key)),
+                Priced::Units(cost) => self.take_from(request, number, limit, key, cost, host)?,
             }
-            if let Counts::Concurrent { .. } = limit.counts {
-                request.held.push(place);
-            }
-            given.push(Given {
-                limit: number,
-                place,
-                cost,
-            });
         }
         Ok(())
     }
 
+    fn take_by_body(
+        &self,
+        request: &mut Request,
+        body: Option<&[u8]>,
+        host: &dyn Host,
+    ) -> Result<(), Stop> {
+        let Some(body) = body else {
+            return Err(Stop::Refused(Refusal::body_too_large()));
+        };
+        for (number, key) in std::mem::take(&mut request.by_body) {
+            let Some(limit) = self.limits.get(number) else {
+                continue;
+            };
+            let cost = cost::by_body(limit.cost.as_ref(), body);
+            self.take_from(request, number, limit, key, cost, host)?;
+        }
+        Ok(())
+    }
+
+    /// Takes from one limit.
+    fn take_from(
+        &self,
+        request: &mut Request,
+        number: usize,
+        limit: &Limit,
+        key: Key,
+        cost: u64,
+        host: &dyn Host,
+    ) -> Result<(), Stop> {
+        let now_ns = host.now_ns()?;
+        let mut together = false;
+        let (standing, wait_ns) = match &limit.counts {
+            Counts::Requests(rate) => {
+                let shared = self.shared(limit, key, now_ns, host)?;
+                together = shared.is_some();
+                self.take(*rate, limit, key, now_ns, cost, shared, host)?
+            }
+            Counts::Concurrent {
+                most,
+                lost_after_ns,
+            } => self.enter(*most, *lost_after_ns, limit, key.place, now_ns, host)?,
+        };
+        request.standings.push(standing);
+        if let Some(wait_ns) = wait_ns {
+            return Err(Stop::Refused(answer::exceeded(
+                self.shown,
+                &request.standings,
+                &limit.name,
+                wait_ns,
+            )));
+        }
+        match &limit.counts {
+            Counts::Concurrent { .. } => request.held.push(key.place),
+            Counts::Requests(rate) if together => {
+                if let Some(sharing) = &self.sharing {
+                    request.untold |= !sharing.passed(key, *rate, cost, now_ns);
+                }
+            }
+            Counts::Requests(_) => {}
+        }
+        request.given.push(Given {
+            limit: number,
+            key,
+            cost,
+        });
+        Ok(())
+    }
+
+    /// What is to be known of a limit that all gateways keep together; none where this one is alone.
+    fn shared(
+        &self,
+        limit: &Limit,
+        key: Key,
+        now_ns: u64,
+        host: &dyn Host,
+    ) -> Result<Option<Shared>, Stop> {
+        let Some(sharing) = self.sharing.as_ref().filter(|_| limit.shared) else {
+            return Ok(None);
+        };
+        match sharing.reach(now_ns) {
+            Reach::Alone => Ok(None),
+            Reach::Refused => Err(Stop::Refused(unreachable_quota())),
+            Reach::Gateways(gateways) => Ok(Some(Shared {
+                full_at_ns: 0,
+                told_full_at_ns: self.table.look(host, key.told, now_ns)?.until_ns,
+                gateways,
+                exchange_ns: sharing.interval_ns(),
+            })),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // all of them say what is taken from where
     fn take(
         &self,
         rate: Rate,
         limit: &Limit,
-        place: Place,
+        key: Key,
         now_ns: u64,
         cost: u64,
+        shared: Option<Shared>,
         host: &dyn Host,
     ) -> Result<(Standing, Option<u64>), Unshared> {
-        self.table.change(host, place, now_ns, |kept| {
-            match rate.take(kept.until_ns, now_ns, cost) {
+        self.table.change(host, key.place, now_ns, |kept| {
+            let taken = match shared {
+                None => rate.take(kept.until_ns, now_ns, cost),
+                Some(shared) => {
+                    let full_at_ns = kept.until_ns;
+                    rate.take_shared(
+                        Shared {
+                            full_at_ns,
+                            ..shared
+                        },
+                        now_ns,
+                        cost,
+                    )
+                }
+            };
+            match taken {
                 Taken::Passes { full_at_ns, left } => {
                     let kept = Kept {
                         count: 0,
@@ -231,18 +364,34 @@ impl Policy {
         })
     }
 
-    fn give_back(&self, given: &Given, now_ns: u64, host: &dyn Host) -> Result<(), Unshared> {
-        match self.limits.get(given.limit).map(|limit| &limit.counts) {
-            Some(Counts::Requests(rate)) => self.table.change(host, given.place, now_ns, |kept| {
-                let kept = Kept {
-                    count: 0,
-                    until_ns: rate.give_back(kept.until_ns, given.cost),
-                };
-                (Some(kept), ())
-            }),
-            Some(Counts::Concurrent { .. }) => self.release(given.place, host),
-            None => Ok(()),
+    fn give_all_back(&self, request: &mut Request, host: &dyn Host) -> Result<(), Unshared> {
+        // Given back here, and not once more when the request ends.
+        request.held.clear();
+        let now_ns = host.now_ns().map_err(|_| Unshared)?;
+        for given in std::mem::take(&mut request.given) {
+            self.give_back(&given, now_ns, host)?;
         }
+        Ok(())
+    }
+
+    fn give_back(&self, given: &Given, now_ns: u64, host: &dyn Host) -> Result<(), Unshared> {
+        let Some(limit) = self.limits.get(given.limit) else {
+            return Ok(());
+        };
+        let rate = match &limit.counts {
+            Counts::Concurrent { .. } => return self.release(given.key.place, host),
+            Counts::Requests(rate) => rate,
+        };
+        if let Some(sharing) = self.sharing.as_ref().filter(|_| limit.shared) {
+            sharing.took_back(given.key, given.cost);
+        }
+        self.table.change(host, given.key.place, now_ns, |kept| {
+            let kept = Kept {
+                count: 0,
+                until_ns: rate.give_back(kept.until_ns, given.cost),
+            };
+            (Some(kept), ())
+        })
     }
 
     fn release(&self, place: Place, host: &dyn Host) -> Result<(), Unshared> {
@@ -262,27 +411,6 @@ impl Policy {
 }
 
 impl Limit {
-    /// What the request costs here.
-    fn cost(&self, head: &dyn RequestHead) -> Result<u64, Stop> {
-        let Some(Cost::Header { name, max }) = &self.cost else {
-            return Ok(1);
-        };
-        let values = head.header(name)?;
-        let Some(value) = values.first() else {
-            return Ok(1);
-        };
-        std::str::from_utf8(value)
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok())
-            .filter(|cost| values.len() == 1 && (1..=*max).contains(cost))
-            .ok_or_else(|| {
-                let detail = format!("the header {name} must be one whole number from 1 to {max}");
-                let problem = Problem::new(400, "wrong-cost", "the request's cost cannot be read")
-                    .with_detail(detail);
-                Stop::Refused(Refusal::new("wrong_cost", &problem))
-            })
-    }
-
     fn standing(&self, left: u64, full_in_ns: u64) -> Standing {
         Standing {
             name: self.name.clone(),
@@ -297,122 +425,14 @@ impl Limit {
     }
 }
 
-/// Checks and prepares a configuration.
-///
-/// # Errors
-/// Every fault, by path.
-pub fn compile(config: &RateLimit) -> Result<Policy, Vec<ConfigError>> {
-    let mut faults = Vec::new();
-    if config.limits.is_empty() || config.limits.len() > MAX_LIMITS {
-        faults.push(ConfigError::new(
-            "limits",
-            format!("1 to {MAX_LIMITS} are needed"),
-        ));
-    }
-    let mut names = BTreeSet::new();
-    let mut limits = Vec::new();
-    for (number, limit) in config.limits.iter().enumerate() {
-        let path = format!("limits[{number}]");
-        if !names.insert(&limit.name) {
-            faults.push(ConfigError::new(format!("{path}.name"), "is there twice"));
-        }
-        limits.extend(compile_limit(limit, &path, &mut faults));
-    }
-    let secret = URL_SAFE_NO_PAD
-        .decode(&config.table_key)
-        .ok()
-        .filter(|key| key.len() >= MIN_KEY)
-        .and_then(|key| Hmac::<Sha256>::new_from_slice(&key).ok());
-    if secret.is_none() {
-        faults.push(ConfigError::new(
-            "table_key",
-            format!("needs {MIN_KEY} bytes or more in unpadded base64url"),
-        ));
-    }
-    if !SLOTS.contains(&config.slots) {
-        faults.push(ConfigError::new(
-            "slots",
-            format!("must be from {} to {}", SLOTS.start(), SLOTS.end()),
-        ));
-    }
-    let trusted = Networks::compile(&config.trusted_proxies, "trusted_proxies", &mut faults);
-    match secret {
-        Some(secret) if faults.is_empty() => Ok(Policy {
-            limits,
-            table: Table::new(secret, config.slots),
-            trusted,
-            shown: config.headers,
-            when_unusable: config.when_unusable,
-        }),
-        _ => Err(faults),
-    }
-}
-
-fn compile_limit(
-    limit: &crate::config::Limit,
-    path: &str,
-    faults: &mut Vec<ConfigError>,
-) -> Option<Limit> {
-    let before = faults.len();
-    let mut wrong = |field: &str, what: String| {
-        faults.push(ConfigError::new(format!("{path}.{field}"), what));
-    };
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
-    if !(1..=32).contains(&limit.name.len()) || !limit.name.bytes().all(plain) {
-        wrong("name", "must be 1 to 32 of a-z, 0-9, - and _".to_owned());
-    }
-    let counts = match limit.unit {
-        Unit::Requests => {
-            let burst = limit.burst.unwrap_or(limit.quota);
-            let rate = Rate::new(limit.quota, limit.window_s, burst).map(Counts::Requests);
-            if rate.is_none() {
-                wrong(
-                    "quota",
-                    "no such rate: quota, window_s and burst must be 1 or more, with at most one unit \
-                     a nanosecond and a full burst within 366 days"
-                        .to_owned(),
-                );
-            }
-            rate
-        }
-        Unit::ConcurrentRequests => {
-            if limit.burst.is_some() || limit.cost.is_some() {
-                wrong(
-                    "unit",
-                    "requests at the same time have no burst and cost 1 each".to_owned(),
-                );
-            }
-            if !(1..=86_400).contains(&limit.window_s) {
-                wrong("window_s", "must be from 1 to 86400".to_owned());
-            }
-            let most = u16::try_from(limit.quota).ok().filter(|most| *most > 0);
-            if most.is_none() {
-                wrong("quota", format!("must be from 1 to {}", u16::MAX));
-            }
-            most.map(|most| Counts::Concurrent {
-                most,
-                lost_after_ns: limit.window_s.saturating_mul(1_000_000_000),
-            })
-        }
-    };
-    if let Some(Cost::Header { name, max }) = &limit.cost
-        && (!keys::is_header_name(name) || *max == 0)
-    {
-        wrong(
-            "cost.header",
-            "needs a header's name in lower case and a max of 1 or more".to_owned(),
-        );
-    }
-    let keys = Keys::compile(&limit.by, &format!("{path}.by"), faults);
-    let counts = counts?;
-    (faults.len() == before).then(|| Limit {
-        name: limit.name.clone(),
-        quota: limit.quota,
-        window_s: limit.window_s,
-        keys,
-        counts,
-        cost: limit.cost.clone(),
-    })
+/// A limit is shared, and the others cannot be heard.
+fn unreachable_quota() -> Refusal {
+    let problem = Problem::new(
+        503,
+        "quota-unreachable",
+        "the quota cannot be looked up now",
+    );
+    Refusal::new("quota_unreachable", &problem).with_header("retry-after", "1".to_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use wasmtime::{Caller, Linker};
 
 const REQUEST_BODY: u32 = 0;
 const RESPONSE_BODY: u32 = 1;
+const CALL_RESPONSE_BODY: u32 = 4;
 const VM_CONFIGURATION: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
@@ -30,6 +31,7 @@ fn get(
     let buffer = match (kind, state.phase) {
         (REQUEST_BODY, Phase::RequestBody) => Some(state.exchange.request_body.clone()),
         (RESPONSE_BODY, Phase::ResponseBody) => Some(state.exchange.response_body.clone()),
+        (CALL_RESPONSE_BODY, _) => state.call_answer.as_ref().map(|answer| answer.body.clone()),
         (VM_CONFIGURATION, _) => None,
         (PLUGIN_CONFIGURATION, _) => state.root().map(|root| root.config.clone()),
         _ => None,

@@ -14,6 +14,7 @@ use wasmtime::{Caller, Linker};
 
 const REQUEST_HEADERS: u32 = 0;
 const RESPONSE_HEADERS: u32 = 2;
+const CALL_RESPONSE_HEADERS: u32 = 6;
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.func_wrap(ENV, "proxy_get_header_map_size", get_size)?;
@@ -29,7 +30,8 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 /// The map, if this phase has it.
 fn readable(state: &State, map: u32) -> Option<&Head> {
     match (map, state.phase) {
-        (_, Phase::Start | Phase::Configure | Phase::Tick) => None,
+        (CALL_RESPONSE_HEADERS, _) => state.call_answer.as_ref().map(|answer| &answer.head),
+        (_, phase) if phase.is_apart() => None,
         (REQUEST_HEADERS, _) => Some(&state.exchange.request),
         (RESPONSE_HEADERS, phase) if !phase.is_request() => Some(&state.exchange.response),
         _ => None,

@@ -1,4 +1,4 @@
-//! Metrics: counters and gauges. A histogram is not supported and ends the call.
+//! Metrics: counters, gauges and histograms.
 
 use super::ENV;
 use crate::error::{forbidden, unsupported};
@@ -30,7 +30,8 @@ fn define(
     let kind = match kind {
         0 => MetricKind::Counter,
         1 => MetricKind::Gauge,
-        _ => return unsupported("proxy_define_metric of a histogram"),
+        2 => MetricKind::Histogram,
+        _ => return unsupported("proxy_define_metric of another kind"),
     };
     if name_size > MAX_NAME {
         return forbidden("a metric's name is too long");
@@ -75,6 +76,10 @@ fn record(caller: Caller<'_, State>, id: u32, value: u64) -> u32 {
             metric.value.store(value, Ordering::Relaxed);
             Status::Ok
         }
+        Some(metric) if metric.kind == MetricKind::Histogram => {
+            metric.observe(value);
+            Status::Ok
+        }
         Some(_) => Status::BadArgument,
         None => Status::NotFound,
     };
@@ -84,6 +89,7 @@ fn record(caller: Caller<'_, State>, id: u32, value: u64) -> u32 {
 fn increment(caller: Caller<'_, State>, id: u32, offset: i64) -> u32 {
     let status = match caller.data().defined.get(id as usize) {
         Some(metric) if metric.kind == MetricKind::Counter && offset < 0 => Status::BadArgument,
+        Some(metric) if metric.kind == MetricKind::Histogram => Status::BadArgument,
         Some(metric) => {
             // Two's complement: adding the bits of a negative offset subtracts.
             metric

@@ -5,6 +5,7 @@
 
 mod buffers;
 mod context;
+mod dispatch;
 mod headers;
 mod log;
 mod metrics;
@@ -28,6 +29,7 @@ pub(crate) fn linker(engine: &Engine, module: &Module) -> wasmtime::Result<Linke
     let mut linker = Linker::new(&engine.inner);
     buffers::link(&mut linker)?;
     context::link(&mut linker)?;
+    dispatch::link(&mut linker)?;
     headers::link(&mut linker)?;
     log::link(&mut linker)?;
     metrics::link(&mut linker)?;
@@ -74,6 +76,7 @@ const SUPPORTED: &[&str] = &[
     "proxy_get_property",
     "proxy_set_property",
     "proxy_send_local_response",
+    "proxy_http_call",
     "proxy_get_shared_data",
     "proxy_set_shared_data",
     "proxy_set_effective_context",

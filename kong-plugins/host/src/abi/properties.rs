@@ -2,7 +2,7 @@
 
 use super::ENV;
 use crate::error::forbidden;
-use crate::state::{Phase, State, Status, hand_over, read, read_text};
+use crate::state::{State, Status, hand_over, read, read_text};
 use bytes::Bytes;
 use wasmtime::{Caller, Linker};
 
@@ -52,7 +52,7 @@ fn set(
         _ => Some(Bytes::copy_from_slice(read(&caller, value, value_size)?)),
     };
     let state = caller.data_mut();
-    if matches!(state.phase, Phase::Start | Phase::Configure | Phase::Tick) {
+    if state.phase.is_apart() {
         return forbidden("a property was set outside of a request");
     }
     // Kong ends the call likewise.

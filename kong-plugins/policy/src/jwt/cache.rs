@@ -3,24 +3,37 @@
 //! Only verified tokens enter: without one, nobody can push another's out. Two generations bound it:
 //! when the young one is full, the old one is dropped whole and the young one takes its place; an
 //! entry that is used moves to the young one. So what is dropped has not been used for at least
-//! [`GENERATION`] insertions, no operation walks the table, and an expired entry leaves by the same way.
+//! [`GENERATION`] insertions, and no operation walks the table. An entry that has expired leaves
+//! by the same way: until then its token is refused at the price of its hash.
 
-use crate::Caller;
+use super::answer::Fault;
+use super::keys::Key;
+use super::mint::Minted;
 use std::collections::HashMap;
+use std::sync::Weak;
 
-/// Entries per generation. Twice this many at about 0.7 kB (at most 4 kB) each: 3 MB, at most 16 MB
+/// Entries per generation. Twice this many at about 1 kB (at most 8 kB) each: 4 MB, at most 32 MB
 /// per worker, for more callers than one worker serves within a token's life.
 pub(super) const GENERATION: usize = 2048;
 
 /// A verified token and the assertion that stands for it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) caller: Caller,
-    pub(super) not_before_ms: u64,
-    pub(super) expires_ms: u64,
-    pub(super) assertion: String,
-    pub(super) signed_at_s: u64,
-    pub(super) assertion_ends_s: u64,
+    pub(super) minted: Minted,
+    pub(super) life: Life,
+    /// Place of the issuer.
+    pub(super) issuer: usize,
+    /// The key that verified it, as long as the issuer has it.
+    pub(super) key: Weak<Key>,
+}
+
+/// When a token is good, leeway left out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    pub(super) begins_ms: u64,
+    pub(super) ends_ms: u64,
+    /// Why it is no good after that.
+    pub(super) ends_as: Fault,
 }
 
 #[derive(Debug, Default)]

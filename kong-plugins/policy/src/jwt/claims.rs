@@ -4,8 +4,12 @@
 //! two readers that take different ones are a hole). Unknown members are skipped without being built.
 
 use super::keys::MAX_NAME;
+use super::wanted::{Texts, Wanted};
 use crate::config::Algorithm;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor,
+};
+use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -20,6 +24,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 pub(super) struct Header {
     pub(super) alg: Algorithm,
     pub(super) kid: Option<String>,
+    pub(super) typ: Option<String>,
 }
 
 /// The claims of a token, as far as they are looked at.
@@ -32,6 +37,8 @@ pub(super) struct Claims {
     pub(super) exp: Option<NumericDate>,
     pub(super) nbf: Option<NumericDate>,
     pub(super) iat: Option<NumericDate>,
+    /// Those that the configuration names, unread.
+    pub(super) texts: Texts,
 }
 
 /// The names of an object that were seen.
@@ -62,13 +69,13 @@ impl<'de> Deserialize<'de> for Header {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
                 let mut names = Names::default();
-                let (mut alg, mut kid) = (None, None);
+                let (mut alg, mut kid, mut typ) = (None, None, None);
                 while let Some(name) = names.next(&mut map)? {
                     match name.as_str() {
-                        // Anything but the four exact spellings ends here, "none" among it.
+                        // Anything but the exact spellings ends here, "none" among it.
                         "alg" => alg = Some(map.next_value()?),
                         "kid" => kid = Some(map.next_value()?),
-                        "typ" => check_type(&map.next_value::<String>()?)?,
+                        "typ" => typ = Some(map.next_value()?),
                         "crit" => return Err(A::Error::custom("no extension is understood")),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
@@ -78,6 +85,7 @@ impl<'de> Deserialize<'de> for Header {
                 Ok(Header {
                     alg: alg.ok_or_else(|| A::Error::missing_field("alg"))?,
                     kid,
+                    typ,
                 })
             }
         }
@@ -85,52 +93,47 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// `typ` is optional, but another kind of token is no access token (RFC 8725, section 3.11).
-fn check_type<E: Error>(text: &str) -> Result<(), E> {
-    let name = text
-        .get(..12)
-        .filter(|prefix| prefix.eq_ignore_ascii_case("application/"))
-        .and_then(|prefix| text.get(prefix.len()..))
-        .unwrap_or(text);
-    if name.eq_ignore_ascii_case("JWT") || name.eq_ignore_ascii_case("at+jwt") {
-        Ok(())
-    } else {
-        Err(E::custom("another type of token"))
+/// Reads claims, those that the configuration names among them.
+impl<'de> DeserializeSeed<'de> for &Wanted {
+    type Value = Claims;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Claims, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Claims;
+impl<'de> Visitor<'de> for &Wanted {
+    type Value = Claims;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a claims set")
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a claims set")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+        let mut names = Names::default();
+        let mut claims = Claims::default();
+        while let Some(name) = names.next(&mut map)? {
+            let text: &'de RawValue = map.next_value()?;
+            match name.as_str() {
+                "iss" => claims.iss = Some(value(text)?),
+                "aud" => claims.aud = value::<OneOrMany, _>(text)?.0,
+                "sub" => claims.sub = Some(checked_sub(value(text)?)?),
+                "scope" => claims.scope = Some(checked_scope(value(text)?)?),
+                "exp" => claims.exp = Some(value(text)?),
+                "nbf" => claims.nbf = Some(value(text)?),
+                "iat" => claims.iat = Some(value(text)?),
+                _ => {}
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
-                let mut names = Names::default();
-                let mut claims = Claims::default();
-                while let Some(name) = names.next(&mut map)? {
-                    match name.as_str() {
-                        "iss" => claims.iss = Some(map.next_value()?),
-                        "aud" => claims.aud = map.next_value::<OneOrMany>()?.0,
-                        "sub" => claims.sub = Some(checked_sub(map.next_value()?)?),
-                        "scope" => claims.scope = Some(checked_scope(map.next_value()?)?),
-                        "exp" => claims.exp = Some(map.next_value()?),
-                        "nbf" => claims.nbf = Some(map.next_value()?),
-                        "iat" => claims.iat = Some(map.next_value()?),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(claims)
+            if self.has(&name) {
+                claims.texts.insert(name, text.get().to_owned());
             }
         }
-        deserializer.deserialize_map(Reader)
+        Ok(claims)
     }
+}
+
+fn value<'de, T: Deserialize<'de>, E: Error>(text: &'de RawValue) -> Result<T, E> {
+    serde_json::from_str(text.get()).map_err(|_| E::custom("a claim of another type"))
 }
 
 fn checked_sub<E: Error>(sub: String) -> Result<String, E> {
@@ -140,17 +143,24 @@ fn checked_sub<E: Error>(sub: String) -> Result<String, E> {
     Ok(sub)
 }
 
-/// The form of RFC 6749, section 3.3; several spaces are one.
-fn checked_scope<E: Error>(scope: OneOrMany) -> Result<String, E> {
-    let text = scope.0.join(" ");
-    if text.len() > MAX_SCOPE || !is_scope(&text) {
-        return Err(E::custom("no usable scope"));
+fn checked_scope<E: Error>(many: OneOrMany) -> Result<String, E> {
+    scope(&many.0.join(" ")).ok_or_else(|| E::custom("no usable scope"))
+}
+
+/// `text` in the form of RFC 6749, section 3.3; several spaces are one.
+pub(super) fn scope(text: &str) -> Option<String> {
+    if text.len() > MAX_SCOPE || !is_scope(text) {
+        return None;
     }
-    Ok(text
-        .split(' ')
-        .filter(|name| !name.is_empty())
-        .collect::<Vec<_>>()
-        .join(" "))
+    let names: Vec<&str> = text.split(' ').filter(|name| !name.is_empty()).collect();
+    Some(names.join(" "))
+}
+
+/// Whether `scope` holds all of `required`.
+pub(super) fn grants(scope: &str, required: &[String]) -> bool {
+    required
+        .iter()
+        .all(|needed| scope.split(' ').any(|held| held == needed))
 }
 
 /// Whether `text` holds only what scopes are made of, and spaces.

@@ -11,7 +11,7 @@ use crate::host::MemoryHost;
 use crate::request::MemoryHead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
-use ed25519_dalek::Signer as _;
+use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
 use mesh_protocol::assertion::PublicKey;
 use p256::pkcs8::EncodePublicKey;
@@ -35,6 +35,7 @@ fn hs256(kid: Option<&str>, secret: &[u8]) -> Key {
         algorithm: Algorithm::HS256,
         secret: Some(B64.encode(secret)),
         public_key: None,
+        jwk: None,
     }
 }
 
@@ -44,6 +45,7 @@ fn public(kid: Option<&str>, algorithm: Algorithm, pem: String) -> Key {
         algorithm,
         secret: None,
         public_key: Some(pem),
+        jwk: None,
     }
 }
 
@@ -70,34 +72,33 @@ fn p256_pem() -> String {
 }
 
 fn config() -> JwtAuth {
+    let issuers = vec![
+        Issuer::new(
+            ISSUER,
+            vec!["mesh".into(), "mesh-2".into()],
+            vec![
+                hs256(None, &SECRET),
+                hs256(Some("h"), &[8; 32]),
+                public(Some("e"), Algorithm::EdDSA, ed_pem()),
+                public(Some("p"), Algorithm::ES256, p256_pem()),
+            ],
+        ),
+        Issuer::new(
+            "https://other.example",
+            vec!["mesh".into()],
+            vec![hs256(Some("o"), &[9; 32])],
+        ),
+    ];
+    let signer = AssertionSigner {
+        issuer: "gateway".into(),
+        audience: "mesh".into(),
+        kid: "g".into(),
+        signing_key: B64.encode([1; 32]),
+        lifetime_s: 60,
+    };
     JwtAuth {
         revision: "1".into(),
-        issuers: vec![
-            Issuer {
-                issuer: ISSUER.into(),
-                audiences: vec!["mesh".into(), "mesh-2".into()],
-                keys: vec![
-                    hs256(None, &SECRET),
-                    hs256(Some("h"), &[8; 32]),
-                    public(Some("e"), Algorithm::EdDSA, ed_pem()),
-                    public(Some("p"), Algorithm::ES256, p256_pem()),
-                ],
-            },
-            Issuer {
-                issuer: "https://other.example".into(),
-                audiences: vec!["mesh".into()],
-                keys: vec![hs256(Some("o"), &[9; 32])],
-            },
-        ],
-        leeway_s: 30,
-        required_scopes: Vec::new(),
-        assertion: AssertionSigner {
-            issuer: "gateway".into(),
-            audience: "mesh".into(),
-            kid: "g".into(),
-            signing_key: B64.encode([1; 32]),
-            lifetime_s: 60,
-        },
+        ..JwtAuth::new(issuers, signer)
     }
 }
 
@@ -154,7 +155,7 @@ fn bearing(token: &str) -> MemoryHead {
 }
 
 fn decide_at(policy: &Policy, head: &dyn RequestHead, now: Timestamp) -> Decision {
-    policy.decide(&mut (), head, &MemoryHost::at(now))
+    policy.decide(&mut Request::default(), head, &MemoryHost::at(now))
 }
 
 /// Who a later filter is told is calling.

@@ -4,10 +4,12 @@
 //! section 2), so that a token has one hash.
 
 use super::answer::Fault;
-use super::claims::Header;
+use super::claims::{Claims, Header};
+use super::wanted::Wanted;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::DeserializeOwned;
+use serde::de::DeserializeSeed;
+use std::marker::PhantomData;
 
 /// Longest token that is looked at, in bytes; gateways bound the whole head to little more.
 const MAX_LENGTH: usize = 8192;
@@ -16,24 +18,9 @@ const MAX_LENGTH: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Token<'a> {
     pub(super) header: Header,
-    pub(super) claims: Vec<u8>,
+    claims: Vec<u8>,
     pub(super) signed: &'a [u8],
     pub(super) signature: Vec<u8>,
-}
-
-/// The token of an `Authorization` header; none when it is of another scheme.
-pub(super) fn bearer(value: &[u8]) -> Result<Option<&[u8]>, Fault> {
-    let end = value.iter().position(|b| *b == b' ').unwrap_or(value.len());
-    let (scheme, rest) = value.split_at(end);
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Ok(None);
-    }
-    let token = rest.trim_ascii_start();
-    // A blank or comma is no part of any token: another one follows, or its header was joined to this.
-    if token.iter().any(|b| matches!(b, b' ' | b'\t' | b',')) {
-        return Err(Fault::SeveralTokens);
-    }
-    Ok(Some(token))
 }
 
 impl<'a> Token<'a> {
@@ -48,13 +35,19 @@ impl<'a> Token<'a> {
             return Err(Fault::Malformed);
         };
         let signed_length = text.len().saturating_sub(signature.len() + 1);
-        let header: Header = read(&decode(header).ok_or(Fault::Malformed)?)?;
+        let header = decode(header).ok_or(Fault::Malformed)?;
+        let header = read(&header, PhantomData::<Header>)?;
         Ok(Self {
             header,
             claims: decode(claims).ok_or(Fault::Malformed)?,
             signed: text.get(..signed_length).ok_or(Fault::Malformed)?,
             signature: decode(signature).ok_or(Fault::Malformed)?,
         })
+    }
+
+    /// The claims, those that `wanted` names among them.
+    pub(super) fn claims(&self, wanted: &Wanted) -> Result<Claims, Fault> {
+        read(&self.claims, wanted)
     }
 }
 
@@ -63,8 +56,13 @@ pub(super) fn decode(part: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(part).ok()
 }
 
-/// JSON in UTF-8 throughout, also where it is skipped.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+/// JSON in UTF-8 throughout, also where it is skipped, and nothing after it.
+fn read<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> Result<S::Value, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| Fault::Malformed)?;
-    serde_json::from_str(text).map_err(|_| Fault::Malformed)
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = seed
+        .deserialize(&mut reader)
+        .map_err(|_| Fault::Malformed)?;
+    reader.end().map_err(|_| Fault::Malformed)?;
+    Ok(value)
 }

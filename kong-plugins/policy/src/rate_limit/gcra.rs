@@ -17,6 +17,19 @@ pub(super) struct Rate {
     burst: u64,
 }
 
+/// What a gateway knows of a bucket that it shares with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// When the bucket is full again, as far as this gateway knows.
+    pub(super) full_at_ns: u64,
+    /// When it is full again as all gateways told, this one's untold requests left out.
+    pub(super) told_full_at_ns: u64,
+    /// How many gateways there are; none while that cannot be known.
+    pub(super) gateways: Option<u32>,
+    /// How long until they tell one another again, at most.
+    pub(super) exchange_ns: u64,
+}
+
 /// What came of a request for units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -69,6 +82,54 @@ impl Rate {
             full_at_ns,
             left: self.left(full_at_ns, now_ns),
         }
+    }
+
+    /// Takes `cost` units at `now_ns` from a bucket that several gateways share.
+    ///
+    /// Until the gateways have told one another again, each of them takes at most its share of what was
+    /// left when they last did; or one request, if that has more than a share's size and nothing else was
+    /// taken.
+    pub(super) fn take_shared(&self, shared: Shared, now_ns: u64, cost: u64) -> Taken {
+        if cost > self.burst {
+            return Taken::Never;
+        }
+        let depth = self.depth_ns();
+        let told = shared.told_full_at_ns.saturating_sub(now_ns);
+        // A clock that was set back leaves a time that no bucket can reach.
+        let here = shared
+            .full_at_ns
+            .saturating_sub(now_ns)
+            .min(depth.max(told))
+            .max(told);
+        let untold = here.saturating_sub(told);
+        let price = self.interval_ns.saturating_mul(cost);
+        let rest = depth.saturating_sub(told);
+        let share = match shared.gateways {
+            Some(gateways) => rest / u64::from(gateways.max(1)),
+            None => shared.exchange_ns.min(rest),
+        };
+        let debt = here.saturating_add(price);
+        if debt > depth {
+            return Taken::Refused {
+                wait_ns: debt.saturating_sub(depth),
+                left: depth.saturating_sub(here) / self.interval_ns.max(1),
+            };
+        }
+        if untold > 0 && untold.saturating_add(price) > share {
+            return Taken::Refused {
+                wait_ns: shared.exchange_ns,
+                left: share.saturating_sub(untold) / self.interval_ns.max(1),
+            };
+        }
+        Taken::Passes {
+            full_at_ns: now_ns.saturating_add(debt),
+            left: depth.saturating_sub(debt) / self.interval_ns.max(1),
+        }
+    }
+
+    /// Debt of `units`, in nanoseconds.
+    pub(super) fn debt_ns(&self, units: u64) -> u64 {
+        self.interval_ns.saturating_mul(units)
     }
 
     /// The bucket with `cost` units put back.

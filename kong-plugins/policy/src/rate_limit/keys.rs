@@ -1,6 +1,6 @@
 //! Whose units a request takes: the parts of its head that make a limit's key.
 
-use super::table::{Place, Table};
+use super::table::{Key, Table};
 use crate::config::Dimension;
 use crate::decision::FOUND_AGENT;
 use crate::host::Host;
@@ -29,6 +29,14 @@ impl Keys {
                     "is there twice",
                 ));
             }
+            if let Dimension::Claim(name) = dimension
+                && name.is_empty()
+            {
+                faults.push(ConfigError::new(
+                    format!("{path}[{number}].claim"),
+                    "must be a claim's name",
+                ));
+            }
             if let Dimension::Header(name) = dimension
                 && !is_header_name(name)
             {
@@ -41,22 +49,22 @@ impl Keys {
         Self(by.to_vec())
     }
 
-    /// Where the request's key lies.
-    pub(super) fn place(
+    /// The request's key.
+    pub(super) fn key(
         &self,
         table: &Table,
         limit: &str,
         trusted: &Networks,
         head: &dyn RequestHead,
         host: &dyn Host,
-    ) -> Result<Place, Unreadable> {
+    ) -> Result<Key, Unreadable> {
         let mut parts: Vec<Vec<u8>> = vec![limit.into()];
         for dimension in &self.0 {
             let mut part = part(dimension, trusted, head, host)?;
             part.truncate(MAX_PART);
             parts.push(part);
         }
-        Ok(table.place(parts.iter().map(Vec::as_slice)))
+        Ok(table.key(parts.iter().map(Vec::as_slice)))
     }
 }
 
@@ -77,15 +85,14 @@ fn part(
             // Whoever has one address of such a network has all of them.
             IpAddr::V6(address) => address.octets().into_iter().take(8).collect(),
         },
-        Dimension::Path => {
-            let mut path = head.path()?;
-            if let Some(end) = path.iter().position(|b| *b == b'?') {
-                path.truncate(end);
-            }
-            path
-        }
+        Dimension::Path => crate::path::plain(&head.path()?),
         Dimension::Agent => host.found(FOUND_AGENT).unwrap_or_default(),
-        Dimension::Header(name) => head.header(name)?.join(&b','),
+        Dimension::Claim(name) => Caller::found(host)
+            .and_then(|caller| caller.claims.get(name).cloned())
+            .unwrap_or_default()
+            .into_bytes(),
+        // As the gateways join them that tell several as one.
+        Dimension::Header(name) => head.header(name)?.join(&b", "[..]),
     })
 }
 

@@ -36,6 +36,17 @@ pub(super) struct Place {
     first: u32,
 }
 
+/// A key's places, and its name between gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    /// Where it lies.
+    pub(super) place: Place,
+    /// Where what all gateways told of it lies.
+    pub(super) told: Place,
+    /// Its name: the front of the keyed hash.
+    pub(super) name: [u8; 16],
+}
+
 /// The table of one gateway.
 pub(super) struct Table {
     secret: Hmac<Sha256>,
@@ -68,7 +79,7 @@ impl Table {
     }
 
     /// Where the key made of `parts` lies.
-    pub(super) fn place<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Place {
+    pub(super) fn key<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Key {
         let mut hash = self.secret.clone();
         for part in parts {
             // Each with its length, so that no two lists of parts are one text.
@@ -76,11 +87,57 @@ impl Table {
             hash.update(part);
         }
         let hash: [u8; 32] = hash.finalize().into_bytes().into();
-        let [t0, t1, t2, t3, t4, t5, s0, s1, s2, s3, ..] = hash;
-        Place {
-            tag: [t0, t1, t2, t3, t4, t5],
-            first: u32::from_le_bytes([s0, s1, s2, s3]) % self.slots,
+        // Each byte has one use: the two places of a key have nothing to do with each other.
+        let [
+            t0,
+            t1,
+            t2,
+            t3,
+            t4,
+            t5,
+            s0,
+            s1,
+            s2,
+            s3, // its place
+            u0,
+            u1,
+            u2,
+            u3,
+            u4,
+            u5,
+            v0,
+            v1,
+            v2,
+            v3, // the other
+            n0,
+            n1,
+            n2,
+            n3,
+            n4,
+            n5,
+            .., // with its place's bytes its name
+        ] = hash;
+        let place = |tag, first| Place {
+            tag,
+            first: u32::from_le_bytes(first) % self.slots,
+        };
+        Key {
+            place: place([t0, t1, t2, t3, t4, t5], [s0, s1, s2, s3]),
+            told: place([u0, u1, u2, u3, u4, u5], [v0, v1, v2, v3]),
+            name: [
+                t0, t1, t2, t3, t4, t5, s0, s1, s2, s3, n0, n1, n2, n3, n4, n5,
+            ],
         }
+    }
+
+    /// What is kept at `place`.
+    pub(super) fn look(
+        &self,
+        host: &dyn Host,
+        place: Place,
+        now_ns: u64,
+    ) -> Result<Kept, Unshared> {
+        Ok(self.find(host, place, now_ns)?.kept)
     }
 
     /// Lets `change` decide on what is kept at `place`, until its decision stands: what to keep from now
@@ -263,7 +320,7 @@ mod tests {
     }
 
     fn add(table: &Table, host: &MemoryHost, key: &str, now_ns: u64) -> u16 {
-        let place = table.place([key.as_bytes()]);
+        let place = table.key([key.as_bytes()]).place;
         let change = |kept: Kept| {
             let kept = Kept {
                 count: kept.count + 1,
@@ -288,9 +345,9 @@ mod tests {
     #[test]
     fn parts_are_not_run_together() {
         let table = table(64);
-        let ab = table.place([b"ab".as_slice(), b"c"]);
-        assert_ne!(ab, table.place([b"a".as_slice(), b"bc"]));
-        assert_ne!(ab, table.place([b"abc".as_slice()]));
+        let ab = table.key([b"ab".as_slice(), b"c"]);
+        assert_ne!(ab, table.key([b"a".as_slice(), b"bc"]));
+        assert_ne!(ab, table.key([b"abc".as_slice()]));
     }
 
     #[test]
@@ -314,7 +371,7 @@ mod tests {
     #[test]
     fn a_cell_that_was_written_twice_becomes_one() {
         let (table, host) = (table(8), host());
-        let place = table.place([b"a".as_slice()]);
+        let place = table.key([b"a".as_slice()]).place;
         // As two workers leave it: one in the first slot, one in the third.
         let third = table.probes(place).nth(2).unwrap();
         for slot in [place.first, third] {

@@ -1,10 +1,15 @@
 //! What passes and what does not, and what the client is told.
 
+mod costs;
+mod shared;
+
 use super::*;
-use crate::config::{Dimension, Limit as LimitConfig};
+use crate::config::{Dimension, Limit as LimitConfig, Unit};
 use crate::decision::FOUND_CALLER;
 use crate::host::MemoryHost;
 use crate::request::MemoryHead;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mesh_protocol::Timestamp;
 use serde_json::Value;
 
@@ -23,6 +28,7 @@ fn limit(name: &str, quota: u64, window_s: u64) -> LimitConfig {
         by: Vec::new(),
         unit: Unit::Requests,
         cost: None,
+        shared: false,
     }
 }
 
@@ -35,6 +41,7 @@ fn config(limits: Vec<LimitConfig>) -> RateLimit {
         trusted_proxies: Vec::new(),
         headers: LimitHeaders::Draft,
         when_unusable: WhenUnusable::Refuse,
+        exchange: None,
     }
 }
 
@@ -75,6 +82,7 @@ fn calling(sub: &str) -> MemoryHost {
         sub: sub.to_owned(),
         origin: "https://issuer.example".to_owned(),
         scope: String::new(),
+        ..crate::Caller::default()
     };
     host.leave(FOUND_CALLER, serde_json::to_vec(&caller).unwrap());
     host
@@ -296,6 +304,10 @@ impl Host for Broken {
         _seen: Option<crate::host::Version>,
     ) -> Result<crate::host::Swapped, Unshared> {
         Err(Unshared)
+    }
+
+    fn random(&self) -> Result<[u8; 16], crate::Unreadable> {
+        Err(crate::Unreadable)
     }
 
     fn found(&self, _name: &str) -> Option<Vec<u8>> {

@@ -69,7 +69,8 @@ fn the_cache_is_bounded_and_keeps_what_is_used() {
             .borrow_mut()
             .get_mut(&hash)
             .unwrap()
-            .assertion,
+            .minted
+            .assertion(),
         first
     );
     let gone: [u8; 32] = Sha256::digest(0usize.to_le_bytes()).into();

@@ -63,6 +63,7 @@ fn a_key_has_what_its_algorithm_takes() {
                 algorithm,
                 secret: secret.map(str::to_owned),
                 public_key: public_key.map(str::to_owned),
+                jwk: None,
             }];
         })
     };

@@ -17,7 +17,7 @@ fn with_claims(text: &str) -> String {
 fn the_algorithm_is_the_keys_alone() {
     let body = B64.encode(claims().to_string());
     for alg in [
-        "none", "None", "NONE", "nOnE", "", "hs256", "HS384", "RS257", "PS256",
+        "none", "None", "NONE", "nOnE", "", "hs256", "HS385", "RS257", "ES256K", "A128KW",
     ] {
         let header = B64.encode(json!({"alg": alg}).to_string());
         assert_eq!(refusal_of(&format!("{header}.{body}.")), (401, "malformed"));
@@ -180,9 +180,6 @@ fn what_is_not_understood_is_refused() {
         r#"{"alg":"HS256","crit":["exp"],"exp":1}"#,
         r#"{"alg":"HS256","crit":[]}"#,
         r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
-        r#"{"alg":"HS256","typ":"mesh-assertion+jwt"}"#,
-        r#"{"alg":"HS256","typ":"application/mesh-assertion+jwt"}"#,
-        r#"{"alg":"HS256","typ":"secevent+jwt"}"#,
         r#"{"alg":"HS256","typ":1}"#,
         r#"{"alg":"HS256","alg":"HS256"}"#,
         r#"{"alg":"HS256","\u0061lg":"HS256"}"#,
@@ -200,9 +197,6 @@ fn what_is_not_understood_is_refused() {
             "{header}"
         );
     }
-    passes(decide(&bearing(&with_header(
-        br#"{"alg":"HS256","typ":"application/JWT"}"#,
-    ))));
 }
 
 #[test]
@@ -382,7 +376,7 @@ fn two_tokens_are_none() {
         bearing(&format!("{good}\t")),
     ] {
         let refusal = refuses(decide(&head));
-        assert_eq!((refusal.status, refusal.reason), (401, "several_tokens"));
+        assert_eq!((refusal.status, refusal.reason), (400, "several_tokens"));
     }
 }
 
