@@ -74,14 +74,13 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// Takes a gateway's usage, and answers where its buckets stand.
 pub async fn quota(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Failure> {
     let (parts, request_body) = request.into_parts();
-    let exchanged = match body::read(&parts.headers, request_body, MAX_BODY).await {
+    match body::read(&parts.headers, request_body, MAX_BODY).await {
         Ok(bytes) => exchange(&api, &bytes).await,
         Err(failure) => {
             api.metrics.exchange("refused");
             Err(failure)
         }
-    };
-    exchanged
+    }
 }
 
 async fn exchange(api: &Api, bytes: &[u8]) -> Result<Response, Failure> {

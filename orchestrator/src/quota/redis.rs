@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 const GATEWAYS: &str = "{quota}:gateways";
 const BUCKET: &str = "{quota}:b:";
 /// Exchanges that wait for Redis at the same time; more hear at once that they have to come again. One
-/// takes Redis some milliseconds at most, so more than that would not be answered in time.
-const MAX_WAITING: usize = 128;
+/// with all entries that are allowed takes Redis some milliseconds, so more would not be answered in time.
+const MAX_WAITING: usize = 64;
 
 /// A connection that says nothing for so many times the patience is replaced: one to a machine that is gone
 /// would not end for a quarter of an hour.
