@@ -181,10 +181,6 @@ impl Filter for Policy {
     type Config = JwtAuth;
     type Request = Request;
 
-    fn revision(config: &JwtAuth) -> &str {
-        &config.revision
-    }
-
     fn compile(config: &JwtAuth) -> Result<Self, Vec<ConfigError>> {
         compile(config)
     }

@@ -9,7 +9,6 @@ use p256::ecdsa::VerifyingKey as P256Key;
 use p256::ecdsa::signature::Verifier as _;
 use p256::pkcs8::DecodePublicKey;
 use p384::ecdsa::VerifyingKey as P384Key;
-use p521::ecdsa::VerifyingKey as P521Key;
 use rsa::traits::PublicKeyParts;
 use rsa::{BoxedUint, PublicKey as RsaPublic, pkcs1v15, pss};
 use sha2::{Sha256, Sha384, Sha512};
@@ -33,7 +32,6 @@ pub(super) enum Verifier {
     Ps512(pss::VerifyingKey<Sha512>),
     Es256(P256Key),
     Es384(P384Key),
-    Es512(Box<P521Key>),
     EdDsa(EdKey),
 }
 
@@ -54,8 +52,6 @@ impl Verifier {
             Self::Es256(key) => p256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
             Self::Es384(key) => p384::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
-            Self::Es512(key) => p521::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
             Self::EdDsa(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(signed, &signature).is_ok()),
@@ -110,9 +106,6 @@ impl Verifier {
             Algorithm::ES384 => P384Key::from_public_key_pem(pem)
                 .map(Self::Es384)
                 .map_err(|_| "no P-384 public key in PEM (BEGIN PUBLIC KEY)"),
-            Algorithm::ES512 => P521Key::from_public_key_pem(pem)
-                .map(|key| Self::Es512(Box::new(key)))
-                .map_err(|_| "no P-521 public key in PEM (BEGIN PUBLIC KEY)"),
             Algorithm::EdDSA => EdKey::from_public_key_pem(pem)
                 .map_err(|_| "no Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
                 .and_then(Self::from_ed_key),
@@ -153,8 +146,7 @@ impl Verifier {
         let point = [&[4], x, y].concat();
         match algorithm {
             Algorithm::ES256 => P256Key::from_sec1_bytes(&point).map(Self::Es256),
-            Algorithm::ES384 => P384Key::from_sec1_bytes(&point).map(Self::Es384),
-            _ => P521Key::from_sec1_bytes(&point).map(|key| Self::Es512(Box::new(key))),
+            _ => P384Key::from_sec1_bytes(&point).map(Self::Es384),
         }
         .map_err(|_| WHAT)
     }
