@@ -171,6 +171,9 @@ impl Verifier {
         if !RSA_BITS.contains(&key.n().bit_width_vartime()) {
             return Err("an RSA key has 2048 to 4096 bits");
         }
+        if is_roca(&key.n().to_be_bytes()) {
+            return Err("an RSA key whose factors can be found (ROCA, CVE-2017-15361)");
+        }
         // The crate bounds the exponent from below by 2 and refuses even ones: 3 is the least.
         Ok(match algorithm {
             Algorithm::RS256 => Self::Rs256(pkcs1v15::VerifyingKey::new(key)),
@@ -209,4 +212,21 @@ fn number(bytes: &[u8]) -> Option<BoxedUint> {
     }
     let bits = u32::try_from(bytes.len().saturating_mul(8)).ok()?;
     BoxedUint::from_be_slice(bytes, bits).ok()
+}
+
+/// Whether a modulus bears the mark of keys whose primes were made from powers of 65537
+/// (CVE-2017-15361): it is such a power modulo every small prime. Of other keys one in 10^8 is.
+fn is_roca(modulus: &[u8]) -> bool {
+    const PRIMES: [u64; 38] = [
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89,
+        97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    PRIMES.iter().all(|prime| {
+        let rest = modulus
+            .iter()
+            .fold(0, |rest, byte| (rest * 256 + u64::from(*byte)) % prime);
+        std::iter::successors(Some(1), |power| Some(power * 65_537 % prime))
+            .take(*prime as usize)
+            .any(|power| power == rest)
+    })
 }

@@ -212,7 +212,7 @@ fn rsa_pss() {
         }
         ran.ends(20, 30);
     }
-    // Refused, also the valid ones: a salt or a mask that JWS does not have (RFC 7518, section 3.5).
+    // Refused though valid: a salt or a mask that JWS does not have (RFC 7518, section 3.5).
     for (name, algorithm) in [
         (TestName::RsaPss2048Sha256Mgf1SaltLen0, Algorithm::PS256),
         (TestName::RsaPss2048Sha256Mgf1Sha1_20, Algorithm::PS256),
@@ -220,7 +220,8 @@ fn rsa_pss() {
     ] {
         for group in TestSet::load(name).unwrap().test_groups {
             let verifier = Verifier::from_pem(algorithm, group.pem.trim()).unwrap();
-            let tests = group.tests.iter();
+            let valid = |t: &&rsa_pss_verify::Test| t.result == TestResult::Valid;
+            let tests = group.tests.iter().filter(valid);
             all_refused(&verifier, tests.map(|t| (t.msg.to_vec(), t.sig.to_vec())));
         }
     }
