@@ -6,6 +6,7 @@
 
 mod checks;
 mod compile;
+pub mod derive;
 mod finding;
 mod guard;
 pub mod mesh;

@@ -44,6 +44,7 @@ impl Minted {
     /// The request of this caller goes on, because of `reason`.
     pub(super) fn pass(&self, reason: &'static str) -> Pass {
         Pass {
+            set_body: None,
             set_headers: vec![(assertion::HEADER, self.assertion.clone())],
             leave: vec![(FOUND_CALLER, self.caller.clone())],
             reason,
