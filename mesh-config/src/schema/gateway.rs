@@ -124,7 +124,6 @@ fn key(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Key> {
         ("PS512", Algorithm::PS512),
         ("ES256", Algorithm::ES256),
         ("ES384", Algorithm::ES384),
-        ("ES512", Algorithm::ES512),
         ("EdDSA", Algorithm::EdDSA),
     ];
     let mut f = reader.fields(spot)?;
