@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 # Packages are chosen in one way, so that shared dependencies have one set of features and are compiled
 # once. The filters are built for wasm.
-ALL := --release --locked --workspace --exclude jwt_auth --exclude rate_limit
+ALL := --release --locked --workspace --exclude jwt_auth --exclude rate_limit --exclude task_admission --exclude agent_router
 FILE ?= mesh.yaml
 
 .PHONY: help setup filters build demo up test verdicts verdicts-kong verdicts-echo check bench fmt

@@ -20,6 +20,9 @@ pub struct Pass {
     pub set_headers: Vec<(&'static str, String)>,
     /// What later filters of this request need to know, by name; clients cannot write there.
     pub leave: Vec<(&'static str, Vec<u8>)>,
+    /// The body to send in place of the one that [`crate::Filter::decide_body`] was given; none for that
+    /// one. Its length may differ: then a `Content-Length` that the gateway keeps must follow it.
+    pub set_body: Option<Vec<u8>>,
     /// Why, in one word for metrics (`a-z` and `_`).
     pub reason: &'static str,
 }
@@ -30,6 +33,7 @@ impl Pass {
         Self {
             set_headers: Vec::new(),
             leave: Vec::new(),
+            set_body: None,
             reason,
         }
     }

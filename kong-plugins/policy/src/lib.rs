@@ -4,15 +4,20 @@
 //! What a decision needs beside the request it asks of a [`Host`]: in a filter that is host calls, in a
 //! test a table in memory and a number for the time.
 
+pub mod admission;
+mod callers;
 pub mod config;
 pub mod decision;
 pub mod fetch;
 pub mod filter;
 pub mod host;
 pub mod jwt;
+mod knowledge;
 pub mod path;
 pub mod rate_limit;
 pub mod request;
+pub mod routing;
+pub mod task_body;
 
 #[cfg(test)]
 mod meta;

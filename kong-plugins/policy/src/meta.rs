@@ -4,7 +4,7 @@
 //! `MESH_BLESS=1 cargo test -p mesh-policy meta` writes them anew.
 
 use crate::Filter;
-use crate::config::{JwtAuth, RateLimit};
+use crate::config::{AgentRouter, JwtAuth, RateLimit, TaskAdmission};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -86,8 +86,10 @@ fn meta<C: JsonSchema>() -> Value {
 }
 
 /// The meta file of every filter, by its name.
-fn metas() -> [(&'static str, Value); 2] {
+fn metas() -> [(&'static str, Value); 4] {
     [
+        (crate::admission::Policy::NAME, meta::<TaskAdmission>()),
+        (crate::routing::Policy::NAME, meta::<AgentRouter>()),
         (crate::jwt::Policy::NAME, meta::<JwtAuth>()),
         (crate::rate_limit::Policy::NAME, meta::<RateLimit>()),
     ]

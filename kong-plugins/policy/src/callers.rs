@@ -1,0 +1,94 @@
+//! Conditions on who is calling.
+
+use crate::{Caller, ConfigError, Host};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+/// Most scopes or claims of one condition.
+const MOST: usize = 16;
+
+/// Scopes that a caller must all have, and claims that it must have with these values. Empty: everybody,
+/// callers that nobody knows among them.
+#[derive(Debug, Default)]
+pub(crate) struct Condition {
+    scopes: Vec<String>,
+    claims: BTreeMap<String, String>,
+}
+
+impl Condition {
+    pub(crate) fn compile(
+        scopes: &[String],
+        claims: &BTreeMap<String, String>,
+        path: &str,
+        faults: &mut Vec<ConfigError>,
+    ) -> Self {
+        if scopes.len() > MOST {
+            faults.push(ConfigError::new(
+                format!("{path}.scopes"),
+                format!("at most {MOST}"),
+            ));
+        }
+        for (number, scope) in scopes.iter().enumerate() {
+            // RFC 6749, appendix A.4.
+            let legal = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+            if scope.is_empty() || !scope.bytes().all(legal) {
+                faults.push(ConfigError::new(
+                    format!("{path}.scopes[{number}]"),
+                    "one scope each: printable ASCII without space, '\"' and '\\'",
+                ));
+            }
+        }
+        if claims.len() > MOST || claims.keys().any(String::is_empty) {
+            faults.push(ConfigError::new(
+                format!("{path}.claims"),
+                format!("at most {MOST}, each with a name"),
+            ));
+        }
+        Self {
+            scopes: scopes.to_vec(),
+            claims: claims.clone(),
+        }
+    }
+
+    /// Whether it is about everybody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.scopes.is_empty() && self.claims.is_empty()
+    }
+
+    pub(crate) fn holds(&self, calling: &Calling<'_>) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let Some(caller) = calling.caller() else {
+            return false;
+        };
+        self.scopes
+            .iter()
+            .all(|needed| caller.scope.split(' ').any(|held| held == needed))
+            && self
+                .claims
+                .iter()
+                .all(|(name, value)| caller.claims.get(name) == Some(value))
+    }
+}
+
+/// The caller of one request, asked of the gateway when somebody wants to know, and once.
+pub(crate) struct Calling<'a> {
+    host: &'a dyn Host,
+    caller: OnceCell<Option<Caller>>,
+}
+
+impl<'a> Calling<'a> {
+    pub(crate) fn of(host: &'a dyn Host) -> Self {
+        Self {
+            host,
+            caller: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.caller
+            .get_or_init(|| Caller::found(self.host))
+            .as_ref()
+    }
+}
