@@ -17,6 +17,8 @@ fn load(name: &str, config: &Value) -> Box<dyn Policy> {
     match name {
         "jwt_auth" => policy::<mesh_policy::jwt::Policy>(config),
         "rate_limit" => policy::<mesh_policy::rate_limit::Policy>(config),
+        "task_admission" => policy::<mesh_policy::admission::Policy>(config),
+        "agent_router" => policy::<mesh_policy::routing::Policy>(config),
         _ => panic!("no native policy is called {name}: name it in tests/verdicts/src/native.rs"),
     }
 }
@@ -161,12 +163,12 @@ impl Native {
             }
         }
         if refused.is_none() {
-            // What a gateway cannot keep whole it does not show.
-            let body = Some(request.body.as_slice()).filter(|body| body.len() <= MAX_BODY);
             for (number, life) in lives.iter_mut().enumerate() {
                 if !life.wants_body() {
                     continue;
                 }
+                // What a gateway cannot keep whole it does not show.
+                let body = Some(head.body.as_slice()).filter(|body| body.len() <= MAX_BODY);
                 let decision = life.decide_body(body, &host);
                 if let Some(refusal) = head.apply(decision, &host) {
                     refused = Some((number, refusal));
@@ -239,6 +241,7 @@ struct Head {
     method: Vec<u8>,
     path: Vec<u8>,
     headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
 }
 
 impl Head {
@@ -249,6 +252,7 @@ impl Head {
         Self {
             method: request.method.clone().into_bytes(),
             path: request.path.clone().into_bytes(),
+            body: request.body.clone(),
             headers: headers
                 .filter(|(name, _)| name.bytes().all(plain))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.trim_ascii().to_vec()))
@@ -260,6 +264,9 @@ impl Head {
     fn apply(&mut self, decision: Decision, host: &MemoryHost) -> Option<Refusal> {
         match decision {
             Decision::Pass(pass) => {
+                if let Some(body) = pass.set_body {
+                    self.body = body;
+                }
                 for (name, value) in pass.set_headers {
                     self.headers.retain(|(own, _)| own != name);
                     self.headers.push((name.to_owned(), value.into_bytes()));
@@ -280,7 +287,7 @@ impl Head {
             path.extend(&self.path[query..]);
         }
         let path = String::from_utf8_lossy(&path);
-        Seen::new(&request.method, &path, &self.headers, &request.body)
+        Seen::new(&request.method, &path, &self.headers, &self.body)
     }
 }
 
