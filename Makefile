@@ -11,10 +11,10 @@ CARGO ?= cargo
 ALL := --release --locked --workspace --exclude jwt_auth --exclude rate_limit --exclude task_admission --exclude agent_router
 FILE ?= mesh.yaml
 
-.PHONY: help setup filters build demo up test check bench fmt
+.PHONY: help setup filters build demo up test verdicts verdicts-kong verdicts-echo check bench fmt
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: ## one task across the whole mesh, in one process, from nothing
 	@deploy/demo/run.sh
@@ -23,8 +23,20 @@ up: filters ## the mesh of ./mesh.yaml in one process, in the foreground (FILE=o
 	@$(CARGO) build $(ALL) --bin mesh
 	@exec target/release/mesh up $(FILE)
 
-test: setup filters ## every test, with a real RabbitMQ and a real Redis
+test: setup filters ## every test, with a real RabbitMQ, Redis and Envoy
 	@$(CARGO) test $(ALL)
+
+VERDICTS = $(CARGO) build $(ALL) --quiet --bin verdicts && exec target/release/verdicts
+
+verdicts: ## one verdict everywhere: native, local gateway, Envoy (or GATEWAY=http://host:port ECHO=host:port; ONLY=words)
+	@$(if $(GATEWAY),,deploy/setup.sh envoy && kong-plugins/filters/build.sh)
+	@$(VERDICTS) run $(if $(GATEWAY),--gateway $(GATEWAY) --echo $(ECHO)) $(if $(ONLY),--only "$(ONLY)")
+
+verdicts-kong: filters ## what a Kong needs to be asked the same: OUT=directory (ECHO=host:port)
+	@$(VERDICTS) kong --out $(OUT) $(if $(ECHO),--echo $(ECHO))
+
+verdicts-echo: ## the upstream for it, on 127.0.0.1:18081 (ECHO=host:port)
+	@$(VERDICTS) echo $(if $(ECHO),--listen $(ECHO))
 
 check: ## formatting, lints, crate boundaries, licences
 	@$(CARGO) fmt --all --check
@@ -40,7 +52,7 @@ bench: setup filters ## side-by-side measurements, one table (ONLY=name for one 
 filters: ## the filters as .wasm, into target/filters
 	@kong-plugins/filters/build.sh
 
-setup: ## the servers that tests run (RabbitMQ, Redis)
+setup: ## the servers that tests run (RabbitMQ, Redis, Envoy)
 	@deploy/setup.sh servers
 
 fmt: ## format everything

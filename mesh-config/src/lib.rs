@@ -6,6 +6,8 @@
 
 mod checks;
 mod compile;
+pub mod derive;
+pub mod filters;
 mod finding;
 mod guard;
 pub mod mesh;

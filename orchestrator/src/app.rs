@@ -9,8 +9,10 @@
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::planner::Planning;
+use crate::quota::Quota;
 use crate::run::events::{self, Events};
 use crate::run::executor::{Context, Executor};
 use crate::run::lane::{self, Parts, Ready};
@@ -32,6 +34,8 @@ pub struct Deps {
     pub bus: Arc<dyn Bus>,
     /// Keeps runs.
     pub store: Arc<dyn RunStore>,
+    /// Keeps what gateways share.
+    pub quota: Arc<dyn Quota>,
     /// Takes the metrics, and is what `/metrics` shows.
     pub metrics: prometheus::Registry,
 }
@@ -104,11 +108,18 @@ impl Bound {
         let halt = CancellationToken::new();
         let (ready, ready_seen) = watch::channel(Ready::Waiting("not declared yet".to_owned()));
         let (events, queue) = Events::new(Arc::clone(&self.metrics));
+        let agents = self.config.agents.iter().map(|a| a.id.clone()).collect();
+        let load = Load::new(
+            Arc::clone(&self.deps.bus),
+            agents,
+            Arc::clone(&self.metrics),
+        );
         let executor = Executor::new(Context {
             bus: Arc::clone(&self.deps.bus),
             store: self.deps.store,
             metrics: Arc::clone(&self.metrics),
             events,
+            load: Arc::new(load),
             steps: self.config.steps.clone(),
             max_runs: self.config.limits.max_runs,
             ready: ready_seen,
@@ -118,6 +129,7 @@ impl Bound {
             &self.config,
             Arc::clone(&executor),
             self.planning,
+            self.deps.quota,
             self.deps.metrics,
             Arc::clone(&self.metrics),
             shutdown.clone(),

@@ -1,5 +1,9 @@
 //! What the orchestrator reads; `mesh-config` writes it from mesh.yaml.
 
+mod token;
+
+pub use token::InternalToken;
+
 use mesh_bus::{BusConfig, QueueKind};
 use mesh_protocol::AgentId;
 use serde::{Deserialize, Serialize};
@@ -31,6 +35,9 @@ pub struct Config {
     pub store: Store,
     /// Whose assertions are believed; requests that are not local need one.
     pub assertions: Assertions,
+    /// What gateways' filters bring to `/internal/…`; without it, there is nothing at these paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_token: Option<InternalToken>,
 }
 
 /// An agent that steps can be given to.

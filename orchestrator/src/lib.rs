@@ -3,8 +3,10 @@
 pub mod api;
 mod app;
 pub mod config;
+pub mod load;
 pub mod metrics;
 pub mod planner;
+pub mod quota;
 pub mod run;
 pub mod store;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use mesh_orchestrator::config::{Config, Store, StoreUrl};
-use mesh_orchestrator::{Deps, build, store};
+use mesh_orchestrator::{Deps, build, quota, store};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ async fn main() -> anyhow::Result<()> {
     let deps = Deps {
         bus: bus.clone(),
         store: store::connect(&config.store).await?,
+        quota: quota::connect(&config.store)?,
         metrics: prometheus::Registry::new(),
     };
     let shutdown = CancellationToken::new();

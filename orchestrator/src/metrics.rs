@@ -28,6 +28,11 @@ pub struct Metrics {
     /// Clients that follow a task.
     pub sse_clients: IntGauge,
     answers: IntCounterVec,
+    exchanges: IntCounterVec,
+    exchange_entries: IntCounter,
+    gateways: IntGauge,
+    load_questions: IntCounterVec,
+    internal_refused: IntCounter,
 }
 
 impl Metrics {
@@ -105,6 +110,28 @@ impl Metrics {
                 "Answers of the API, by status",
                 &["status"],
             )?,
+            exchanges: counters(
+                "orchestrator_quota_exchanges_total",
+                "Exchanges of usage with gateways, by outcome",
+                &["outcome"],
+            )?,
+            exchange_entries: counter(
+                "orchestrator_quota_entries_total",
+                "Buckets that gateways told of or asked for",
+            )?,
+            gateways: gauge(
+                "orchestrator_quota_gateways",
+                "Gateways that share quotas, as of the last exchange",
+            )?,
+            load_questions: counters(
+                "orchestrator_load_questions_total",
+                "Questions how busy agents are, by whether all of them could be told of",
+                &["outcome"],
+            )?,
+            internal_refused: counter(
+                "orchestrator_internal_refused_total",
+                "Requests for filters' paths without the internal token",
+            )?,
         })
     }
 
@@ -138,6 +165,25 @@ impl Metrics {
 
     pub(crate) fn bus_error(&self, kind: &str) {
         self.bus_errors.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn exchange(&self, outcome: &str) {
+        self.exchanges.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn exchanged(&self, entries: usize, gateways: u32) {
+        self.exchange("counted");
+        self.exchange_entries
+            .inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
+        self.gateways.set(gateways.into());
+    }
+
+    pub(crate) fn load_asked(&self, outcome: &str) {
+        self.load_questions.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn internal_refused(&self) {
+        self.internal_refused.inc();
     }
 
     pub(crate) fn answer(&self, status: http::StatusCode) {

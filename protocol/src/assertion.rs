@@ -28,6 +28,21 @@ pub const RESERVED_HEADERS: [&str; 8] = [
     "x-mesh_agent",
     "x_mesh-agent",
 ];
+/// The reserved header that some server may read `name` as, with its odd characters as `-`. For names with
+/// characters beyond letters, digits, `-` and `_`; Kong drops those, Envoy passes them on.
+pub fn reserved_alias(name: &[u8]) -> Option<&'static str> {
+    let read = |byte: &u8| {
+        if byte.is_ascii_alphanumeric() {
+            byte.to_ascii_lowercase()
+        } else {
+            b'-'
+        }
+    };
+    [HEADER, HEADER_AGENT]
+        .into_iter()
+        .find(|reserved| name.iter().map(read).eq(reserved.bytes()))
+}
+
 /// `typ` of the assertion's header.
 pub const TYPE: &str = "mesh-assertion+jwt";
 /// Longest assertion that is looked at, in bytes; a request line and its headers stay below 8 KiB.
@@ -265,6 +280,16 @@ mod tests {
                 verify(&good, &keys(), "mesh", at),
                 Err(AssertionError::Expired)
             );
+        }
+    }
+
+    #[test]
+    fn odd_characters_do_not_hide_a_reserved_name() {
+        for name in ["x.mesh.assertion", "X!Mesh~Agent", "x_mesh-assertion"] {
+            assert!(reserved_alias(name.as_bytes()).is_some(), "{name}");
+        }
+        for name in ["x.mesh", "x..mesh.agent", "xmeshagent", ""] {
+            assert_eq!(reserved_alias(name.as_bytes()), None, "{name}");
         }
     }
 

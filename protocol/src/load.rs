@@ -29,7 +29,8 @@ pub struct AgentLoad {
     pub depth: u64,
     /// Age of the oldest of them, in milliseconds.
     pub oldest_ms: u64,
-    /// Steps that ended per second, of late; none while too few have ended to tell.
+    /// Steps that its agent answered per second in which there was work, of late; none while too few were
+    /// answered to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_per_s: Option<f64>,
 }

@@ -11,6 +11,7 @@
 )]
 
 pub mod binary;
+pub mod envoy;
 pub mod rabbitmq;
 pub mod redis;
 pub mod server;

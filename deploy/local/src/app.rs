@@ -98,6 +98,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         .await
         .map_err(|e| part("store", &e))?;
 
+    let quota = mesh_orchestrator::quota::connect(&config.store).map_err(|e| part("quotas", &e))?;
+
     let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for agent in &mesh.agents {
         let (endpoint, started) = start(&mesh, agent, &base, &groups).await?;
@@ -129,6 +131,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     let deps = mesh_orchestrator::Deps {
         bus: Arc::clone(&bus),
         store,
+        quota,
         metrics: prometheus::Registry::new(),
     };
     let orchestrator = mesh_orchestrator::build(config, deps)

@@ -40,6 +40,7 @@ mod wasm {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         fn proxy_get_property(
             path: *const u8,
             path_size: usize,
@@ -165,6 +166,12 @@ mod wasm {
         (status, taken(data, size))
     }
 
+    pub(crate) fn headers(map: u32) -> (u32, Vec<u8>) {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        let status = unsafe { proxy_get_header_map_pairs(map, &mut data, &mut size) };
+        (status, taken(data, size))
+    }
+
     pub(crate) fn set_header(map: u32, name: &[u8], value: &[u8]) -> u32 {
         unsafe {
             proxy_replace_header_map_value(
@@ -247,6 +254,10 @@ mod native {
     }
 
     pub(crate) fn header(_map: u32, _name: &[u8]) -> (u32, Vec<u8>) {
+        (NO_HOST, Vec::new())
+    }
+
+    pub(crate) fn headers(_map: u32) -> (u32, Vec<u8>) {
         (NO_HOST, Vec::new())
     }
 

@@ -1,9 +1,10 @@
 //! The request in hand and the gateway around it, asked of the host call by call.
 
+use crate::headers::Headers;
 use crate::host::{self, Gateway};
 use mesh_policy::host::{self as shared, Swapped, Unshared, Version};
 use mesh_policy::{Host, RequestHead, Unreadable};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 
 /// The request that the host's current call is about, and the gateway that makes the call.
@@ -12,6 +13,8 @@ pub(crate) struct Around {
     gateway: Option<Gateway>,
     /// One callback is one moment.
     now_ns: Cell<Option<u64>>,
+    /// In Envoy, all headers; filters change them only once they have decided.
+    headers: OnceCell<Option<Headers>>,
 }
 
 impl Around {
@@ -19,6 +22,18 @@ impl Around {
         Self {
             gateway,
             now_ns: Cell::new(None),
+            headers: OnceCell::new(),
+        }
+    }
+
+    /// All headers, where they may be asked for.
+    fn headers(&self) -> Result<Option<&Headers>, Unreadable> {
+        match self.gateway {
+            Some(Gateway::Envoy) => {
+                let headers = self.headers.get_or_init(|| host::request_headers().ok());
+                headers.as_ref().map(Some).ok_or(Unreadable)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -45,7 +60,14 @@ impl Around {
 
 impl RequestHead for Around {
     fn header(&self, name: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
-        Ok(host::request_header(name)?.into_iter().collect())
+        match self.headers()? {
+            Some(headers) => Ok(headers.values(name)),
+            None => Ok(host::request_header(name)?.into_iter().collect()),
+        }
+    }
+
+    fn odd_names(&self) -> Result<Vec<Vec<u8>>, Unreadable> {
+        Ok(self.headers()?.map_or_else(Vec::new, Headers::odd_names))
     }
 
     fn method(&self) -> Result<Vec<u8>, Unreadable> {

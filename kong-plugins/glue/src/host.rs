@@ -4,6 +4,7 @@
 //! returned block becomes a `Vec` of exactly its size.
 
 use crate::abi;
+use crate::headers::Headers;
 use mesh_policy::fetch::MAX_ANSWER;
 use mesh_policy::host::{Cell, Swapped, Unshared, Version};
 use mesh_policy::{Refusal, Unreadable};
@@ -209,6 +210,14 @@ pub(crate) fn request_header(name: &str) -> Result<Option<Vec<u8>>, Unreadable> 
     match abi::header(MAP_REQUEST_HEADERS, name.as_bytes()) {
         (OK, value) => Ok(Some(value)),
         (NOT_FOUND, _) => Ok(None),
+        _ => Err(Unreadable),
+    }
+}
+
+/// All request headers, with the pseudo headers. Not in Kong, where the whole map must not be asked for.
+pub(crate) fn request_headers() -> Result<Headers, Unreadable> {
+    match abi::headers(MAP_REQUEST_HEADERS) {
+        (OK, map) => Headers::read(&map).ok_or(Unreadable),
         _ => Err(Unreadable),
     }
 }

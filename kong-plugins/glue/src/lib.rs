@@ -12,6 +12,7 @@ mod abi;
 mod around;
 mod calls;
 mod context;
+mod headers;
 mod host;
 mod metrics;
 

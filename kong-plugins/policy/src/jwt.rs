@@ -242,6 +242,11 @@ impl Policy {
                 return Err(answer::reserved(name));
             }
         }
+        for name in head.odd_names()? {
+            if let Some(reserved) = assertion::reserved_alias(&name) {
+                return Err(answer::reserved(reserved));
+            }
+        }
         let refused = |fault| self.answers.refused(fault);
         let Some(bearer) = self.sources.find(head).map_err(refused)? else {
             if is_preflight(head)? {

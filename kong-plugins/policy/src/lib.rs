@@ -13,6 +13,7 @@ pub mod filter;
 pub mod host;
 pub mod jwt;
 mod knowledge;
+pub mod path;
 pub mod rate_limit;
 pub mod request;
 pub mod routing;

@@ -15,12 +15,21 @@ pub struct Unreadable;
 pub trait RequestHead {
     /// The values of the header `name` (in lower case), as many of them as the gateway tells.
     ///
-    /// Kong tells the first and has refused a second `Authorization` itself; Envoy tells them all in
-    /// one value, joined by commas.
+    /// Kong tells the first and has refused a second `Authorization` itself; the local gateway tells
+    /// them all in one value, joined by `, `; Envoy tells each, and joins those that it knows itself.
     ///
     /// # Errors
     /// [`Unreadable`], which is a reason to refuse.
     fn header(&self, name: &str) -> Result<Vec<Vec<u8>>, Unreadable>;
+
+    /// Names of headers with characters beyond letters, digits, `-` and `_`, where the gateway passes them
+    /// on. Kong and the local gateway drop them before any filter; Envoy does not.
+    ///
+    /// # Errors
+    /// [`Unreadable`], which is a reason to refuse.
+    fn odd_names(&self) -> Result<Vec<Vec<u8>>, Unreadable> {
+        Ok(Vec::new())
+    }
 
     /// The method, as sent.
     ///

@@ -1,11 +1,12 @@
 //! The orchestrator's configuration.
 
 use super::{RenderError, url_of};
+use crate::derive::{self, derived};
 use crate::mesh::{GATEWAY, Mesh};
 use crate::secret::{Secrets, Source, signing_key};
 use mesh_bus::{BrokerUrl, BusConfig};
 use mesh_orchestrator::config::{
-    Agent, AssertionKey, Assertions, Config, Ollama, Planner, Steps, Store, StoreUrl,
+    Agent, AssertionKey, Assertions, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
 };
 use std::time::Duration;
 
@@ -50,6 +51,18 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
                 x: public_half(&mesh.gateway.assertion_key, secrets)?,
             }],
         },
+        internal_token: Some(internal_token(mesh, secrets)?),
+    })
+}
+
+fn internal_token(mesh: &Mesh, secrets: &Secrets) -> Result<InternalToken, RenderError> {
+    let text = derived(&mesh.gateway.assertion_key, secrets, derive::INTERNAL_TOKEN)?;
+    if !secrets.are_known() {
+        return Ok(InternalToken::shown_as(text));
+    }
+    InternalToken::try_from(text).map_err(|detail| RenderError::Write {
+        part: "orchestrator.json",
+        detail,
     })
 }
 

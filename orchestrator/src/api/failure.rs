@@ -69,6 +69,17 @@ impl Failure {
         failure
     }
 
+    /// 400: the body is not of the shape that is taken here, and where.
+    pub fn malformed(errors: Vec<FieldError>) -> Self {
+        let mut failure = Self::new(
+            StatusCode::BAD_REQUEST,
+            "malformed",
+            "The body is not of the shape that is taken here",
+        );
+        failure.problem.errors = errors;
+        failure
+    }
+
     /// 422.
     pub fn fields(errors: Vec<FieldError>) -> Self {
         let mut failure = Self::new(

@@ -8,6 +8,7 @@ mod body;
 mod caller;
 mod events;
 mod failure;
+mod internal;
 mod prefer;
 pub mod serve;
 mod status;
@@ -19,9 +20,10 @@ mod view;
 pub use caller::{Caller, is_local};
 pub use prefer::Preferences;
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, InternalToken, Limits};
 use crate::metrics::Metrics;
 use crate::planner::Planning;
+use crate::quota::Quota;
 use crate::run::executor::Executor;
 use axum::Router;
 use axum::extract::Request;
@@ -44,6 +46,8 @@ pub struct Api {
     pub(crate) limits: Limits,
     pub(crate) keys: Vec<PublicKey>,
     pub(crate) audience: String,
+    pub(crate) internal_token: Option<InternalToken>,
+    pub(crate) quota: Arc<dyn Quota>,
     pub(crate) registry: prometheus::Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) followers: Arc<Semaphore>,
@@ -60,6 +64,7 @@ impl Api {
         config: &Config,
         executor: Arc<Executor>,
         planning: Planning,
+        quota: Arc<dyn Quota>,
         registry: prometheus::Registry,
         metrics: Arc<Metrics>,
         stopping: CancellationToken,
@@ -76,6 +81,8 @@ impl Api {
             limits: config.limits.clone(),
             keys,
             audience: config.assertions.audience.clone(),
+            internal_token: config.internal_token.clone(),
+            quota,
             registry,
             metrics,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
@@ -102,8 +109,21 @@ pub fn router(api: Arc<Api>) -> Router {
             Arc::clone(&api),
             caller::identify,
         ))
+        .merge(internal(&api))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
         .with_state(api)
+}
+
+/// What filters ask: theirs is another way to show who they are.
+fn internal(api: &Arc<Api>) -> Router<Arc<Api>> {
+    Router::new()
+        .route(mesh_protocol::quota::PATH, post(internal::quota))
+        .route(mesh_protocol::load::PATH, get(internal::load))
+        .method_not_allowed_fallback(async || Failure::method())
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(api),
+            internal::admit,
+        ))
 }
 
 async fn count(

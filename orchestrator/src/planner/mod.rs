@@ -29,6 +29,7 @@ use draft::Draft;
 use mesh_protocol::AgentId;
 use mesh_protocol::plan::{Plan, PlanSource};
 use mesh_protocol::task::TaskRequest;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,8 @@ pub struct Planning {
     bounds: Bounds,
     model: Option<Arc<dyn Planner>>,
     rules: Arc<dyn Planner>,
+    task_types: BTreeMap<String, Vec<String>>,
+    general_agent: Option<AgentId>,
     metrics: Arc<Metrics>,
 }
 
@@ -151,16 +154,18 @@ impl Planning {
                 bounds,
             )?) as Arc<dyn Planner>),
         };
-        let rules = Arc::new(rules::RulesPlanner::new(
+        let rules = rules::RulesPlanner::new(
             config.rules.clone(),
             config.general_agent.clone(),
             Arc::clone(&catalog),
-        ));
+        );
         Ok(Self {
             catalog,
             bounds,
             model,
-            rules,
+            task_types: rules.task_types(),
+            general_agent: rules.general_agent().cloned(),
+            rules: Arc::new(rules),
             metrics,
         })
     }
@@ -168,6 +173,16 @@ impl Planning {
     /// The agents of the mesh.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The agents that the rules give tasks of each type to; a model may choose others.
+    pub fn task_types(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.task_types
+    }
+
+    /// The agent that takes every other type of task, if there is one.
+    pub fn general_agent(&self) -> Option<&AgentId> {
+        self.general_agent.as_ref()
     }
 
     /// A checked plan for `request`, from the model within its share of the task's time, else by rules.

@@ -32,6 +32,25 @@ impl RulesPlanner {
         }
     }
 
+    /// The agents for each task type that a rule or a capability names, as far as there are any.
+    pub fn task_types(&self) -> BTreeMap<String, Vec<String>> {
+        let capabilities = self.catalog.agents().iter().flat_map(|a| &a.capabilities);
+        self.rules
+            .keys()
+            .chain(capabilities)
+            .filter_map(|task_type| {
+                let (agents, _) = self.choose(task_type).ok()?;
+                let agents = agents.into_iter().map(String::from).collect();
+                Some((task_type.clone(), agents))
+            })
+            .collect()
+    }
+
+    /// The agent that takes what no rule and no capability covers, if there is one.
+    pub fn general_agent(&self) -> Option<&AgentId> {
+        self.general.as_ref()
+    }
+
     /// The agents for a task type, in order, once each, and a risk for each replacement.
     fn choose(&self, task_type: &str) -> Result<(Vec<AgentId>, Vec<String>), PlannerError> {
         let mut agents: Vec<AgentId> = Vec::new();
@@ -205,6 +224,33 @@ mod tests {
             chosen(&able, "never_heard_of"),
             (vec!["general-agent".into()], 0)
         );
+    }
+
+    #[test]
+    fn task_types_are_told_as_they_are_planned() {
+        let planner = planner(
+            &[
+                ("data-processor", &["data_processing", "count_words"]),
+                ("general-agent", &[]),
+            ],
+            Some("general-agent"),
+        );
+        let told = planner.task_types();
+        assert_eq!(told["count_words"], ["data-processor"]);
+        assert_eq!(told["data_processing"], ["data-processor"]);
+        assert_eq!(told["code_generation"], ["general-agent"]);
+        assert_eq!(told.len(), plan_rules().len() + 1);
+        for (task_type, agents) in told {
+            assert_eq!(chosen(&planner, &task_type).0, agents);
+        }
+    }
+
+    #[test]
+    fn types_that_nobody_takes_are_not_told() {
+        let planner = planner(&[("data-processor", &["count_words"])], None);
+        let told: Vec<String> = planner.task_types().into_keys().collect();
+        assert_eq!(told, ["count_words", "data_processing"]);
+        assert_eq!(planner.general_agent(), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::executor::{Executor, Slot, pauses};
 use super::machine::{Command, Event, Illegal, Machine, StepStatus};
 use super::message::{lifetime_ms, step_message};
 use super::shown::{Input, RunHandle};
+use crate::load::UnderWay;
 use crate::store::{Change, StoreError, Updated};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -38,6 +39,7 @@ pub(super) struct Actor {
     places: HashMap<StepId, usize>,
     publishes: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
     ended_elsewhere: bool,
+    under_way: UnderWay,
     _slot: Slot,
 }
 
@@ -76,6 +78,12 @@ impl Actor {
                 .map(|(place, step)| (step.id.clone(), place))
                 .collect()
         });
+        let mut under_way = UnderWay::new(Arc::clone(&executor.context().load));
+        handle.read(|run| {
+            for (place, step) in run.steps.iter().enumerate() {
+                under_way.see(place, step);
+            }
+        });
         Self {
             executor,
             handle,
@@ -84,6 +92,7 @@ impl Actor {
             places,
             publishes: FuturesUnordered::new(),
             ended_elsewhere: false,
+            under_way,
             _slot: slot,
         }
     }
@@ -260,9 +269,10 @@ impl Actor {
         Kept::Stands
     }
 
-    fn count(&self, change: &Change) {
+    fn count(&mut self, change: &Change) {
         let metrics = &self.executor.context().metrics;
-        for (_, _, step) in &change.steps {
+        for (place, _, step) in &change.steps {
+            self.under_way.see(*place, step);
             if step.status.is_settled() {
                 metrics.step(&step.agent, step.status.as_str());
             }

@@ -7,6 +7,7 @@ use super::lane::Ready;
 use super::machine::{Command, Event, Machine};
 use super::shown::{Input, RunHandle};
 use crate::config::Steps;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::store::{Change, End, Owner, RunRecord, RunStore, StoreError, TaskStatus};
 use backon::BackoffBuilder;
@@ -40,6 +41,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Hears of every change.
     pub events: Events,
+    /// Hears of the steps that are under way.
+    pub load: Arc<Load>,
     /// How steps are run.
     pub steps: Steps,
     /// Most runs in flight.

@@ -1,7 +1,6 @@
 //! A Redis that forgets, freezes, or holds something else: no task ends in silence.
 
 use crate::mesh::{Ground, Mesh, answer_well, config};
-use mesh_bus::memory::MemoryBus;
 use mesh_orchestrator::config::StoreUrl;
 use mesh_orchestrator::run::new_task_id;
 use mesh_orchestrator::store::RedisStore;
@@ -19,8 +18,8 @@ async fn ground(server: &Store) -> Ground {
         .await
         .unwrap();
     Ground {
-        bus: Arc::new(MemoryBus::new()),
         store: Arc::new(store),
+        ..Ground::new()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The orchestrator as a whole: API, planner and runs over the memory bus, the run store over Redis.
+//! The orchestrator as a whole: API, planner and runs over the memory bus, the run store and the
+//! quotas over Redis.
 //!
 //! One binary, since linking is what these tests cost.
 #![allow(
@@ -11,7 +12,9 @@
 mod api;
 mod faults;
 mod killed;
+mod load;
 mod mesh;
 mod planner;
+mod quota;
 mod redis;
 mod runs;

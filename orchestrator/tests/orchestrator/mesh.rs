@@ -4,6 +4,7 @@ use ed25519_dalek::SigningKey;
 use mesh_bus::memory::MemoryBus;
 use mesh_bus::{Bus, Message, Topology};
 use mesh_orchestrator::config::{Agent, Config};
+use mesh_orchestrator::quota::{MemoryQuota, Quota};
 use mesh_orchestrator::store::{MemoryStore, RunStore};
 use mesh_orchestrator::{Deps, build};
 use mesh_protocol::assertion::{Claims, public_half, sign};
@@ -25,6 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Ground {
     pub bus: Arc<MemoryBus>,
     pub store: Arc<dyn RunStore>,
+    pub quota: Arc<dyn Quota>,
 }
 
 impl Ground {
@@ -32,6 +34,7 @@ impl Ground {
         Self {
             bus: Arc::new(MemoryBus::new()),
             store: Arc::new(MemoryStore::new(Duration::from_secs(3600))),
+            quota: Arc::new(MemoryQuota::new()),
         }
     }
 }
@@ -67,6 +70,17 @@ pub fn config() -> Config {
     .unwrap()
 }
 
+/// What filters bring to `/internal/…`.
+pub const TOKEN: &str = "0123456789abcdefghijklmnopqrstuvwxyz-_ABCDEF";
+
+/// [`config`] with [`TOKEN`].
+pub fn config_with_token() -> Config {
+    Config {
+        internal_token: Some(TOKEN.to_owned().try_into().unwrap()),
+        ..config()
+    }
+}
+
 /// The assertion of a gateway for `sub`.
 pub fn assertion(sub: &str, scope: &str) -> String {
     let now = Timestamp::now().seconds();
@@ -76,6 +90,7 @@ pub fn assertion(sub: &str, scope: &str) -> String {
         sub: sub.into(),
         origin: "https://issuer.example".into(),
         scope: scope.into(),
+        claims: Default::default(),
         iat: now,
         exp: now + 60,
     };
@@ -93,9 +108,16 @@ impl Mesh {
     }
 
     pub async fn without_agents(config: Config, ground: Ground) -> Self {
+        let bus = ground.bus.clone();
+        Self::on_bus(config, bus, ground).await
+    }
+
+    /// On another bus than that of the ground, with no agents.
+    pub async fn on_bus(config: Config, bus: Arc<dyn Bus>, ground: Ground) -> Self {
         let deps = Deps {
-            bus: ground.bus.clone(),
+            bus,
             store: Arc::clone(&ground.store),
+            quota: Arc::clone(&ground.quota),
             metrics: prometheus::Registry::new(),
         };
         let bound = build(config, deps).await.unwrap();

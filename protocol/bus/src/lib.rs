@@ -49,11 +49,28 @@ pub trait Bus: Send + Sync {
     /// [`BusError::Unavailable`], or [`BusError::NoQueue`] when the queue does not exist.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError>;
 
+    /// How much waits in `queue`, and how many take from it: as the broker sees it at this moment.
+    ///
+    /// A broker that is away is waited for two seconds at most: later the answer is of no use.
+    ///
+    /// # Errors
+    /// As [`Self::consume`].
+    async fn depth(&self, queue: &str) -> Result<Depth, BusError>;
+
     /// Whether the broker can be reached, as it changes.
     fn connected(&self) -> watch::Receiver<bool>;
 
     /// Leaves the broker in an orderly way; unsettled deliveries go back to their queues.
     async fn close(&self);
+}
+
+/// How busy a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Messages that wait to be handed out; what was handed out and is unsettled does not count.
+    pub messages: u32,
+    /// Consumers of all connections.
+    pub consumers: u32,
 }
 
 /// A message on its way out, or as it came in.

@@ -12,7 +12,8 @@ mod tests;
 pub use broker::{MAX_QUEUED, MAX_QUEUED_BYTES};
 
 use crate::{
-    Bus, BusError, Deliveries, Delivery, Message, Settle, Topology, Verdict, outgoing::prepare,
+    Bus, BusError, Deliveries, Delivery, Depth, Message, Settle, Topology, Verdict,
+    outgoing::prepare,
 };
 use async_trait::async_trait;
 use broker::State;
@@ -99,10 +100,10 @@ impl Bus for MemoryBus {
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {
         self.check_open()?;
-        let Some(arrived) = self.broker.lock().arrivals(queue) else {
-            return Err(BusError::NoQueue {
-                queue: queue.to_owned(),
-            });
+        let stop = self.closed.child_token();
+        let arrived = self.broker.lock().take_from(queue, stop.clone());
+        let Some(arrived) = arrived else {
+            return Err(no_queue(queue));
         };
         let consumer = Consumer {
             broker: self.broker.clone(),
@@ -110,9 +111,8 @@ impl Bus for MemoryBus {
             queue: queue.to_owned(),
             prefetch: Arc::new(Semaphore::new(usize::from(prefetch.max(1)))),
             arrived,
-            stop: self.closed.child_token(),
+            stop: stop.clone(),
         };
-        let stop = consumer.stop.clone();
         let stream = futures_util::stream::unfold(consumer, |consumer| async move {
             let delivery = consumer.stop.run_until_cancelled(consumer.next()).await??;
             Some((delivery, consumer))
@@ -121,6 +121,12 @@ impl Bus for MemoryBus {
             stream: stream.boxed(),
             stop,
         })
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BusError> {
+        self.check_open()?;
+        let depth = self.broker.lock().depth(queue);
+        depth.ok_or_else(|| no_queue(queue))
     }
 
     fn connected(&self) -> watch::Receiver<bool> {
@@ -137,6 +143,12 @@ impl Bus for MemoryBus {
 impl Drop for MemoryBus {
     fn drop(&mut self) {
         self.closed.cancel();
+    }
+}
+
+fn no_queue(queue: &str) -> BusError {
+    BusError::NoQueue {
+        queue: queue.to_owned(),
     }
 }
 

@@ -27,7 +27,7 @@ mod publish;
 mod screen;
 mod trunk;
 
-use crate::{BrokerUrl, Bus, BusError, Deliveries, Message, Topology, outgoing::prepare};
+use crate::{BrokerUrl, Bus, BusError, Deliveries, Depth, Message, Topology, outgoing::prepare};
 use async_trait::async_trait;
 use connection::Link;
 use properties::Outgoing;
@@ -40,6 +40,8 @@ use tracing::Instrument;
 
 /// How long an operation waits for the broker: a restart of RabbitMQ takes about eight seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a look at a queue may take: who asks wants to know how it is now.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long an orderly leave may take; the broker returns unsettled deliveries without it too.
 const LEAVE: Duration = Duration::from_secs(3);
 
@@ -74,6 +76,17 @@ impl Bus for RabbitBus {
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {
         consume::consume(&self.link, &self.tasks, queue, prefetch.max(1)).await
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BusError> {
+        let deadline = Instant::now() + LOOK;
+        let look = declare::depth(&self.link, queue, deadline);
+        let late = || BusError::Unavailable {
+            detail: "looking at a queue: no answer in time".to_owned(),
+        };
+        tokio::time::timeout_at(deadline, look)
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

@@ -101,7 +101,7 @@ pub struct Jwk {
     /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
-    /// EC: `P-256`, `P-384` or `P-521`. OKP: `Ed25519`.
+    /// EC: `P-256` or `P-384`. OKP: `Ed25519`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crv: Option<String>,
     /// EC: the point's first coordinate. OKP: the public key.
@@ -180,7 +180,7 @@ impl JwksUrl {
     }
 }
 
-/// JWS algorithms (RFC 7518, RFC 8037).
+/// JWS algorithms (RFC 7518, RFC 8037). ES512 is not among them: P-521 does not fit into a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Algorithm {
@@ -206,15 +206,13 @@ pub enum Algorithm {
     ES256,
     /// ECDSA on P-384 with SHA-384.
     ES384,
-    /// ECDSA on P-521 with SHA-512.
-    ES512,
     /// Ed25519.
     EdDSA,
 }
 
 impl Algorithm {
     /// Every algorithm, and its name in `alg`.
-    pub const NAMED: [(&'static str, Self); 13] = [
+    pub const NAMED: [(&'static str, Self); 12] = [
         ("HS256", Self::HS256),
         ("HS384", Self::HS384),
         ("HS512", Self::HS512),
@@ -226,7 +224,6 @@ impl Algorithm {
         ("PS512", Self::PS512),
         ("ES256", Self::ES256),
         ("ES384", Self::ES384),
-        ("ES512", Self::ES512),
         ("EdDSA", Self::EdDSA),
     ];
 

@@ -141,7 +141,9 @@ impl Signer {
         let worn = now_s > minted.signed_at_s.saturating_add(half)
             && self.end(end_ms, now) > minted.ends_s;
         if worn || now_s < minted.signed_at_s {
-            let caller = serde_json::from_slice(&minted.caller).map_err(|_| Fault::HandOn)?;
+            // It is what `mint` wrote.
+            let caller = std::str::from_utf8(&minted.caller).map_err(|_| Fault::HandOn)?;
+            let caller = serde_json::from_str(caller).map_err(|_| Fault::HandOn)?;
             *minted = self.mint(&caller, end_ms, now)?;
         }
         Ok(())

@@ -60,14 +60,10 @@ impl Sources {
     /// The one token of the request; none when it has none.
     pub(super) fn find(&self, head: &dyn RequestHead) -> Result<Option<Bearer>, Fault> {
         let mut found = One(None);
-        let mut authorization = head.header("authorization")?.into_iter();
-        if let Some(value) = authorization.next() {
-            if authorization.next().is_some() {
-                return Err(Fault::SeveralTokens);
-            }
-            if let Some(text) = bearer(value)? {
-                found.add(text, false)?;
-            }
+        // Some gateways tell several as one (RFC 9110, section 5.3), so that is how all are read.
+        let authorization = head.header("authorization")?.join(&b", "[..]);
+        if let Some(text) = bearer(authorization)? {
+            found.add(text, false)?;
         }
         if let Some(name) = &self.cookie {
             for value in head.header("cookie")? {
@@ -107,7 +103,16 @@ fn bearer(mut value: Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
     let end = value.iter().position(|b| *b == b' ').unwrap_or(value.len());
     let (scheme, rest) = value.split_at(end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Ok(None);
+        let mut others = value.split(|b| *b == b',').skip(1).map(<[u8]>::trim_ascii);
+        let token = |other: &[u8]| {
+            let scheme = other.split(|b| *b == b' ').next().unwrap_or_default();
+            scheme.eq_ignore_ascii_case(b"bearer")
+        };
+        // A token behind other credentials: their headers were joined.
+        return match others.any(token) {
+            true => Err(Fault::SeveralTokens),
+            false => Ok(None),
+        };
     }
     let token = rest.trim_ascii_start();
     // A blank or comma is no part of any token: another one follows, or its header was joined to this.

@@ -1,9 +1,13 @@
 //! What a token may and may not be; the sections are those of RFC 8725.
 
 mod assertions;
+mod claims;
 mod configs;
+mod jwks;
 mod refused;
+mod sources;
 mod vectors;
+mod wycheproof;
 
 use super::*;
 use crate::config::{Algorithm, AssertionSigner, Issuer, Key};

@@ -9,7 +9,6 @@ use p256::ecdsa::VerifyingKey as P256Key;
 use p256::ecdsa::signature::Verifier as _;
 use p256::pkcs8::DecodePublicKey;
 use p384::ecdsa::VerifyingKey as P384Key;
-use p521::ecdsa::VerifyingKey as P521Key;
 use rsa::traits::PublicKeyParts;
 use rsa::{BoxedUint, PublicKey as RsaPublic, pkcs1v15, pss};
 use sha2::{Sha256, Sha384, Sha512};
@@ -33,7 +32,6 @@ pub(super) enum Verifier {
     Ps512(pss::VerifyingKey<Sha512>),
     Es256(P256Key),
     Es384(P384Key),
-    Es512(Box<P521Key>),
     EdDsa(EdKey),
 }
 
@@ -54,8 +52,6 @@ impl Verifier {
             Self::Es256(key) => p256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
             Self::Es384(key) => p384::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
-            Self::Es512(key) => p521::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
             Self::EdDsa(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(signed, &signature).is_ok()),
@@ -110,9 +106,6 @@ impl Verifier {
             Algorithm::ES384 => P384Key::from_public_key_pem(pem)
                 .map(Self::Es384)
                 .map_err(|_| "no P-384 public key in PEM (BEGIN PUBLIC KEY)"),
-            Algorithm::ES512 => P521Key::from_public_key_pem(pem)
-                .map(|key| Self::Es512(Box::new(key)))
-                .map_err(|_| "no P-521 public key in PEM (BEGIN PUBLIC KEY)"),
             Algorithm::EdDSA => EdKey::from_public_key_pem(pem)
                 .map_err(|_| "no Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
                 .and_then(Self::from_ed_key),
@@ -153,8 +146,7 @@ impl Verifier {
         let point = [&[4], x, y].concat();
         match algorithm {
             Algorithm::ES256 => P256Key::from_sec1_bytes(&point).map(Self::Es256),
-            Algorithm::ES384 => P384Key::from_sec1_bytes(&point).map(Self::Es384),
-            _ => P521Key::from_sec1_bytes(&point).map(|key| Self::Es512(Box::new(key))),
+            _ => P384Key::from_sec1_bytes(&point).map(Self::Es384),
         }
         .map_err(|_| WHAT)
     }
@@ -178,6 +170,9 @@ impl Verifier {
     fn from_rsa_key(algorithm: Algorithm, key: RsaPublic) -> Result<Self, &'static str> {
         if !RSA_BITS.contains(&key.n().bit_width_vartime()) {
             return Err("an RSA key has 2048 to 4096 bits");
+        }
+        if is_roca(&key.n().to_be_bytes()) {
+            return Err("an RSA key whose factors can be found (ROCA, CVE-2017-15361)");
         }
         // The crate bounds the exponent from below by 2 and refuses even ones: 3 is the least.
         Ok(match algorithm {
@@ -217,4 +212,21 @@ fn number(bytes: &[u8]) -> Option<BoxedUint> {
     }
     let bits = u32::try_from(bytes.len().saturating_mul(8)).ok()?;
     BoxedUint::from_be_slice(bytes, bits).ok()
+}
+
+/// Whether a modulus bears the mark of keys whose primes were made from powers of 65537
+/// (CVE-2017-15361): it is such a power modulo every small prime. Of other keys one in 10^8 is.
+fn is_roca(modulus: &[u8]) -> bool {
+    const PRIMES: [u64; 38] = [
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89,
+        97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    PRIMES.iter().all(|prime| {
+        let rest = modulus
+            .iter()
+            .fold(0, |rest, byte| (rest * 256 + u64::from(*byte)) % prime);
+        std::iter::successors(Some(1), |power| Some(power * 65_537 % prime))
+            .take(*prime as usize)
+            .any(|power| power == rest)
+    })
 }

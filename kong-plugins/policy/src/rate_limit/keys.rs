@@ -85,19 +85,14 @@ fn part(
             // Whoever has one address of such a network has all of them.
             IpAddr::V6(address) => address.octets().into_iter().take(8).collect(),
         },
-        Dimension::Path => {
-            let mut path = head.path()?;
-            if let Some(end) = path.iter().position(|b| *b == b'?') {
-                path.truncate(end);
-            }
-            path
-        }
+        Dimension::Path => crate::path::plain(&head.path()?),
         Dimension::Agent => host.found(FOUND_AGENT).unwrap_or_default(),
         Dimension::Claim(name) => Caller::found(host)
             .and_then(|caller| caller.claims.get(name).cloned())
             .unwrap_or_default()
             .into_bytes(),
-        Dimension::Header(name) => head.header(name)?.join(&b','),
+        // As the gateways join them that tell several as one.
+        Dimension::Header(name) => head.header(name)?.join(&b", "[..]),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Consuming and settling.
 
 use super::*;
-use crate::{BusError, Properties};
+use crate::{BusError, Depth, Properties};
 
 pub async fn a_missing_queue_is_named(connect: &Connect) {
     let bus = connect().await;
@@ -244,4 +244,68 @@ pub async fn a_closed_bus_returns_everything(connect: &Connect) {
     let mut elsewhere = other.consume("q", 1).await.unwrap();
     let delivery = next(&mut elsewhere).await;
     assert_eq!((body(&delivery), delivery.redelivered), ("kept", true));
+}
+
+/// Waits until a look at `queue` finds that much.
+async fn finds(bus: &dyn Bus, queue: &str, messages: u32, consumers: u32) {
+    let wanted = Depth {
+        messages,
+        consumers,
+    };
+    let looks = async {
+        loop {
+            let found = bus.depth(queue).await.unwrap();
+            if found == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(GENEROUS, looks)
+        .await
+        .unwrap_or_else(|_| panic!("{queue} never had {wanted:?}"));
+}
+
+pub async fn a_look_at_a_queue_says_how_busy_it_is(connect: &Connect) {
+    let (bus, other) = (connect().await, connect().await);
+    for (name, kind) in [
+        ("quorum", QueueKind::Quorum),
+        ("classic", QueueKind::Classic),
+    ] {
+        bus.declare(&queue(name, kind)).await.unwrap();
+        finds(&*bus, name, 0, 0).await;
+        put(&*bus, name, "one").await;
+        put(&*bus, name, "two").await;
+        finds(&*bus, name, 2, 0).await;
+        let mut first = bus.consume(name, 1).await.unwrap();
+        let held = next(&mut first).await;
+        // What was handed out waits no longer.
+        finds(&*other, name, 1, 1).await;
+        let mut second = other.consume(name, 1).await.unwrap();
+        let held_too = next(&mut second).await;
+        finds(&*bus, name, 0, 2).await;
+        drop((second, held_too));
+        finds(&*bus, name, 1, 1).await;
+        first.stopper().cancel();
+        held.ack().await.unwrap();
+        finds(&*bus, name, 1, 0).await;
+    }
+    bus.close().await;
+    let late = bus.depth("quorum").await;
+    assert!(
+        matches!(late, Err(BusError::Unavailable { .. })),
+        "{late:?}"
+    );
+}
+
+pub async fn a_look_at_no_queue_says_so(connect: &Connect) {
+    let bus = connect().await;
+    match bus.depth("nowhere").await {
+        Err(BusError::NoQueue { queue }) => assert_eq!(queue, "nowhere"),
+        other => panic!("{other:?}"),
+    }
+    // What was refused costs nobody anything.
+    bus.declare(&queue("q", QueueKind::Quorum)).await.unwrap();
+    put(&*bus, "q", "all the same").await;
+    assert_eq!(drain(&*bus, "q", 1).await, ["all the same"]);
 }

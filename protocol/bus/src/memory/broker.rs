@@ -5,13 +5,14 @@
 
 use super::routing;
 use crate::topology::DELIVERY_LIMIT;
-use crate::{BusError, Exchange, ExchangeKind, Message, Queue, QueueKind, Topology};
+use crate::{BusError, Depth, Exchange, ExchangeKind, Message, Queue, QueueKind, Topology};
 use mesh_protocol::names::EXCHANGE_DEAD;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Most messages that wait in one queue. The orchestrator admits 50,000 runs; a queue that holds
 /// twice that is not being consumed.
@@ -40,6 +41,8 @@ struct Stock {
     count: usize,
     bytes: usize,
     arrived: Arc<Notify>,
+    /// Cancelled when the consumer stops; those are left out when the next comes or is asked for.
+    consumers: Vec<CancellationToken>,
 }
 
 /// A message in a queue.
@@ -116,6 +119,7 @@ impl State {
                 count: 0,
                 bytes: 0,
                 arrived: Arc::new(Notify::new()),
+                consumers: Vec::new(),
             };
             self.queues.insert(wanted.name.clone(), stock);
             return Ok(());
@@ -186,9 +190,27 @@ impl State {
         Ok(queues)
     }
 
-    /// What tells of arrivals in `queue`, if it exists.
-    pub(super) fn arrivals(&self, queue: &str) -> Option<Arc<Notify>> {
-        self.queues.get(queue).map(|stock| stock.arrived.clone())
+    /// Counts a consumer of `queue` until `stop`; what tells it of arrivals, if the queue exists.
+    pub(super) fn take_from(
+        &mut self,
+        queue: &str,
+        stop: CancellationToken,
+    ) -> Option<Arc<Notify>> {
+        let stock = self.queues.get_mut(queue)?;
+        stock.consumers.retain(|stop| !stop.is_cancelled());
+        stock.consumers.push(stop);
+        Some(stock.arrived.clone())
+    }
+
+    /// How busy `queue` is, if it exists.
+    pub(super) fn depth(&mut self, queue: &str) -> Option<Depth> {
+        let stock = self.queues.get_mut(queue)?;
+        stock.consumers.retain(|stop| !stop.is_cancelled());
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Some(Depth {
+            messages: count(stock.count),
+            consumers: count(stock.consumers.len()),
+        })
     }
 
     /// Hands out the next message of `queue` to `connection`; keeps `permit` until it is settled.

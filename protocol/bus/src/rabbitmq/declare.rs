@@ -4,7 +4,7 @@ use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::short;
 use crate::topology::DELIVERY_LIMIT;
-use crate::{BusError, ExchangeKind, Queue, QueueKind, Topology};
+use crate::{BusError, Depth, ExchangeKind, Queue, QueueKind, Topology};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use mesh_protocol::names::EXCHANGE_DEAD;
@@ -89,6 +89,36 @@ pub(super) async fn on(session: &Session, topology: &Topology) -> Result<(), Bus
             .map_err(failed)?;
     }
     channel.close(200, "declared".into()).await.map_err(failed)
+}
+
+/// How busy `queue` is: what the broker answers when it is declared passively, on a channel of its own,
+/// since the answer to a queue that is not there closes the channel.
+pub(super) async fn depth(link: &Link, queue: &str, deadline: Instant) -> Result<Depth, BusError> {
+    let failed = |error: lapin::Error| fault::of("looking at a queue", &error);
+    let session = link.session(deadline).await?;
+    let channel = session.connection.create_channel().await.map_err(failed)?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let found = channel
+        .queue_declare(short(queue)?, passive, FieldTable::default())
+        .await
+        .map_err(|error| {
+            if fault::is_absence(&error) {
+                BusError::NoQueue {
+                    queue: queue.to_owned(),
+                }
+            } else {
+                failed(error)
+            }
+        })?;
+    let depth = Depth {
+        messages: found.message_count(),
+        consumers: found.consumer_count(),
+    };
+    channel.close(200, "seen".into()).await.map_err(failed)?;
+    Ok(depth)
 }
 
 fn arguments(queue: &Queue) -> FieldTable {
