@@ -200,6 +200,8 @@ fn wasm(root: &str, filter: &Filter, modules: &Path) -> Value {
             "config": {
                 "name": root,
                 "root_id": root,
+                // Else a filter that holds the head until it has seen the body never sees the body.
+                "allow_on_headers_stop_iteration": true,
                 // A VM that fails refuses.
                 "failure_policy": "FAIL_CLOSED",
                 "vm_config": {

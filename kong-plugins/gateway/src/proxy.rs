@@ -263,7 +263,7 @@ impl Local {
         way: &Way<'_>,
     ) -> Response<Body> {
         let empty = matches!(&payload, Payload::Whole(bytes) if bytes.is_empty());
-        let exchange = exchange(&mut parts, way, self.process.local_port);
+        let exchange = exchange(&mut parts, empty, way, self.process.local_port);
         let chain = Arc::clone(&way.destination.chain);
         let mut passage = Box::new(Passage::new(Rc::clone(&self.set), chain, exchange));
         match passage.request_headers(empty) {

@@ -26,10 +26,11 @@ pub(crate) fn host(name: &str) -> String {
     format!("{name}{DOMAIN}")
 }
 
-/// All chains.
-pub fn all(files: &[File]) -> Vec<Chain> {
+/// All chains, which may ask the echo at `echo` for what they need.
+pub fn all(files: &[File], echo: SocketAddr) -> Vec<Chain> {
     let filled = |file: &File| {
-        let filling = Filling::now(&crate::text::fresh());
+        let mut filling = Filling::now(&crate::text::fresh());
+        filling.echo = Some(echo);
         let filters = file.config.iter();
         Chain {
             name: file.name.clone(),

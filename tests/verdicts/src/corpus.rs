@@ -93,6 +93,9 @@ pub struct Step {
     /// How many are sent at the same time; the upstream holds them until all others are answered.
     #[serde(default)]
     pub at_once: Option<AtOnce>,
+    /// It is sent again until it is answered as expected, but not for ever.
+    #[serde(default)]
+    pub eventually: bool,
     /// Milliseconds that pass before it is sent.
     #[serde(default)]
     pub wait_ms: u64,
@@ -352,6 +355,7 @@ impl Case {
             expect: self.expect.clone(),
             times: 1,
             at_once: None,
+            eventually: false,
             wait_ms: 0,
         }]
     }

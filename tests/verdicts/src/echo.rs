@@ -2,7 +2,7 @@
 //!
 //! `GET /.verdicts/seen/ID` says what it saw of the request that carried `x-verdicts-id: ID`, so that a
 //! refusal can be shown to have let nothing through. A request with `x-verdicts-hold` is answered once
-//! `GET /.verdicts/release/ID` was asked.
+//! `GET /.verdicts/release/ID` was asked. `GET /.verdicts/jwks` is a key set for filters that fetch one.
 
 use crate::request::{HOLD, ID};
 use base64::Engine;
@@ -176,6 +176,7 @@ fn about(own: &str, memory: &Mutex<Memory>) -> Response<Full<Bytes>> {
             memory.hold(id).send_replace(true);
             serde_json::to_vec(&true)
         }
+        "jwks" => serde_json::to_vec(&crate::keys::jwks()),
         _ => serde_json::to_vec(&false),
     };
     json_response(json.unwrap_or_default())

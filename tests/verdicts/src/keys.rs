@@ -6,7 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
-use p256::ecdsa::signature::SignatureEncoding;
+use p256::ecdsa::signature::{RandomizedSigner, SignatureEncoding};
+use rsa::traits::PublicKeyParts;
 use sha2::{Sha256, Sha384, Sha512};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -16,6 +17,7 @@ pub(crate) enum Key {
     Secret(Vec<u8>),
     Rsa(Box<rsa::PrivateKey>),
     P256(p256::ecdsa::SigningKey),
+    P384(p384::ecdsa::SigningKey),
     Ed25519(SigningKey),
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn public_pem(name: &str) -> String {
         Key::Secret(_) => panic!("`{name}` has no public half"),
         Key::Rsa(key) => key.to_public_key().to_public_key_pem(Default::default()),
         Key::P256(key) => key.verifying_key().to_public_key_pem(Default::default()),
+        Key::P384(key) => key.verifying_key().to_public_key_pem(Default::default()),
         Key::Ed25519(key) => key.verifying_key().to_public_key_pem(Default::default()),
     }
     .expect("a public key in PEM")
@@ -71,6 +74,9 @@ impl Key {
         if let Ok(key) = p256::ecdsa::SigningKey::from_pkcs8_pem(&pem) {
             return Self::P256(key);
         }
+        if let Ok(key) = p384::ecdsa::SigningKey::from_pkcs8_pem(&pem) {
+            return Self::P384(key);
+        }
         let key = rsa::PrivateKey::from_pkcs8_pem(&pem);
         Self::Rsa(Box::new(key.unwrap_or_else(|_| {
             panic!("`{name}.pem` is no key of a kind that is known here")
@@ -81,6 +87,7 @@ impl Key {
     pub(crate) fn algorithm(&self) -> &'static str {
         match self {
             Self::Secret(_) => "HS256",
+            Self::P384(_) => "ES384",
             Self::Rsa(_) => "RS256",
             Self::P256(_) => "ES256",
             Self::Ed25519(_) => "EdDSA",
@@ -99,10 +106,69 @@ impl Key {
                 let signature: p256::ecdsa::Signature = key.sign(text);
                 signature.to_vec()
             }
+            (Self::P384(key), "ES384") => {
+                let signature: p384::ecdsa::Signature = key.sign(text);
+                signature.to_vec()
+            }
+            (Self::Rsa(key), "PS256") => pss::<Sha256>(key, text),
+            (Self::Rsa(key), "PS384") => pss::<Sha384>(key, text),
+            (Self::Rsa(key), "PS512") => pss::<Sha512>(key, text),
             (Self::Ed25519(key), "EdDSA") => key.sign(text).to_bytes().to_vec(),
             _ => panic!("this key does not sign by {algorithm}"),
         }
     }
+}
+
+fn pss<D: sha2::digest::Digest + sha2::digest::FixedOutputReset>(
+    key: &rsa::PrivateKey,
+    text: &[u8],
+) -> Vec<u8> {
+    let key = rsa::pss::SigningKey::<D>::new(key.clone());
+    key.sign_with_rng(&mut System, text).to_vec()
+}
+
+/// The system's random numbers, as salts are made of.
+struct System;
+
+impl rsa::rand_core::TryRng for System {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(getrandom::u32().expect("random numbers"))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(getrandom::u64().expect("random numbers"))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        getrandom::fill(bytes).expect("random numbers");
+        Ok(())
+    }
+}
+
+impl rsa::rand_core::TryCryptoRng for System {}
+
+/// The public halves of keys as a JWK Set (RFC 7517), under the names of their files.
+pub(crate) fn jwks() -> serde_json::Value {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let public = |name: &str| match key(name).as_ref() {
+        Key::Rsa(key) => serde_json::json!({
+            "kty": "RSA", "alg": "RS256", "use": "sig", "kid": name,
+            "n": encode(&key.n().to_be_bytes_trimmed_vartime()),
+            "e": encode(&key.e().to_be_bytes_trimmed_vartime()),
+        }),
+        Key::P256(key) => {
+            let point = key.verifying_key().to_sec1_point(false);
+            let (x, y) = (point.x().unwrap(), point.y().unwrap());
+            serde_json::json!({"kty": "EC", "crv": "P-256", "kid": name, "x": encode(x), "y": encode(y)})
+        }
+        Key::Ed25519(key) => serde_json::json!({
+            "kty": "OKP", "crv": "Ed25519", "kid": name, "x": encode(key.verifying_key().as_bytes()),
+        }),
+        _ => panic!("`{name}` is in no set"),
+    };
+    serde_json::json!({"keys": [public("rs"), public("es"), public("ed")]})
 }
 
 /// An HMAC with any bytes as secret.

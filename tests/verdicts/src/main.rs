@@ -82,7 +82,7 @@ async fn main() -> ExitCode {
             }
         }
         Command::Kong { out, echo } => {
-            kong::write(&out, &chains::all(&corpus::read()), echo);
+            kong::write(&out, &chains::all(&corpus::read(), echo), echo);
             println!("{}: kong.yml, env, filters/", out.display());
             ExitCode::SUCCESS
         }

@@ -7,7 +7,7 @@ use crate::gateways::Answer;
 use crate::request::Request;
 use crate::wire::Response;
 use mesh_policy::host::MemoryHost;
-use mesh_policy::{Decision, Filter, Refusal, RequestHead, Timestamp, Unreadable};
+use mesh_policy::{Decision, Fetch, Fetched, Filter, Refusal, RequestHead, Timestamp, Unreadable};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -17,6 +17,8 @@ fn load(name: &str, config: &Value) -> Box<dyn Policy> {
     match name {
         "jwt_auth" => policy::<mesh_policy::jwt::Policy>(config),
         "rate_limit" => policy::<mesh_policy::rate_limit::Policy>(config),
+        "task_admission" => policy::<mesh_policy::admission::Policy>(config),
+        "agent_router" => policy::<mesh_policy::routing::Policy>(config),
         _ => panic!("no native policy is called {name}: name it in tests/verdicts/src/native.rs"),
     }
 }
@@ -30,6 +32,8 @@ pub(crate) struct Native {
 /// A compiled policy, whichever.
 trait Policy {
     fn begin(&self) -> Box<dyn Life>;
+    fn tick(&self, host: &MemoryHost) -> Vec<Fetch>;
+    fn fetched(&self, id: u32, fetched: Fetched, host: &MemoryHost);
 }
 
 /// One request's life in one policy.
@@ -59,6 +63,17 @@ impl<F: Filter> Policy for Compiled<F> {
             filter: Rc::clone(&self.0),
             kept: F::Request::default(),
         })
+    }
+
+    fn tick(&self, host: &MemoryHost) -> Vec<Fetch> {
+        let filter = self.0.as_ref().as_ref();
+        filter.map_or_else(Vec::new, |filter| filter.tick(host))
+    }
+
+    fn fetched(&self, id: u32, fetched: Fetched, host: &MemoryHost) {
+        if let Some(filter) = self.0.as_ref() {
+            filter.fetched(id, fetched, host);
+        }
     }
 }
 
@@ -111,19 +126,32 @@ impl Inside {
 }
 
 impl Native {
-    pub(crate) fn new(chain: &Chain) -> Self {
+    /// With one tick, whose calls are made.
+    pub(crate) async fn start(chain: &Chain) -> Self {
         let filters = chain.filters.iter();
-        Self {
+        let native = Self {
             policies: filters.map(|(name, config)| load(name, config)).collect(),
             host: MemoryHost::at(Timestamp::from_millis(0)),
+        };
+        let host = native.host_now();
+        for policy in &native.policies {
+            for fetch in policy.tick(&host) {
+                policy.fetched(fetch.id, fetched(&fetch).await, &host);
+            }
         }
+        native
     }
 
-    pub(crate) fn ask(&self, request: &Request) -> Inside {
+    fn host_now(&self) -> MemoryHost {
         let mut host = self.host.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_ns = now.expect("a clock after 1970").as_nanos();
         host.set_now_ns(u64::try_from(now_ns).unwrap_or(u64::MAX));
+        host
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Inside {
+        let host = self.host_now();
         let mut head = Head::of(request);
         let mut lives: Vec<_> = self.policies.iter().map(|policy| policy.begin()).collect();
         let mut refused = None;
@@ -134,13 +162,13 @@ impl Native {
                 break;
             }
         }
-        if refused.is_none() && !request.body.is_empty() {
-            // What a gateway cannot keep whole it does not show.
-            let body = Some(request.body.as_slice()).filter(|body| body.len() <= MAX_BODY);
+        if refused.is_none() {
             for (number, life) in lives.iter_mut().enumerate() {
                 if !life.wants_body() {
                     continue;
                 }
+                // What a gateway cannot keep whole it does not show.
+                let body = Some(head.body.as_slice()).filter(|body| body.len() <= MAX_BODY);
                 let decision = life.decide_body(body, &host);
                 if let Some(refusal) = head.apply(decision, &host) {
                     refused = Some((number, refusal));
@@ -185,11 +213,35 @@ impl Native {
     }
 }
 
+/// Makes a call that a filter asked for on its tick.
+async fn fetched(fetch: &Fetch) -> Fetched {
+    let Ok(address) = fetch.authority.parse() else {
+        return Fetched::Failed;
+    };
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nconnection: close\r\n",
+        fetch.method, fetch.path
+    );
+    for (name, value) in &fetch.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {}\r\n\r\n", fetch.body.len()));
+    let bytes = [head.as_bytes(), &fetch.body].concat();
+    match crate::wire::send(address, &bytes).await {
+        Ok(response) => Fetched::Answer {
+            status: response.status,
+            body: response.body,
+        },
+        Err(_) => Fetched::Failed,
+    }
+}
+
 /// A request's head as filters change it.
 struct Head {
     method: Vec<u8>,
     path: Vec<u8>,
     headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
 }
 
 impl Head {
@@ -200,6 +252,7 @@ impl Head {
         Self {
             method: request.method.clone().into_bytes(),
             path: request.path.clone().into_bytes(),
+            body: request.body.clone(),
             headers: headers
                 .filter(|(name, _)| name.bytes().all(plain))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.trim_ascii().to_vec()))
@@ -211,6 +264,9 @@ impl Head {
     fn apply(&mut self, decision: Decision, host: &MemoryHost) -> Option<Refusal> {
         match decision {
             Decision::Pass(pass) => {
+                if let Some(body) = pass.set_body {
+                    self.body = body;
+                }
                 for (name, value) in pass.set_headers {
                     self.headers.retain(|(own, _)| own != name);
                     self.headers.push((name.to_owned(), value.into_bytes()));
@@ -231,7 +287,7 @@ impl Head {
             path.extend(&self.path[query..]);
         }
         let path = String::from_utf8_lossy(&path);
-        Seen::new(&request.method, &path, &self.headers, &request.body)
+        Seen::new(&request.method, &path, &self.headers, &self.body)
     }
 }
 

@@ -14,7 +14,7 @@ use mesh_gateway::{Config, Deps, build};
 use mesh_tests::envoy::{self, Envoy};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Only cases whose file and name hold this.
@@ -26,8 +26,11 @@ pub type Only<'a> = Option<&'a str>;
 /// When one of them does not start.
 pub async fn here(files: &[File], only: Only<'_>) -> Report {
     let echo = Echo::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await;
-    let chains = chains::all(files);
-    let native = chains.iter().map(|c| (c.name.clone(), Native::new(c)));
+    let chains = chains::all(files, echo.address);
+    let native = chains
+        .iter()
+        .map(async |c| (c.name.clone(), Native::start(c).await));
+    let native = join_all(native).await;
     let (local, shutdown) = local(&chains, echo.address).await;
     let envoy = start_envoy(&chains, echo.address).await;
     let http = |name, addresses| Gateway::Http {
@@ -40,7 +43,7 @@ pub async fn here(files: &[File], only: Only<'_>) -> Report {
         .iter()
         .map(|c| (c.name.clone(), envoy.address(&c.name)));
     let gateways = [
-        Gateway::Native(native.collect()),
+        Gateway::Native(native.into_iter().collect()),
         http("local", addresses.collect()),
         http("envoy", listeners.collect()),
     ];
@@ -211,6 +214,15 @@ async fn one_step(
             Err(error) => vec![error],
         };
         return (all, found);
+    }
+    let begun = Instant::now();
+    while step.eventually && begun.elapsed() < mesh_tests::GENEROUS {
+        let request = request(false);
+        let answer = gateway.ask(&file.name, &request).await;
+        if answer.is_ok_and(|answer| expect::differences(expected, &request, &answer).is_empty()) {
+            return (1, Vec::new());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for number in 1..=step.times {
         let request = request(false);

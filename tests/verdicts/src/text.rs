@@ -1,5 +1,5 @@
 //! Placeholders in the corpus: `${now+60}`, `${fresh}`, `${random}`, `${token}`, `${secret:NAME}`,
-//! `${public:NAME}`. They stand for what cannot be written down beforehand.
+//! `${public:NAME}`, `${echo}`. They stand for what cannot be written down beforehand.
 
 use crate::corpus::Content;
 use crate::keys;
@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Number, Value};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What placeholders stand for in one request.
@@ -20,6 +21,8 @@ pub(crate) struct Filling {
     pub(crate) number: Option<usize>,
     /// `${token}` and `${token:NAME}`.
     pub(crate) tokens: BTreeMap<String, String>,
+    /// `${echo}`: its address, in configurations.
+    pub(crate) echo: Option<SocketAddr>,
 }
 
 impl Filling {
@@ -29,6 +32,7 @@ impl Filling {
             now: now(),
             number: None,
             tokens: BTreeMap::new(),
+            echo: None,
         }
     }
 
@@ -56,6 +60,7 @@ impl Filling {
         match (kind, argument) {
             ("fresh", "") => self.fresh.clone(),
             ("random", "") => URL_SAFE_NO_PAD.encode(random()),
+            ("echo", "") => self.echo.expect("`${echo}` in a configuration").to_string(),
             ("i", "") => self.number.expect("`${i}` in a line of many").to_string(),
             ("token", name) => self
                 .tokens

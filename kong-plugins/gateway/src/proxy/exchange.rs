@@ -5,7 +5,7 @@ use crate::answer::Problem;
 use crate::body::{Body, BodyError};
 use crate::filters::{Passage, Verdict};
 use crate::hygiene;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Method, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -19,8 +19,14 @@ const BODILESS: [StatusCode; 3] = [
     StatusCode::NOT_MODIFIED,
 ];
 
-/// The request as filters see it. Its headers move over and come back with [`with_changes`].
-pub(super) fn exchange(parts: &mut http::request::Parts, way: &Way<'_>, port: u16) -> Exchange {
+/// The request as filters see it; `empty`: it has no body. Its headers move over and come back with
+/// [`with_changes`].
+pub(super) fn exchange(
+    parts: &mut http::request::Parts,
+    empty: bool,
+    way: &Way<'_>,
+    port: u16,
+) -> Exchange {
     let subject = way.subject;
     let target = parts
         .uri
@@ -49,6 +55,11 @@ pub(super) fn exchange(parts: &mut http::request::Parts, way: &Way<'_>, port: u1
     properties.set("destination.port", port.to_string());
     properties.set("kong.route_name", way.destination.route.to_string());
     request.headers = std::mem::take(&mut parts.headers);
+    if !empty && !request.headers.contains_key(CONTENT_LENGTH) {
+        // By one of the two a filter knows that a body comes. The way to the service frames it anew.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers.insert(TRANSFER_ENCODING, chunked);
+    }
     exchange
 }
 
