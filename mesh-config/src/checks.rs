@@ -1,5 +1,6 @@
 //! What concerns more than one value of the file.
 
+mod filters;
 mod gateway;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
@@ -17,6 +18,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     agents(file, &mut out);
     planner(file, &mut out);
     gateway::run(file, &mut out);
+    filters::run(file, &mut out);
     backends(file, &mut out);
     ports(file, &mut out);
     out

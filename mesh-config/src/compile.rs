@@ -4,10 +4,11 @@
 //! checks run on what was read, and the mesh is built only when there is no error.
 
 use crate::checks;
+use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report};
 use crate::mesh::{
-    ASSERTION_KEY, Agent, Auth, Gateway, Issuer, Key, Mesh, Messaging, Ollama, Orchestrator, Route,
-    Run, Store,
+    ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Ollama,
+    Orchestrator, Route, Run, Store,
 };
 use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
@@ -25,6 +26,9 @@ pub(crate) const GATEWAY_LISTEN: SocketAddr =
 /// Where the orchestrator listens when mesh.yaml does not say; the plan's port.
 pub(crate) const ORCHESTRATOR_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8589);
+
+/// Where the sidecar beside the gateway takes requests to agents when mesh.yaml does not say.
+const SIDECAR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
 
 /// A mesh that can be used, and what is odd about its file.
 #[derive(Debug, Clone)]
@@ -145,6 +149,8 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         assertion_key: value(auth.assertion_key)
             .unwrap_or_else(|| Source::File(PathBuf::from(ASSERTION_KEY))),
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
+        sidecar: value(raw.sidecar).unwrap_or(SIDECAR),
+        filters: filters(raw.filters),
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
             None => default_routes(),
@@ -165,6 +171,8 @@ fn issuer(raw: schema::Issuer) -> Option<Issuer> {
         issuer: value(raw.issuer)?,
         audiences: raw.audiences.into_iter().map(|a| a.value).collect(),
         keys: keys.collect(),
+        jwks_url: value(raw.jwks_url)
+            .and_then(|url| serde_json::from_value(url.config?.into()).ok()),
     })
 }
 
@@ -174,7 +182,23 @@ fn route(raw: schema::Route) -> Option<Route> {
         paths: raw.paths.into_iter().map(|p| p.value).collect(),
         methods: raw.methods.into_iter().map(|m| m.value).collect(),
         strip_path: value(raw.strip_path).unwrap_or(true),
+        to: value(raw.to).unwrap_or_default(),
+        filters: filters(raw.filters),
     })
+}
+
+fn filters(raw: Option<At<schema::Filters>>) -> Filters {
+    let raw = value(raw).unwrap_or_default();
+    let setting = |at: Option<At<schema::Setting>>| match value(at) {
+        None => Setting::Unsaid,
+        Some(setting) => setting.config.map_or(Setting::Off, Setting::On),
+    };
+    Filters {
+        jwt_auth: setting(raw.jwt_auth),
+        rate_limit: setting(raw.rate_limit),
+        task_admission: setting(raw.task_admission),
+        agent_router: setting(raw.agent_router),
+    }
 }
 
 /// The plan's way in, and what a client needs to see its task through.
@@ -184,6 +208,8 @@ pub(crate) fn default_routes() -> Vec<Route> {
         paths: paths.iter().map(|&p| p.to_owned()).collect(),
         methods: methods.iter().map(|&m| m.to_owned()).collect(),
         strip_path,
+        to: Destination::Orchestrator,
+        filters: Filters::default(),
     };
     vec![
         route("orchestrate", &["/ai/orchestrate"], &["POST"], true),

@@ -7,6 +7,7 @@
 mod checks;
 mod compile;
 pub mod derive;
+pub mod filters;
 mod finding;
 mod guard;
 pub mod mesh;

@@ -1,9 +1,10 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::filters::Filters;
 use crate::secret::Source;
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, OnFailure};
-use mesh_policy::config::Algorithm;
+use mesh_policy::config::{Algorithm, JwksUrl};
 use mesh_protocol::AgentId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,6 +56,10 @@ pub struct Gateway {
     pub assertion_lifetime: Duration,
     /// What leads where; names are unique.
     pub routes: Vec<Route>,
+    /// Outbound listener of the sidecar beside it: where requests to agents go in a real Kong.
+    pub sidecar: SocketAddr,
+    /// What its filters do, where a route does not say otherwise.
+    pub filters: Filters,
 }
 
 /// Who may come in.
@@ -75,6 +80,8 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// Its keys.
     pub keys: Vec<Key>,
+    /// Where more of its keys are fetched.
+    pub jwks_url: Option<JwksUrl>,
 }
 
 /// One key of an issuer.
@@ -88,8 +95,26 @@ pub struct Key {
     pub source: Source,
 }
 
-/// What leads to the orchestrator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// To the orchestrator.
+    #[default]
+    Orchestrator,
+    /// To the agent that the filter agent_router chooses.
+    Agents,
+}
+
+impl Destination {
+    /// Names in mesh.yaml.
+    pub const ALL: [(&'static str, Self); 2] = [
+        ("orchestrator", Self::Orchestrator),
+        ("agents", Self::Agents),
+    ];
+}
+
+/// One way through the gateway.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Name.
     pub name: String,
@@ -99,6 +124,10 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Whether the prefix is taken off.
     pub strip_path: bool,
+    /// Where it leads.
+    pub to: Destination,
+    /// What the filters do here otherwise than in the gateway.
+    pub filters: Filters,
 }
 
 /// What plans and runs tasks.

@@ -10,6 +10,12 @@ use serde_json::Value;
 pub struct Plugin {
     /// Name of the plugin.
     pub name: String,
+    /// The service that it runs for, in a plugin that stands beside the services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The route that it runs for, in a plugin that stands beside the services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// Its configuration; null when it has none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub config: Value,
@@ -62,6 +68,8 @@ impl Default for Plugin {
     fn default() -> Self {
         Self {
             name: String::new(),
+            service: None,
+            route: None,
             config: Value::Null,
             enabled: true,
             tags: Vec::new(),

@@ -22,7 +22,8 @@ pub struct Route {
     /// Host names, with `*` as the first or last label; all when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
-    /// Headers and the values of which one must be there.
+    /// Headers and the values of which one must be there; a value with a leading `~*` is a regular
+    /// expression.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Vec<String>>,
     /// Protocols of the client.
@@ -37,6 +38,9 @@ pub struct Route {
     /// Order among regular expressions, the highest first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub regex_priority: i32,
+    /// Answer to a plain request for a route that takes https alone: 426, or a redirection.
+    #[serde(default = "redirect", skip_serializing_if = "is_redirect")]
+    pub https_redirect_status_code: u16,
     /// How service path and rest of the path are joined.
     #[serde(default, skip_serializing_if = "PathHandling::is_default")]
     pub path_handling: PathHandling,
@@ -56,6 +60,10 @@ pub enum Protocol {
     Http,
     /// HTTP over TLS.
     Https,
+    /// gRPC without TLS.
+    Grpc,
+    /// gRPC over TLS.
+    Grpcs,
 }
 
 /// How service path and rest of the path are joined.
@@ -88,6 +96,7 @@ impl Default for Route {
             strip_path: true,
             preserve_host: false,
             regex_priority: 0,
+            https_redirect_status_code: redirect(),
             path_handling: PathHandling::V0,
             tags: Vec::new(),
             plugins: Vec::new(),
@@ -105,4 +114,12 @@ fn is_protocols(value: &[Protocol]) -> bool {
 
 fn is_zero(value: &i32) -> bool {
     *value == 0
+}
+
+fn redirect() -> u16 {
+    426
+}
+
+fn is_redirect(value: &u16) -> bool {
+    *value == redirect()
 }

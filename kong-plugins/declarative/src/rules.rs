@@ -6,8 +6,8 @@
 /// Why a text cannot be the path of a route here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// It begins with `~`: Kong reads a regular expression, the local gateway none.
-    #[error("is a regular expression, which the local gateway does not run")]
+    /// It begins with `~`: a regular expression, and no prefix.
+    #[error("is a regular expression, where a prefix is wanted")]
     Expression,
     /// It does not begin with `/`.
     #[error("does not begin with /")]
@@ -23,7 +23,7 @@ pub enum PathError {
     NotNormal(String),
 }
 
-/// Checks the path of a route.
+/// Checks a path of a route that is a prefix; one with a leading `~` is none.
 ///
 /// # Errors
 /// [`PathError`].

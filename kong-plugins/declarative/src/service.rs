@@ -17,7 +17,7 @@ pub struct Service {
     /// `http://host[:port][/path]`, a short form of the four fields below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// `http` or `https`; `http` when left out.
+    /// `http`, `https` or `grpc` (HTTP/2 without TLS); `http` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
     /// Host name, address, or the name of an upstream.
@@ -60,6 +60,8 @@ pub struct Service {
 pub struct Target {
     /// Whether TLS is spoken.
     pub tls: bool,
+    /// Whether HTTP/2 is spoken, without asking first: protocol `grpc`.
+    pub h2: bool,
     /// Host name, address (IPv6 in brackets), or the name of an upstream.
     pub host: String,
     /// Port.
@@ -122,9 +124,10 @@ impl Service {
                 self.path.clone().unwrap_or_default(),
             )
         };
-        let tls = match scheme.as_str() {
-            "http" => false,
-            "https" => true,
+        let (tls, h2) = match scheme.as_str() {
+            "http" => (false, false),
+            "https" => (true, false),
+            "grpc" => (false, true),
             other => return Err(wrong(format!("protocol `{other}` is not supported"))),
         };
         if host.is_empty() {
@@ -135,6 +138,7 @@ impl Service {
         }
         Ok(Target {
             tls,
+            h2,
             host,
             port: port.unwrap_or(if tls { 443 } else { 80 }),
             path: if path == "/" { String::new() } else { path },

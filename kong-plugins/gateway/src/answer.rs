@@ -1,7 +1,7 @@
 //! The gateway's own answers: Kong's words where clients know them, else RFC 9457 problem details.
 
 use crate::body::Body;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, UPGRADE};
 use http::{Response, StatusCode};
 use serde_json::json;
 
@@ -30,6 +30,11 @@ pub(crate) enum Problem {
     FilterFailed,
     BadGateway,
     GatewayTimeout,
+    /// All targets of the service are out.
+    NoTarget,
+    /// The service leads to agents, and no filter has chosen one.
+    NoAgent,
+    UnknownAgent,
 }
 
 impl Problem {
@@ -84,6 +89,24 @@ impl Problem {
                 "gateway timeout",
                 "the service did not answer in time",
             ),
+            Self::NoTarget => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-healthy-target",
+                "no healthy target",
+                "no target of the service may be used now",
+            ),
+            Self::NoAgent => (
+                StatusCode::BAD_GATEWAY,
+                "no-agent",
+                "no agent",
+                "no filter of the route has chosen an agent",
+            ),
+            Self::UnknownAgent => (
+                StatusCode::NOT_FOUND,
+                "unknown-agent",
+                "unknown agent",
+                "the gateway knows no agent of this name",
+            ),
         }
     }
 
@@ -103,6 +126,44 @@ impl Problem {
         }
         with(status, "application/problem+json", body.to_string())
     }
+}
+
+/// The answer to a plain request for a route that takes https alone, as Kong gives it.
+pub(crate) fn https_only(status: StatusCode, host: &str, target: &str) -> Response<Body> {
+    let media = "application/json; charset=utf-8";
+    if status == StatusCode::UPGRADE_REQUIRED {
+        let body = json!({"message": "Please use HTTPS protocol"});
+        let mut response = with(status, media, body.to_string());
+        let upgrade = HeaderValue::from_static("TLS/1.2, HTTP/1.1");
+        response.headers_mut().insert(UPGRADE, upgrade);
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        return response;
+    }
+    let mut response = Response::new(Body::full(""));
+    *response.status_mut() = status;
+    match HeaderValue::from_str(&format!("https://{host}{target}")) {
+        Ok(location) => {
+            response.headers_mut().insert(LOCATION, location);
+            response
+        }
+        Err(_) => Problem::BadRequest("the path is malformed").response(),
+    }
+}
+
+/// The answer to a request without gRPC for a route of gRPC, or over HTTP/1, as Kong gives it.
+pub(crate) fn grpc_only(is_grpc: bool) -> Response<Body> {
+    let (status, message) = if is_grpc {
+        (StatusCode::UPGRADE_REQUIRED, "Please use HTTP2 protocol")
+    } else {
+        (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Non-gRPC request matched gRPC route",
+        )
+    };
+    let body = json!({ "message": message });
+    with(status, "application/json; charset=utf-8", body.to_string())
 }
 
 fn with(status: StatusCode, media: &'static str, body: String) -> Response<Body> {

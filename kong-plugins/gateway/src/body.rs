@@ -3,10 +3,13 @@
 use crate::filters::{Passage, Verdict};
 use crate::metrics::Finished;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -29,6 +32,9 @@ struct Timed {
     body: Incoming,
     longest: Duration,
     waiting: Pin<Box<Sleep>>,
+    /// Trailers that came, where they are to be kept.
+    trailers: Option<HeaderMap>,
+    keep_trailers: bool,
 }
 
 impl Timed {
@@ -37,17 +43,23 @@ impl Timed {
             body,
             longest,
             waiting: Box::pin(tokio::time::sleep(longest)),
+            trailers: None,
+            keep_trailers: false,
         }
     }
 
-    /// The next part; trailers are left out, as Kong leaves them out.
+    /// The next part; trailers are left out, as Kong leaves them out, but of gRPC.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             match http_body::Body::poll_frame(Pin::new(&mut self.body), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.waiting.as_mut().reset(Instant::now() + self.longest);
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
+                    match frame.into_data() {
+                        Ok(data) => return Poll::Ready(Some(Ok(data))),
+                        Err(frame) if self.keep_trailers => {
+                            self.trailers = frame.into_trailers().ok();
+                        }
+                        Err(_) => {}
                     }
                 }
                 Poll::Ready(Some(Err(e))) => return Poll::Ready(Some(Err(BodyError::Broken(e)))),
@@ -71,6 +83,46 @@ enum Request {
         left: u64,
         limit: usize,
     },
+    Lent(Arc<Loan>),
+}
+
+/// A body that is with the client of a service, and can be had back while nothing of it was read.
+pub(crate) struct Lent(Arc<Loan>);
+
+struct Loan {
+    body: Mutex<Option<Box<Request>>>,
+    /// Parts that were read.
+    parts: AtomicU64,
+}
+
+impl Lent {
+    /// Grows while the body goes on arriving.
+    pub(crate) fn progress(&self) -> u64 {
+        self.0.parts.load(Ordering::Relaxed)
+    }
+
+    /// The body, when nothing of it was read.
+    pub(crate) fn untouched(self) -> Option<RequestBody> {
+        if self.progress() > 0 {
+            return None;
+        }
+        let body = self.0.take()?;
+        Some(RequestBody(*body))
+    }
+}
+
+impl Loan {
+    fn take(&self) -> Option<Box<Request>> {
+        self.body
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn with<R>(&self, gone: R, run: impl FnOnce(&mut Request) -> R) -> R {
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        body.as_deref_mut().map_or(gone, run)
+    }
 }
 
 impl RequestBody {
@@ -88,8 +140,21 @@ impl RequestBody {
         })
     }
 
-    /// Takes the whole body into memory.
-    pub(crate) async fn collect(mut self) -> Result<Bytes, BodyError> {
+    /// Lends the body to a client of a service.
+    pub(crate) fn lend(self) -> (Self, Lent) {
+        let loan = Arc::new(Loan {
+            body: Mutex::new(Some(Box::new(self.0))),
+            parts: AtomicU64::new(0),
+        });
+        (Self(Request::Lent(Arc::clone(&loan))), Lent(loan))
+    }
+
+    /// Takes the whole body into memory, at most `longest` bytes of it.
+    pub(crate) async fn collect(mut self, longest: Option<usize>) -> Result<Bytes, BodyError> {
+        if let (Request::Stream { left, limit, .. }, Some(longest)) = (&mut self.0, longest) {
+            *limit = longest.min(*limit);
+            *left = (*left).min(longest as u64);
+        }
         let mut all: Vec<u8> = Vec::new();
         while let Some(part) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_data(cx)).await {
             all.extend_from_slice(&part?);
@@ -98,7 +163,18 @@ impl RequestBody {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        match &mut self.0 {
+        self.0.poll_data(cx)
+    }
+}
+
+impl Request {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match self {
+            Request::Lent(loan) => {
+                let part = ready!(loan.with(Poll::Ready(None), |body| body.poll_data(cx)));
+                loan.parts.fetch_add(1, Ordering::Relaxed);
+                Poll::Ready(part)
+            }
             Request::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Request::Stream { body, left, limit } => match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => match left.checked_sub(data.len() as u64) {
@@ -127,18 +203,30 @@ impl http_body::Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        self.0.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl Request {
+    fn is_end(&self) -> bool {
+        match self {
             Request::Whole(bytes) => bytes.is_none(),
             Request::Stream { body, .. } => http_body::Body::is_end_stream(&body.body),
+            Request::Lent(loan) => loan.with(true, |body| body.is_end()),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match self {
             Request::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
             }
             Request::Stream { body, .. } => http_body::Body::size_hint(&body.body),
+            Request::Lent(loan) => loan.with(SizeHint::with_exact(0), |body| body.size_hint()),
         }
     }
 }
@@ -147,13 +235,16 @@ impl http_body::Body for RequestBody {
 /// until the last byte has gone, or the client has.
 pub(crate) struct Body {
     source: Source,
+    /// What is sent after the last part.
+    trailers: Option<HeaderMap>,
     passage: Option<Box<Passage>>,
     finished: Option<Finished>,
 }
 
 enum Source {
     Whole(Option<Bytes>),
-    Stream(Timed),
+    /// A service's; boxed, since most answers that are not are small.
+    Stream(Box<Timed>),
     /// The filters heard of the end.
     Ended,
 }
@@ -164,15 +255,19 @@ impl Body {
         let bytes = bytes.into();
         Self {
             source: Source::Whole((!bytes.is_empty()).then_some(bytes)),
+            trailers: None,
             passage: None,
             finished: None,
         }
     }
 
-    /// A service's body, each part within `longest`.
-    pub(crate) fn stream(body: Incoming, longest: Duration) -> Self {
+    /// A service's body, each part within `longest`; with its trailers, where they are to be kept.
+    pub(crate) fn stream(body: Incoming, longest: Duration, keep_trailers: bool) -> Self {
+        let mut timed = Box::new(Timed::new(body, longest));
+        timed.keep_trailers = keep_trailers;
         Self {
-            source: Source::Stream(Timed::new(body, longest)),
+            source: Source::Stream(timed),
+            trailers: None,
             passage: None,
             finished: None,
         }
@@ -188,6 +283,13 @@ impl Body {
     pub(crate) fn reporting(mut self, finished: Finished) -> Self {
         self.finished = Some(finished);
         self
+    }
+
+    /// Counts bytes that went another way.
+    pub(crate) fn count(&mut self, bytes: u64) {
+        if let Some(finished) = &mut self.finished {
+            finished.bytes += bytes;
+        }
     }
 
     /// Length of a body that is in memory; a service's says its own.
@@ -212,6 +314,9 @@ impl Body {
                 return Poll::Ready(None);
             }
             let part = ready!(self.poll_source(cx));
+            if let (None, Source::Stream(body)) = (&part, &mut self.source) {
+                self.trailers = body.trailers.take();
+            }
             let Some(passage) = &mut self.passage else {
                 return Poll::Ready(part);
             };
@@ -251,16 +356,24 @@ impl http_body::Body for Body {
         if let (Some(finished), Some(Ok(data))) = (&mut self.finished, &part) {
             finished.bytes += data.len() as u64;
         }
+        if part.is_none()
+            && let Some(trailers) = self.trailers.take()
+        {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         Poll::Ready(part.map(|p| p.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
         // With filters the end is known when they have heard of it.
         match (&self.source, &self.passage) {
-            (Source::Ended, _) => true,
+            (Source::Ended, _) => self.trailers.is_none(),
             (_, Some(_)) => false,
             (Source::Whole(bytes), None) => bytes.is_none(),
-            (Source::Stream(body), None) => http_body::Body::is_end_stream(&body.body),
+            (Source::Stream(body), None) => {
+                let waiting = body.trailers.is_some() || self.trailers.is_some();
+                !waiting && http_body::Body::is_end_stream(&body.body)
+            }
         }
     }
 

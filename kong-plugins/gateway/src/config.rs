@@ -1,5 +1,6 @@
 //! What a gateway is built from, and why it may not be.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,31 @@ pub struct Config {
     pub drain: Duration,
     /// What a filter may use.
     pub limits: mesh_wasm_host::Limits,
+    /// Instances of each agent, `address:port` each, for services with the tag `mesh-agents`: their
+    /// requests go to the agent that a filter has named in `x-mesh-agent`.
+    pub agents: BTreeMap<String, Vec<String>>,
+    /// Where a line of JSON goes for every request; nowhere when None.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// To the standard output.
+    Stdout,
+    /// To the end of a file, which is opened anew when the configuration is loaded again.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for AccessLog {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "stdout" => Self::Stdout,
+            path => Self::File(path.into()),
+        })
+    }
 }
 
 impl Config {
@@ -55,6 +81,8 @@ impl Config {
             body_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(10),
             limits: mesh_wasm_host::Limits::default(),
+            agents: BTreeMap::new(),
+            access_log: None,
         }
     }
 }
@@ -107,6 +135,15 @@ pub enum BuildError {
     /// The metrics are registered already.
     #[error("metrics cannot be registered")]
     Metrics(#[source] prometheus::Error),
+    /// The access log cannot be written.
+    #[error("the access log cannot be opened")]
+    AccessLog(#[source] std::io::Error),
+    /// A new configuration changes what a gateway that runs cannot change.
+    #[error("{0} cannot change while the gateway runs: start another one")]
+    Fixed(&'static str),
+    /// The gateway has ended.
+    #[error("the gateway has ended")]
+    Gone,
     /// The build was cut off.
     #[error("the build ended early: {0}")]
     Cut(String),

@@ -175,6 +175,15 @@ impl Set {
         }
     }
 
+    /// Makes the ticks due of all filters that want any.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        for live in self.slots.iter_mut().filter_map(|slot| slot.live.as_mut()) {
+            for (root, due) in &mut live.roots {
+                *due = live.vm.tick_period(*root).map(|_| now);
+            }
+        }
+    }
+
     /// Runs the ticks that are due; returns when to look again.
     pub(crate) fn tick(&mut self, now: Instant) -> Instant {
         let mut next = now + TICK_CHECK;

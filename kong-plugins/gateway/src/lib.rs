@@ -3,7 +3,7 @@
 //! ```text
 //! listener ─ shared by all workers
 //!    └▶ worker (one thread, one current_thread runtime, one VM per module)
-//!         connection ▶ route ▶ hygiene ▶ filters ▶ client of the service ▶ filters ▶ connection
+//!         connection ▶ route ▶ hygiene ▶ plugins ▶ filters ▶ client of the service ▶ filters ▶ connection
 //! ```
 //!
 //! A worker shares nothing that changes with another one: a VM is used by one thread alone, so that no
@@ -13,19 +13,30 @@
 //! kong.yml asks for and this gateway does not do, [`build`] refuses by name; nothing is left out in
 //! silence.
 
+mod access;
 mod answer;
+mod balance;
 mod body;
 mod build;
 mod calls;
+mod checked;
 mod config;
+mod connection;
 mod filters;
+mod generation;
 mod hygiene;
+mod local;
 mod metrics;
 mod path;
+mod plugins;
 mod proxy;
+mod reload;
 mod routes;
+mod status;
 mod upstream;
 mod worker;
 
 pub use build::{Bound, build};
-pub use config::{BuildError, Config, Deps, RunError};
+pub use config::{AccessLog, BuildError, Config, Deps, RunError};
+pub use reload::Handle;
+pub use status::Status;

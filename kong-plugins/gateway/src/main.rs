@@ -1,12 +1,14 @@
 //! The gateway as a program of its own.
 
+use anyhow::Context as _;
 use clap::Parser;
-use mesh_gateway::{Config, Deps, build};
+use mesh_gateway::{AccessLog, Config, Deps, build};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Runs a kong.yml.
+/// Runs a kong.yml; SIGHUP loads it again, and a file that cannot be run changes nothing.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -22,6 +24,38 @@ struct Arguments {
     /// Threads; as many as cores when left out.
     #[arg(long)]
     workers: Option<usize>,
+    /// An instance of an agent, AGENT=ADDRESS:PORT, for services with the tag mesh-agents.
+    #[arg(long = "agent", value_parser = agent)]
+    agents: Vec<(String, String)>,
+    /// Where a line of JSON goes for every request: a file, or `stdout`.
+    #[arg(long)]
+    access_log: Option<AccessLog>,
+    /// Address of the metrics, at /metrics.
+    #[arg(long)]
+    status: Option<SocketAddr>,
+}
+
+fn agent(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((id, place)) => Ok((id.to_owned(), place.to_owned())),
+        None => Err("not AGENT=ADDRESS:PORT".to_owned()),
+    }
+}
+
+impl Arguments {
+    fn load(&self) -> anyhow::Result<Config> {
+        let text = std::fs::read_to_string(&self.config)
+            .with_context(|| format!("{} cannot be read", self.config.display()))?;
+        let declarative = mesh_declarative::Config::from_yaml(&text)?;
+        let mut config = Config::new(self.listen, declarative, &self.filters);
+        config.workers = self.workers.unwrap_or(config.workers);
+        config.access_log.clone_from(&self.access_log);
+        for (id, place) in &self.agents {
+            let places = config.agents.entry(id.clone()).or_default();
+            places.push(place.clone());
+        }
+        Ok(config)
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,28 +63,47 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .json()
+        // The standard output belongs to the access log.
+        .with_writer(std::io::stderr)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
         .init();
-    let text = std::fs::read_to_string(&arguments.config)?;
-    let declarative = mesh_declarative::Config::from_yaml(&text)?;
-    let mut config = Config::new(arguments.listen, declarative, arguments.filters);
-    config.workers = arguments.workers.unwrap_or(config.workers);
+    let metrics = prometheus::Registry::new();
     let deps = Deps {
-        metrics: prometheus::Registry::new(),
+        metrics: metrics.clone(),
     };
-    let gateway = build(config, deps).await?;
+    let gateway = build(arguments.load()?, deps).await?;
     tracing::info!(address = %gateway.address(), "gateway listens");
     let shutdown = CancellationToken::new();
-    let signal = shutdown.clone();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    if let Some(address) = arguments.status {
+        let status = mesh_gateway::Status::bind(address, metrics)?;
+        tracing::info!(address = %status.address(), "metrics at /metrics");
+        tokio::spawn(status.run(shutdown.clone()));
+    }
+    let (handle, ending) = (gateway.handle(), shutdown.clone());
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let signals = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = tokio::signal::ctrl_c() => break,
+                _ = hangup.recv() => {}
+            }
+            let result = match arguments.load() {
+                Ok(config) => handle.reload(config).await.map_err(anyhow::Error::from),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(()) => tracing::info!("configuration loaded"),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "configuration not loaded; the old one runs on");
+                }
+            }
         }
-        signal.cancel();
+        ending.cancel();
     });
     let result = gateway.run(shutdown).await;
     signals.abort();

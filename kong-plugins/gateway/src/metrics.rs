@@ -1,5 +1,10 @@
-//! What the gateway counts, what its filters count, and the access log.
+//! What the gateway counts, what its filters count, and how its targets are.
 
+mod pools;
+
+pub(crate) use pools::Pools;
+
+use crate::access::{self, Access, Line};
 use mesh_wasm_host::{BUCKETS, MetricKind, MetricValue, Shared};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
@@ -8,7 +13,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 /// From a refusal without any service to a task that is waited for.
 const DURATIONS_S: [f64; 13] = [
@@ -24,6 +29,11 @@ pub(crate) struct Metrics {
     durations: HistogramVec,
     filter_failures: IntCounterVec,
     pub connections: IntGauge,
+    /// Configurations that were loaded while the gateway ran, by outcome.
+    pub reloads: IntCounterVec,
+    pub lines_dropped: IntCounter,
+    /// The pools of the configuration that runs.
+    pub pools: Pools,
 }
 
 impl Metrics {
@@ -55,12 +65,30 @@ impl Metrics {
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(filter_failures.clone()))?;
         registry.register(Box::new(connections.clone()))?;
+        let reloads = IntCounterVec::new(
+            Opts::new(
+                "gateway_reloads_total",
+                "configurations loaded while running, by outcome",
+            ),
+            &["outcome"],
+        )?;
+        let lines_dropped = IntCounter::new(
+            "gateway_access_lines_dropped_total",
+            "lines of the access log that its writer was too slow for",
+        )?;
+        let pools = Pools::new()?;
+        registry.register(Box::new(reloads.clone()))?;
+        registry.register(Box::new(lines_dropped.clone()))?;
+        registry.register(Box::new(pools.clone()))?;
         registry.register(Box::new(FilterMetrics::new(filters)?))?;
         Ok(Self {
             requests,
             durations,
             filter_failures,
             connections,
+            reloads,
+            lines_dropped,
+            pools,
         })
     }
 
@@ -116,14 +144,27 @@ impl ByRoute {
 /// A request's entry in metrics and access log, written when its answer is over.
 pub(crate) struct Finished {
     pub start: Instant,
-    pub method: http::Method,
-    /// Without the query, which may hold what belongs in no log.
-    pub path: String,
-    pub client: std::net::IpAddr,
     pub status: u16,
     pub metrics: RouteMetrics,
     /// Bytes of the answer's body.
     pub bytes: u64,
+    /// None when there is no access log.
+    pub entry: Option<Box<Entry>>,
+}
+
+/// What the access log tells of a request beside that.
+pub(crate) struct Entry {
+    pub access: Arc<Access>,
+    pub method: http::Method,
+    /// Without the query, which may hold what belongs in no log.
+    pub path: String,
+    pub client: std::net::IpAddr,
+    pub request_id: Option<String>,
+    pub traceparent: Option<String>,
+    pub service: Option<Arc<str>>,
+    pub upstream: Option<Duration>,
+    pub decision: Option<&'static str>,
+    pub reason: Option<String>,
 }
 
 impl Drop for Finished {
@@ -135,17 +176,23 @@ impl Drop for Finished {
             .with_label_values(&[route, status_text(self.status)])
             .inc();
         self.metrics.duration.observe(duration.as_secs_f64());
-        tracing::info!(
-            target: "access",
-            client = %self.client,
-            method = %self.method,
-            path = %self.path,
-            route,
-            status = self.status,
-            bytes = self.bytes,
-            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            "request"
-        );
+        let Some(entry) = &self.entry else { return };
+        entry.access.write(&Line {
+            time: access::stamp(SystemTime::now()),
+            client: entry.client.to_string(),
+            method: entry.method.as_str(),
+            path: &entry.path,
+            route: Some(route).filter(|r| *r != NO_ROUTE),
+            service: entry.service.as_deref(),
+            status: self.status,
+            bytes: self.bytes,
+            duration_us: access::micros(duration),
+            upstream_us: entry.upstream.map(access::micros),
+            decision: entry.decision,
+            reason: entry.reason.as_deref(),
+            request_id: entry.request_id.as_deref(),
+            traceparent: entry.traceparent.as_deref(),
+        });
     }
 }
 

@@ -1,43 +1,37 @@
 //! One request from its head to its answer.
 
+mod exchange;
+mod forward;
+mod subject;
+mod tunnel;
+
+pub(crate) use tunnel::{Client, Tunnel};
+
+use crate::access;
 use crate::answer::{self, Problem};
-use crate::body::{Body, BodyError, RequestBody};
-use crate::filters::{Passage, Set, Verdict};
-use crate::hygiene::{self, Forwarded};
-use crate::metrics::Finished;
-use crate::path;
+use crate::body::{Body, RequestBody};
+use crate::filters::{Passage, Verdict};
+use crate::hygiene;
+use crate::local::Local;
+use crate::metrics::{Entry, Finished};
+use crate::plugins::{self, Additions, Asked, Decision, Plugins};
 use crate::routes::Destination;
-use crate::upstream::Upstream;
-use crate::worker::Shared;
+use crate::upstream::{Payload, To, Upstream};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use exchange::{exchange, local_response, of_body, respond, with_changes};
+use http::header::{CONTENT_TYPE, COOKIE, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use mesh_wasm_host::{Exchange, Head, LocalResponse};
-use std::cell::RefCell;
+use hyper::upgrade::OnUpgrade;
+use mesh_wasm_host::LocalResponse;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
-
-/// What one thread needs to answer.
-pub(crate) struct Worker {
-    pub shared: Arc<Shared>,
-    pub set: Rc<RefCell<Set>>,
-    pub services: Vec<Upstream>,
-}
-
-/// What a request is about, read from its head.
-struct Subject {
-    /// The client's host as it was sent.
-    authority: String,
-    /// The same in lower case and without port.
-    host: String,
-    /// The path in its normal form.
-    path: String,
-}
+use std::time::{Duration, Instant};
+use subject::{Subject, head_bytes};
 
 /// Where a request goes, and what it passes on its way.
 struct Way<'a> {
@@ -46,104 +40,239 @@ struct Way<'a> {
     prefix: &'a str,
     subject: &'a Subject,
     client: SocketAddr,
+    /// Whether the client waits for a word before it sends the body.
+    expects: bool,
+    /// Whether the client asks for a WebSocket.
+    upgrades: bool,
+    notes: &'a Notes,
 }
 
-impl Worker {
-    /// Answers one request; whatever goes wrong is an answer too.
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        client: SocketAddr,
-    ) -> Response<Body> {
-        let start = Instant::now();
-        let method = request.method().clone();
-        let path = request.uri().path().to_owned();
-        let (route, response) = self.route(request, client).await;
-        let finished = Finished {
-            start,
-            method,
-            path,
-            client: client.ip().to_canonical(),
-            status: response.status().as_u16(),
-            metrics: self.shared.by_route.get(route.as_deref()).clone(),
-            bytes: 0,
-        };
-        response.map(|body| body.reporting(finished))
-    }
+/// What is found out on the way, for the log and for the connection.
+#[derive(Default)]
+struct Notes {
+    /// Whether there is a log.
+    wanted: bool,
+    route: RefCell<Option<Arc<str>>>,
+    service: RefCell<Option<Arc<str>>>,
+    /// The service's patience.
+    longest: Cell<Duration>,
+    upstream: Cell<Option<Duration>>,
+    decision: Cell<Option<&'static str>>,
+    reason: RefCell<Option<String>>,
+    /// The service's end of a WebSocket.
+    tunnel: RefCell<Option<OnUpgrade>>,
+}
 
+/// Answers one request; whatever goes wrong is an answer too.
+pub(crate) async fn answer(
+    local: Rc<Local>,
+    mut request: Request<Incoming>,
+    client: &Client,
+) -> Response<Body> {
+    let start = Instant::now();
+    let access = local.process.access.as_ref();
+    let mut entry = access.map(|access| {
+        Box::new(Entry {
+            access: Arc::clone(access),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            client: client.address.ip().to_canonical(),
+            request_id: access::id(request.headers(), "x-request-id"),
+            traceparent: access::id(request.headers(), "traceparent"),
+            service: None,
+            upstream: None,
+            decision: None,
+            reason: None,
+        })
+    });
+    let notes = Notes {
+        wanted: entry.is_some(),
+        ..Notes::default()
+    };
+    let asked = tunnel::wanted(&mut request);
+    let response = local
+        .route(request, client.address, asked.is_some(), &notes)
+        .await;
+    if let Some(entry) = &mut entry {
+        entry.service = notes.service.take();
+        entry.upstream = notes.upstream.get();
+        entry.decision = notes.decision.get();
+        entry.reason = notes.reason.take();
+    }
+    let route = notes.route.take();
+    let finished = Finished {
+        start,
+        status: response.status().as_u16(),
+        metrics: local.generation.by_route.get(route.as_deref()).clone(),
+        bytes: 0,
+        entry,
+    };
+    let response = response.map(|body| body.reporting(finished));
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    match (asked, notes.tunnel.take()) {
+        (Some(here), Some(there)) => {
+            tunnel::open(response, client, (here, there), notes.longest.get())
+        }
+        // Nobody asked for it.
+        _ => Problem::BadGateway.response(),
+    }
+}
+
+impl Local {
     async fn route(
         &self,
         mut request: Request<Incoming>,
         client: SocketAddr,
-    ) -> (Option<Arc<str>>, Response<Body>) {
+        upgrades: bool,
+        notes: &Notes,
+    ) -> Response<Body> {
+        let config = &self.generation.config;
         // The parser's buffer is larger than what it lets through of a head, now and then by much.
-        if head_bytes(&request) > self.shared.config.max_head_bytes {
-            return (None, Problem::HeadTooLarge.response());
+        if head_bytes(&request) > config.max_head_bytes
+            || request.headers().len() > config.max_headers
+        {
+            return Problem::HeadTooLarge.response();
         }
         let subject = match Subject::read(&request) {
             Ok(subject) => subject,
-            Err(problem) => return (None, problem.response()),
+            Err(problem) => return problem.response(),
         };
+        let expects = plugins::expects(request.headers());
         hygiene::clean_request(request.headers_mut());
-        let found = self.shared.table.find(
+        if request.version() == Version::HTTP_2 {
+            join_cookies(request.headers_mut());
+        }
+        let found = self.generation.table.find(
             request.method(),
             &subject.host,
             &subject.path,
             request.headers(),
         );
         let Some(found) = found else {
-            return (None, answer::no_route());
+            return answer::no_route();
         };
         let Some(upstream) = self.services.get(found.destination.service) else {
-            return (None, Problem::BadGateway.response());
+            return Problem::BadGateway.response();
         };
+        notes
+            .route
+            .replace(Some(Arc::clone(&found.destination.route)));
+        notes.longest.set(upstream.plan.read_timeout);
+        if notes.wanted {
+            notes.service.replace(Some(Arc::clone(&upstream.plan.name)));
+        }
         let way = Way {
             destination: found.destination,
             upstream,
             prefix: found.prefix,
             subject: &subject,
             client,
+            expects,
+            upgrades,
+            notes,
         };
-        let route = Some(Arc::clone(&way.destination.route));
-        (route, self.pass(request, &way).await)
+        if let Some(refusal) = refused(&request, &way) {
+            return refusal;
+        }
+        self.pass(request, &way).await
     }
 
     async fn pass(&self, request: Request<Incoming>, way: &Way<'_>) -> Response<Body> {
-        let limit = self.shared.config.max_request_body;
+        let config = &self.generation.config;
+        let limit = config.max_request_body;
         if request.body().size_hint().lower() > limit as u64 {
             return Problem::BodyTooLarge(limit).response();
         }
-        let (parts, body) = request.into_parts();
-        let empty = body.is_end_stream();
-        let body = RequestBody::stream(body, limit, self.shared.config.body_timeout);
+        let (mut parts, body) = request.into_parts();
+        let mut payload = if body.is_end_stream() {
+            Payload::Whole(Bytes::new())
+        } else {
+            Payload::Stream(RequestBody::stream(body, limit, config.body_timeout))
+        };
+        let Some(plugins) = &way.destination.plugins else {
+            return self.beyond(parts, payload, way).await;
+        };
+        let mut additions = Additions::default();
+        let stopped = self
+            .plugins(plugins, &mut parts, &mut payload, way, &mut additions)
+            .await;
+        let mut response = match stopped {
+            Some(answer) => answer,
+            None => self.beyond(parts, payload, way).await,
+        };
+        plugins.respond(response.headers_mut(), additions);
+        response
+    }
+
+    /// Runs Kong's own plugins; returns the answer of one that stops the request.
+    async fn plugins(
+        &self,
+        plugins: &Plugins,
+        parts: &mut http::request::Parts,
+        payload: &mut Payload,
+        way: &Way<'_>,
+        additions: &mut Additions,
+    ) -> Option<Response<Body>> {
+        let asked = Asked {
+            client: way.client.ip().to_canonical(),
+            path: &way.subject.path,
+            service: &way.upstream.plan.name,
+            empty: matches!(payload, Payload::Whole(_)),
+            expects: way.expects,
+        };
+        match plugins.access(parts, &asked, additions) {
+            Decision::Pass => {}
+            Decision::Answer(answer) => return Some(*answer),
+            Decision::Measure(bytes) => {
+                let given = std::mem::replace(payload, Payload::Whole(Bytes::new()));
+                match given.collect(Some(bytes)).await {
+                    Ok(whole) => *payload = Payload::Whole(whole),
+                    Err(crate::body::BodyError::TooLarge(_)) => {
+                        return Some(plugins.too_large(way.expects));
+                    }
+                    Err(error) => return Some(of_body(&error).response()),
+                }
+            }
+        }
+        plugins.proceed(parts, &asked, &self.process.counters, additions)
+    }
+
+    /// What comes after the plugins.
+    async fn beyond(
+        &self,
+        parts: http::request::Parts,
+        payload: Payload,
+        way: &Way<'_>,
+    ) -> Response<Body> {
         if way.destination.chain.is_empty() {
-            let replay = empty.then(Bytes::new);
-            return match self.forward(parts, body, replay, way).await {
-                Ok(response) => cleaned(response, way),
+            return match self.forward(parts, payload, way).await {
+                Ok(response) => response,
                 Err(problem) => problem.response(),
             };
         }
-        self.filter(parts, body, empty, way).await
+        self.filter(parts, payload, way).await
     }
 
     /// The way through filters: request, service, response.
     async fn filter(
         &self,
         mut parts: http::request::Parts,
-        body: RequestBody,
-        empty: bool,
+        payload: Payload,
         way: &Way<'_>,
     ) -> Response<Body> {
-        let exchange = exchange(&mut parts, way, self.shared.local_port);
+        let empty = matches!(&payload, Payload::Whole(bytes) if bytes.is_empty());
+        let exchange = exchange(&mut parts, way, self.process.local_port);
         let chain = Arc::clone(&way.destination.chain);
         let mut passage = Box::new(Passage::new(Rc::clone(&self.set), chain, exchange));
         match passage.request_headers(empty) {
             Verdict::Pass => {}
-            Verdict::Answer(local) => return respond(local_response(local), passage),
-            Verdict::Failed => return Problem::FilterFailed.response(),
+            Verdict::Answer(local) => return respond(way.answered(local), passage),
+            Verdict::Failed => return way.failed(),
         }
         // Filters see bodies whole, as in Kong.
-        let whole = match body.collect().await {
+        let whole = match payload.collect(None).await {
             Ok(whole) => whole,
             Err(error) => return respond(of_body(&error).response(), passage),
         };
@@ -151,223 +280,93 @@ impl Worker {
         if !empty {
             match passage.request_body() {
                 Verdict::Pass => {}
-                Verdict::Answer(local) => return respond(local_response(local), passage),
-                Verdict::Failed => return Problem::FilterFailed.response(),
+                Verdict::Answer(local) => return respond(way.answered(local), passage),
+                Verdict::Failed => return way.failed(),
             }
         }
+        way.notes.decision.set(Some("pass"));
         let whole = std::mem::take(&mut passage.exchange.request_body);
         let Some(parts) = with_changes(parts, &mut passage.exchange.request) else {
-            return Problem::FilterFailed.response();
+            return way.failed();
         };
-        let body = RequestBody::whole(whole.clone());
-        match self.forward(parts, body, Some(whole), way).await {
-            Ok(response) => respond(cleaned(response, way), passage),
+        match self.forward(parts, Payload::Whole(whole), way).await {
+            Ok(response) => respond(response, passage),
             Err(problem) => respond(problem.response(), passage),
         }
     }
+}
 
-    /// Sends the request to its service.
-    async fn forward(
-        &self,
-        mut parts: http::request::Parts,
-        body: RequestBody,
-        replay: Option<Bytes>,
-        way: &Way<'_>,
-    ) -> Result<Response<Incoming>, Problem> {
-        let subject = way.subject;
-        let plan = &way.upstream.plan;
-        let strip = way.destination.strip_path;
-        let mut target = path::join(&plan.path, &subject.path, way.prefix, strip);
-        let sent = parts.uri.path().to_owned();
-        if let Some(query) = parts.uri.query() {
-            target.push('?');
-            target.push_str(query);
+impl Way<'_> {
+    /// A filter's answer.
+    fn answered(&self, local: LocalResponse) -> Response<Body> {
+        self.notes.decision.set(Some("answer"));
+        if self.notes.wanted {
+            self.notes.reason.replace(reason(&local));
         }
-        parts.uri = uri(&plan.authority, &target)
-            .ok_or(Problem::BadRequest("the path cannot be passed on"))?;
-        parts.version = Version::HTTP_11;
-        // Filters may have added what belongs to one hop or frames a body.
-        hygiene::strip_hop_by_hop(&mut parts.headers);
-        hygiene::strip_framing(&mut parts.headers);
-        let host = if way.destination.preserve_host {
-            &subject.authority
-        } else {
-            &plan.host
-        };
-        let host = HeaderValue::from_str(host)
-            .map_err(|_| Problem::BadRequest("the host cannot be passed on"))?;
-        parts.headers.insert(HOST, host);
-        let forwarded = Forwarded {
-            client: way.client,
-            local_port: self.shared.local_port,
-            host: &subject.host,
-            path: &sent,
-            prefix: Some(way.prefix).filter(|p| strip && !p.is_empty() && *p != "/"),
-        };
-        hygiene::add_forwarded(&mut parts.headers, &forwarded);
-        way.upstream.send(parts, body, replay).await
+        local_response(local)
+    }
+
+    /// The answer when a filter could not judge.
+    fn failed(&self) -> Response<Body> {
+        self.notes.decision.set(Some("failed"));
+        Problem::FilterFailed.response()
     }
 }
 
-/// The length of a request's head, near enough: the target, and each header with `: ` and its line's end.
-fn head_bytes(request: &Request<Incoming>) -> usize {
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or(1, |t| t.as_str().len());
-    let headers = request.headers().iter();
-    headers.fold(target, |sum, (name, value)| {
-        sum + name.as_str().len() + value.len() + 4
-    })
+/// The last part of the type of a filter's problem.
+fn reason(local: &LocalResponse) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let media = local.headers.get(CONTENT_TYPE)?;
+    if !media.as_bytes().starts_with(b"application/problem+json") {
+        return None;
+    }
+    let Kind { kind } = serde_json::from_slice(&local.body).ok()?;
+    let last = kind.rsplit([':', '/']).next()?;
+    Some(last.chars().take(64).collect())
 }
 
-impl Subject {
-    fn read(request: &Request<Incoming>) -> Result<Self, Problem> {
-        if [Method::CONNECT, Method::TRACE].contains(request.method()) {
-            return Err(Problem::MethodNotAllowed);
+/// The answer to a request that takes the route and is left out by its protocols, or that brings what only
+/// the gateway may say.
+fn refused(request: &Request<Incoming>, way: &Way<'_>) -> Option<Response<Body>> {
+    let refused = way.destination.refused;
+    if let Some(status) = refused.plain {
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or("/", PathAndQuery::as_str);
+        return Some(answer::https_only(status, &way.subject.authority, target));
+    }
+    if refused.not_grpc {
+        let media = request.headers().get(CONTENT_TYPE);
+        let is_grpc = media.is_some_and(|m| m.as_bytes().starts_with(b"application/grpc"));
+        if !is_grpc || request.version() != Version::HTTP_2 {
+            return Some(answer::grpc_only(is_grpc));
         }
-        let mut hosts = request.headers().get_all(HOST).iter();
-        let host = match (hosts.next(), hosts.next()) {
-            (host, None) => host,
-            _ => return Err(Problem::BadRequest("there is more than one host")),
-        };
-        let authority = match (request.uri().authority(), host) {
-            // RFC 9112, section 3.2.2: the target of the request goes before `Host`.
-            (Some(authority), _) => authority.as_str().to_owned(),
-            (None, Some(host)) => {
-                let host = host.to_str().unwrap_or_default();
-                let valid: Result<Authority, _> = host.parse();
-                match valid {
-                    Ok(authority) if !authority.as_str().contains('@') => host.to_owned(),
-                    _ => return Err(Problem::BadRequest("the host is malformed")),
-                }
-            }
-            (None, None) if request.version() == Version::HTTP_10 => String::new(),
-            (None, None) => return Err(Problem::BadRequest("there is no host")),
-        };
-        let host = authority
-            .parse::<Authority>()
-            .map(|a| a.host().to_ascii_lowercase())
-            .unwrap_or_default();
-        let path = path::normalise(request.uri().path())
-            .ok_or(Problem::BadRequest("the path is malformed"))?;
-        Ok(Self {
-            authority,
-            host,
-            path,
-        })
     }
-}
-
-/// The request as filters see it. Its headers move over and come back with [`with_changes`].
-fn exchange(parts: &mut http::request::Parts, way: &Way<'_>, port: u16) -> Exchange {
-    let subject = way.subject;
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("/", PathAndQuery::as_str)
-        .to_owned();
-    let mut exchange = Exchange::default();
-    let request = &mut exchange.request;
-    request.set_pseudo(":method", parts.method.as_str().to_owned());
-    request.set_pseudo(":path", target.clone());
-    request.set_pseudo(":authority", subject.authority.clone());
-    request.set_pseudo(":scheme", "http");
-    let properties = &mut exchange.properties;
-    properties.set("request.method", parts.method.as_str().to_owned());
-    // With the query, as Kong gives it.
-    properties.set("request.path", target);
-    properties.set("request.url_path", parts.uri.path().to_owned());
-    properties.set(
-        "request.query",
-        parts.uri.query().unwrap_or_default().to_owned(),
-    );
-    properties.set("request.host", subject.authority.clone());
-    properties.set("request.scheme", "http");
-    properties.set("source.address", hygiene::canonical(way.client.ip()));
-    properties.set("source.port", way.client.port().to_string());
-    properties.set("destination.port", port.to_string());
-    properties.set("kong.route_name", way.destination.route.to_string());
-    request.headers = std::mem::take(&mut parts.headers);
-    exchange
-}
-
-/// Takes the headers back from the filters, with the method, the one pseudo header whose change
-/// counts. None for a method that is none.
-fn with_changes(mut parts: http::request::Parts, head: &mut Head) -> Option<http::request::Parts> {
-    parts.headers = head.headers.clone();
-    parts.method = Method::from_bytes(head.pseudo(":method")?).ok()?;
-    Some(parts)
-}
-
-fn uri(authority: &str, target: &str) -> Option<Uri> {
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(authority.parse().ok()?);
-    parts.path_and_query = Some(target.parse().ok()?);
-    Uri::from_parts(parts).ok()
-}
-
-/// A service's response as the client gets it, before filters see it.
-fn cleaned(response: Response<Incoming>, way: &Way<'_>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    hygiene::strip_hop_by_hop(&mut parts.headers);
-    hygiene::add_via(&mut parts.headers);
-    parts.version = Version::HTTP_11;
-    parts.extensions.clear();
-    Response::from_parts(parts, Body::stream(body, way.upstream.plan.read_timeout))
-}
-
-fn local_response(local: LocalResponse) -> Response<Body> {
-    let mut headers = local.headers;
-    hygiene::strip_hop_by_hop(&mut headers);
-    hygiene::strip_framing(&mut headers);
-    let mut response = Response::new(Body::full(local.body));
-    *response.status_mut() = local.status;
-    *response.headers_mut() = headers;
-    response
-}
-
-/// Lets all filters see a response, whoever it is from.
-fn respond(response: Response<Body>, mut passage: Box<Passage>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    let end = body.is_end_stream();
-    let head = &mut passage.exchange.response;
-    head.set_pseudo(":status", parts.status.as_str().to_owned());
-    head.headers = parts.headers;
-    if let Some(length) = body.own_length()
-        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&parts.status)
-    {
-        // hyper cannot know the length of what goes through filters; one that changes it says so.
-        head.headers
-            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if matches!(way.upstream.plan.to, To::Agents(_)) && forward::names_agent(request.headers()) {
+        let problem = Problem::BadRequest("x-mesh-agent is the gateway's own header");
+        return Some(problem.response());
     }
-    match passage.response_headers(end) {
-        Verdict::Pass => {}
-        Verdict::Answer(local) => return local_response(local),
-        Verdict::Failed => return Problem::FilterFailed.response(),
-    }
-    let head = &mut passage.exchange.response;
-    let status = head
-        .pseudo(":status")
-        .and_then(|s| StatusCode::from_bytes(s).ok())
-        .filter(|s| s.as_u16() >= 200);
-    let Some(status) = status else {
-        return Problem::FilterFailed.response();
+    None
+}
+
+/// HTTP/2 may send a cookie in parts (RFC 9113, section 8.2.3); HTTP/1.1 and filters know one header.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut parts = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (parts.next(), parts.next()) else {
+        return;
     };
-    parts.status = status;
-    parts.headers = head.headers.clone();
-    // Filters may have added what belongs to one hop.
-    hygiene::strip_hop_by_hop(&mut parts.headers);
-    Response::from_parts(parts, body.through(passage))
-}
-
-fn of_body(error: &BodyError) -> Problem {
-    match error {
-        BodyError::TooLarge(limit) => Problem::BodyTooLarge(*limit),
-        BodyError::Timeout => Problem::RequestTimeout,
-        BodyError::Filter | BodyError::Broken(_) => {
-            Problem::BadRequest("the request body broke off")
-        }
+    let mut joined = first.as_bytes().to_vec();
+    for part in std::iter::once(second).chain(parts) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(part.as_bytes());
+    }
+    // Of what made valid headers, the join makes one.
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, value);
     }
 }

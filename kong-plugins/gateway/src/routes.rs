@@ -1,12 +1,26 @@
 //! Which route a request takes.
 //!
-//! As in Kong's traditional router: a route that states more kinds of conditions goes before one that
-//! states fewer, then one with plain host names, then more headers, then the longer path, then the
-//! order of the file. A route is taken apart by its paths, as Kong does it, so that each competes with
-//! its own length. Paths are prefixes of characters, not of segments: `/task` also takes `/tasks`.
+//! The order is that of Kong 3's router of flavour `traditional_compatible` (its numbers: `get_priority`
+//! in Kong's `kong/router/transform.lua`). Of the routes that take a request, the first by this list wins:
+//!
+//! 1. more kinds of conditions (methods, hosts, headers, paths),
+//! 2. host names without any `*`, before wildcards and before none,
+//! 3. more headers, at most 255 of them counted,
+//! 4. a regular expression for the path, before a prefix,
+//! 5. the higher `regex_priority`, among regular expressions,
+//! 6. the longer prefix, among prefixes,
+//! 7. the order of the file (Kong without a database has no ages to compare).
+//!
+//! A route is taken apart by its paths, as Kong does it, so that each competes with its own length. Paths
+//! are prefixes of characters, not of segments: `/task` also takes `/tasks`. A regular expression is
+//! tried from the path's beginning, as a whole: in `~/a|/b` both sides are (Kong anchors the first alone).
 
+mod conditions;
+
+pub(crate) use conditions::{Conditions, Refused};
+use conditions::{Host, PathCondition};
 use http::{HeaderMap, HeaderName, Method};
-use mesh_declarative::{PathHandling, Protocol, Route};
+use regex::bytes::Regex;
 use std::sync::Arc;
 
 /// What a route does with a request. Made by [`crate::build()`].
@@ -18,6 +32,10 @@ pub(crate) struct Destination {
     pub service: usize,
     pub strip_path: bool,
     pub preserve_host: bool,
+    /// What the protocols of the route leave out.
+    pub refused: Refused,
+    /// Kong's own plugins, which run before the filters; None when there are none.
+    pub plugins: Option<Arc<crate::plugins::Plugins>>,
     /// Filters of the service, then filters of the route.
     pub chain: Arc<[crate::filters::Use]>,
 }
@@ -30,122 +48,30 @@ pub(crate) struct Table {
 
 #[derive(Debug)]
 struct Entry {
-    path: Option<String>,
+    path: Option<PathCondition>,
     methods: Arc<[Method]>,
     hosts: Arc<[Host]>,
-    headers: Arc<[(HeaderName, Vec<String>)]>,
+    headers: Arc<[(HeaderName, Vec<HeaderCondition>)]>,
     destination: Arc<Destination>,
 }
 
 #[derive(Debug)]
-enum Host {
-    Plain(String),
-    /// `*.example.com`: the text after the star.
-    Suffix(String),
-    /// `example.*`: the text before the star.
-    Prefix(String),
+enum HeaderCondition {
+    /// In lower case.
+    Value(String),
+    Pattern(Regex),
 }
 
-/// A route's conditions, checked.
-pub(crate) struct Conditions {
-    paths: Vec<String>,
-    methods: Arc<[Method]>,
-    hosts: Arc<[Host]>,
-    headers: Arc<[(HeaderName, Vec<String>)]>,
-}
-
-impl Conditions {
-    /// Reads a route's conditions; what is wrong with them goes into `problems`.
-    pub(crate) fn read(route: &Route, problems: &mut Vec<String>) -> Self {
-        let name = &route.name;
-        let mut wrong = |text: String| problems.push(format!("route {name}: {text}"));
-        if !route.protocols.contains(&Protocol::Http) {
-            wrong("it takes https alone, and this gateway listens without tls".to_owned());
-        }
-        if route.path_handling != PathHandling::V0 {
-            wrong("path_handling v1 is not supported".to_owned());
-        }
-        if route.regex_priority != 0 {
-            wrong("regex_priority is not supported".to_owned());
-        }
-        let mut paths = Vec::new();
-        for path in &route.paths {
-            if path.starts_with('~') {
-                wrong(format!("regular expression {path} is not supported"));
-            } else {
-                match crate::path::normalise(path) {
-                    // A prefix keeps the end that it has: "/a" is not "/a/".
-                    Some(normal) if normal == *path => paths.push(normal),
-                    _ => wrong(format!("path {path} is not in its normal form")),
-                }
-            }
-        }
-        let mut methods = Vec::new();
-        for method in &route.methods {
-            match Method::from_bytes(method.as_bytes()) {
-                Ok(method) if method.as_str().chars().all(|c| !c.is_ascii_lowercase()) => {
-                    methods.push(method);
-                }
-                _ => wrong(format!("{method} is no method")),
-            }
-        }
-        let mut hosts = Vec::new();
-        for host in &route.hosts {
-            match Host::read(host) {
-                Some(host) => hosts.push(host),
-                None => wrong(format!("{host} is no host name")),
-            }
-        }
-        let mut headers = Vec::new();
-        for (header, values) in &route.headers {
-            match HeaderName::from_bytes(header.as_bytes()) {
-                Ok(_) if values.is_empty() || values.iter().any(|v| v.starts_with("~*")) => {
-                    wrong(format!(
-                        "header {header}: no value, or a regular expression"
-                    ));
-                }
-                Ok(header) => headers.push((
-                    header,
-                    values.iter().map(|v| v.to_ascii_lowercase()).collect(),
-                )),
-                Err(_) => wrong(format!("{header} is no header")),
-            }
-        }
-        if route.paths.is_empty() && methods.is_empty() && hosts.is_empty() && headers.is_empty() {
-            wrong("it has no paths, methods, hosts or headers".to_owned());
-        }
-        Self {
-            paths,
-            methods: methods.into(),
-            hosts: hosts.into(),
-            headers: headers.into(),
-        }
-    }
-}
-
-impl Host {
-    fn read(text: &str) -> Option<Self> {
-        let text = text.to_ascii_lowercase();
-        let plain = |text: &str| !text.is_empty() && !text.contains(['*', '/', ' ', ':']);
-        if let Some(rest) = text.strip_prefix('*') {
-            return (rest.starts_with('.') && plain(rest)).then(|| Self::Suffix(rest.to_owned()));
-        }
-        if let Some(rest) = text.strip_suffix('*') {
-            return (rest.ends_with('.') && plain(rest)).then(|| Self::Prefix(rest.to_owned()));
-        }
-        plain(&text).then_some(Self::Plain(text))
-    }
-
-    fn matches(&self, host: &str) -> bool {
+impl HeaderCondition {
+    fn matches(&self, given: &[u8]) -> bool {
         match self {
-            Self::Plain(name) => name == host,
-            Self::Suffix(end) => host.len() > end.len() && host.ends_with(end),
-            Self::Prefix(start) => host.len() > start.len() && host.starts_with(start),
+            Self::Value(value) => given.eq_ignore_ascii_case(value.as_bytes()),
+            Self::Pattern(pattern) => pattern.is_match(given),
         }
     }
 }
 
-/// A route that takes the request, and the prefix of the path by which it does.
+/// A route that takes the request, and the beginning of the path by which it does.
 pub(crate) struct Match<'a> {
     pub destination: &'a Arc<Destination>,
     pub prefix: &'a str,
@@ -155,7 +81,7 @@ impl Table {
     /// Adds a route; the table is complete after [`Table::sort`].
     pub(crate) fn add(&mut self, conditions: Conditions, destination: Destination) {
         let destination = Arc::new(destination);
-        let paths: Vec<Option<String>> = if conditions.paths.is_empty() {
+        let paths: Vec<Option<PathCondition>> = if conditions.paths.is_empty() {
             vec![None]
         } else {
             conditions.paths.into_iter().map(Some).collect()
@@ -173,48 +99,60 @@ impl Table {
 
     /// Brings the routes into the order in which they are tried.
     pub(crate) fn sort(&mut self) {
-        self.entries.sort_by_key(|entry| {
-            let kinds = [
-                entry.path.is_some(),
-                !entry.methods.is_empty(),
-                !entry.hosts.is_empty(),
-                !entry.headers.is_empty(),
-            ];
-            let kinds = kinds.iter().filter(|given| **given).count();
-            let plain =
-                !entry.hosts.is_empty() && entry.hosts.iter().all(|h| matches!(h, Host::Plain(_)));
-            let length = entry.path.as_ref().map_or(0, String::len);
-            std::cmp::Reverse((kinds, plain, entry.headers.len(), length))
-        });
+        // The sort is stable: what is equal stays in the order of the file.
+        self.entries
+            .sort_by_key(|entry| std::cmp::Reverse(entry.priority()));
     }
 
     /// The route for a request; `path` in its normal form, `host` in lower case and without port.
-    pub(crate) fn find(
-        &self,
+    pub(crate) fn find<'a>(
+        &'a self,
         method: &Method,
         host: &str,
-        path: &str,
+        path: &'a str,
         headers: &HeaderMap,
-    ) -> Option<Match<'_>> {
-        let entry = self.entries.iter().find(|entry| {
-            entry
-                .path
-                .as_ref()
-                .is_none_or(|p| path.starts_with(p.as_str()))
-                && (entry.methods.is_empty() || entry.methods.contains(method))
-                && (entry.hosts.is_empty() || entry.hosts.iter().any(|h| h.matches(host)))
-                && entry.headers.iter().all(|(name, values)| {
-                    headers.get_all(name).iter().any(|given| {
-                        values
-                            .iter()
-                            .any(|v| given.as_bytes().eq_ignore_ascii_case(v.as_bytes()))
-                    })
-                })
-        })?;
-        Some(Match {
-            destination: &entry.destination,
-            prefix: entry.path.as_deref().unwrap_or_default(),
+    ) -> Option<Match<'a>> {
+        self.entries.iter().find_map(|entry| {
+            let prefix = match &entry.path {
+                None => "",
+                Some(condition) => condition.matched(path)?,
+            };
+            entry.takes(method, host, headers).then_some(Match {
+                destination: &entry.destination,
+                prefix,
+            })
         })
+    }
+}
+
+impl Entry {
+    fn priority(&self) -> (usize, bool, usize, bool, u32, usize) {
+        let kinds = [
+            self.path.is_some(),
+            !self.methods.is_empty(),
+            !self.hosts.is_empty(),
+            !self.headers.is_empty(),
+        ];
+        let kinds = kinds.iter().filter(|given| **given).count();
+        let plain = !self.hosts.is_empty() && self.hosts.iter().all(Host::is_plain);
+        let (regex, regex_priority, length) = match &self.path {
+            Some(PathCondition::Pattern { priority, .. }) => (true, *priority, 0),
+            Some(PathCondition::Prefix(prefix)) => (false, 0, prefix.len()),
+            None => (false, 0, 0),
+        };
+        let headers = self.headers.len().min(255);
+        (kinds, plain, headers, regex, regex_priority, length)
+    }
+
+    fn takes(&self, method: &Method, host: &str, headers: &HeaderMap) -> bool {
+        (self.methods.is_empty() || self.methods.contains(method))
+            && (self.hosts.is_empty() || self.hosts.iter().any(|h| h.matches(host)))
+            && self.headers.iter().all(|(name, conditions)| {
+                headers
+                    .get_all(name)
+                    .iter()
+                    .any(|given| conditions.iter().any(|c| c.matches(given.as_bytes())))
+            })
     }
 }
 

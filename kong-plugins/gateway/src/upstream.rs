@@ -1,14 +1,21 @@
-//! The client of one service, with its own pool and its own patience.
+//! The client of one service, with its own connections and its own patience.
+
+mod connect;
+mod plan;
+
+pub(crate) use plan::{ServicePlan, To};
 
 use crate::answer::Problem;
-use crate::body::{BodyError, RequestBody};
+use crate::balance::{Event, Pool, Target};
+use crate::body::{BodyError, Lent, RequestBody};
 use bytes::Bytes;
-use http::{Request, Response};
+use connect::Connector;
+use http::header::{HOST, HeaderValue};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use mesh_declarative::Service;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -17,152 +24,245 @@ const IDLE: Duration = Duration::from_secs(15);
 /// Idle connections per worker and service; more than a worker uses at once on two cores.
 const MAX_IDLE: usize = 128;
 
-/// A service, checked: an address and no name.
-#[derive(Debug, Clone)]
-pub(crate) struct ServicePlan {
-    /// `host:port`, an address.
-    pub authority: String,
-    /// `Host` that the service receives.
-    pub host: String,
-    /// The service's own path.
-    pub path: String,
-    pub connect_timeout: Duration,
-    pub read_timeout: Duration,
-}
-
-impl ServicePlan {
-    /// Checks a service; what is wrong with it goes into `problems`.
-    pub(crate) fn read(
-        service: &Service,
-        upstreams: &[String],
-        problems: &mut Vec<String>,
-    ) -> Option<Self> {
-        let target = match service.target() {
-            Ok(target) => target,
-            Err(error) => {
-                problems.push(error.to_string());
-                return None;
-            }
-        };
-        let name = &service.name;
-        let mut wrong = |text: String| problems.push(format!("service {name}: {text}"));
-        if target.tls {
-            wrong("https to a service is not supported".to_owned());
-        }
-        if upstreams.contains(&target.host) {
-            wrong(format!("upstream {} is not supported", target.host));
-            return None;
-        }
-        let bare = target.host.trim_start_matches('[').trim_end_matches(']');
-        // Nothing here asks a name server: a name that could change hands is no address.
-        let address = match bare {
-            "localhost" => "127.0.0.1",
-            bare if bare.parse::<std::net::IpAddr>().is_ok() => &target.host,
-            _ => {
-                wrong(format!("host {} is no address", target.host));
-                return None;
-            }
-        };
-        if target.port == 0 {
-            wrong("port 0 is no port".to_owned());
-        }
-        let port = target.port;
-        Some(Self {
-            authority: format!("{address}:{port}"),
-            host: match port {
-                80 => target.host.clone(),
-                port => format!("{}:{port}", target.host),
-            },
-            path: target.path,
-            connect_timeout: Duration::from_millis(service.connect_timeout.into()),
-            read_timeout: Duration::from_millis(service.read_timeout.into()),
-        })
-    }
-}
-
 /// The client of one service.
 pub(crate) struct Upstream {
     pub plan: ServicePlan,
-    client: Client<HttpConnector, RequestBody>,
+    client: Client<Connector, RequestBody>,
+}
+
+/// A request on its way to a service.
+pub(crate) struct Outgoing {
+    pub parts: http::request::Parts,
+    pub target: PathAndQuery,
+    /// `Host`, where the client's own is kept.
+    pub host: Option<HeaderValue>,
+    pub body: Payload,
+}
+
+/// The body of such a request.
+pub(crate) enum Payload {
+    /// In memory: it can be sent again.
+    Whole(Bytes),
+    /// Still arriving.
+    Stream(RequestBody),
+}
+
+impl Payload {
+    /// Takes the whole body into memory, at most `limit` bytes of it, and never more than a stream's own.
+    pub(crate) async fn collect(self, limit: Option<usize>) -> Result<Bytes, BodyError> {
+        match self {
+            Self::Whole(bytes) => Ok(bytes),
+            Self::Stream(body) => body.collect(limit).await,
+        }
+    }
+}
+
+/// What became of one try.
+enum Tried {
+    Done(Response<Incoming>),
+    /// The service did not see the request.
+    Unseen(Problem, Event),
+    /// The connection ended before any of the answer came.
+    BrokeOff(Problem),
+    Failed(Problem, Option<Event>),
 }
 
 impl Upstream {
     /// Must be made within a runtime.
     pub(crate) fn new(plan: ServicePlan) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(plan.connect_timeout));
-        connector.set_nodelay(true);
+        let connector = Connector {
+            connect: plan.connect_timeout,
+            write: plan.write_timeout,
+        };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
             .set_host(false)
+            .http2_only(plan.h2)
             .build(connector);
         Self { plan, client }
     }
 
-    /// Sends a request; `replay` is its body where that is in memory.
+    /// Sends a request to a target of `pool`.
     ///
-    /// A connection can be closed by the service in the moment in which it is taken from the pool. Where
-    /// the method may be repeated, and the body is still there, the request goes out once more.
+    /// Where no connection comes about, the next target is tried, as often as the service's `retries`
+    /// say and each target once at most: a target that has just refused would refuse again. A connection can
+    /// be closed by the service in the moment in which it is taken from the pool: where the method may be
+    /// repeated, and the body is still there, the request goes out once more.
     pub(crate) async fn send(
         &self,
-        parts: http::request::Parts,
-        body: RequestBody,
-        replay: Option<Bytes>,
+        pool: &Pool,
+        mut outgoing: Outgoing,
     ) -> Result<Response<Incoming>, Problem> {
-        let again = match replay {
-            Some(bytes) if parts.method.is_idempotent() => Some((parts.clone(), bytes)),
-            _ => None,
-        };
-        let answer = self.once(Request::from_parts(parts, body)).await?;
-        match (answer, again) {
-            (Ok(response), _) => Ok(response),
-            (Err(error), Some((parts, bytes))) if broke_off(&error) => {
-                let request = Request::from_parts(parts, RequestBody::whole(bytes));
-                self.once(request).await?.map_err(|e| problem(&e))
+        let mut tried: Vec<usize> = Vec::new();
+        let mut repeated = false;
+        let mut last = Problem::NoTarget;
+        loop {
+            let next = pool.next(&tried);
+            let Some((index, target)) = next else {
+                return Err(last);
+            };
+            let more = pool.targets.len() > tried.len() + 1 && tried.len() < self.plan.retries;
+            let replayable = matches!(outgoing.body, Payload::Whole(_));
+            let repeatable = replayable && !repeated && outgoing.parts.method.is_idempotent();
+            // What may be needed once more is copied; else the request is used up.
+            let (parts, payload, lent) = outgoing.take(more || repeatable);
+            let request = self.request(target, &outgoing, parts, payload)?;
+            match self.once(request, lent.as_ref()).await {
+                Tried::Done(response) => {
+                    pool.saw(index, Event::Status(response.status().as_u16()));
+                    return Ok(response);
+                }
+                Tried::Unseen(problem, event) => {
+                    pool.saw(index, event);
+                    if !more || !outgoing.restore(lent) {
+                        return Err(problem);
+                    }
+                    tried.push(index);
+                    last = problem;
+                }
+                Tried::BrokeOff(_) if repeatable => repeated = true,
+                Tried::BrokeOff(problem) => {
+                    tracing::warn!(service = &*self.plan.name, "service broke off");
+                    pool.saw(index, Event::Tcp);
+                    return Err(problem);
+                }
+                Tried::Failed(problem, event) => {
+                    if let Some(event) = event {
+                        pool.saw(index, event);
+                    }
+                    return Err(problem);
+                }
             }
-            (Err(error), _) => Err(problem(&error)),
         }
     }
 
-    async fn once(
+    fn request(
         &self,
-        request: Request<RequestBody>,
-    ) -> Result<Result<Response<Incoming>, Error>, Problem> {
+        target: &Target,
+        outgoing: &Outgoing,
+        mut parts: http::request::Parts,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, Problem> {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(target.authority.clone());
+        uri.path_and_query = Some(outgoing.target.clone());
+        parts.uri = Uri::from_parts(uri)
+            .map_err(|_| Problem::BadRequest("the path cannot be passed on"))?;
+        if self.plan.h2 {
+            parts.version = Version::HTTP_2;
+            parts.headers.remove(HOST);
+        } else {
+            parts.version = Version::HTTP_11;
+            let host = outgoing.host.as_ref().unwrap_or(&target.host);
+            parts.headers.insert(HOST, host.clone());
+        }
+        Ok(Request::from_parts(parts, body))
+    }
+
+    async fn once(&self, request: Request<RequestBody>, lent: Option<&Lent>) -> Tried {
         // Connecting has its own limit, so this one begins a little too early, and never too late.
         let longest = self.plan.connect_timeout + self.plan.read_timeout;
-        tokio::time::timeout(longest, self.client.request(request))
-            .await
-            .map_err(|_| Problem::GatewayTimeout)
+        let sent = self.client.request(request);
+        tokio::pin!(sent);
+        let mut progress = 0;
+        let answer = loop {
+            match tokio::time::timeout(longest, sent.as_mut()).await {
+                Ok(answer) => break answer,
+                Err(_) => {
+                    // While the client's body goes on arriving, the service need not answer.
+                    let now = lent.map_or(0, Lent::progress);
+                    if now == progress {
+                        return Tried::Failed(Problem::GatewayTimeout, Some(Event::Timeout));
+                    }
+                    progress = now;
+                }
+            }
+        };
+        match answer {
+            Ok(response) => Tried::Done(response),
+            Err(error) => judge(&error),
+        }
     }
 }
 
-/// Whether the connection ended before any of the answer came.
-fn broke_off(error: &Error) -> bool {
-    let source = error
-        .source()
-        .and_then(|e| e.downcast_ref::<hyper::Error>());
-    !error.is_connect() && source.is_some_and(|e| e.is_incomplete_message() || e.is_canceled())
+impl Outgoing {
+    /// The parts and the body for one try; with `keep` they can be taken once more.
+    fn take(&mut self, keep: bool) -> (http::request::Parts, RequestBody, Option<Lent>) {
+        let parts = if keep {
+            self.parts.clone()
+        } else {
+            let (empty, ()) = Request::new(()).into_parts();
+            std::mem::replace(&mut self.parts, empty)
+        };
+        match std::mem::replace(&mut self.body, Payload::Whole(Bytes::new())) {
+            Payload::Whole(bytes) => {
+                let body = RequestBody::whole(bytes.clone());
+                self.body = Payload::Whole(bytes);
+                (parts, body, None)
+            }
+            Payload::Stream(body) => {
+                let (body, lent) = body.lend();
+                (parts, body, Some(lent))
+            }
+        }
+    }
+
+    /// Takes back a body of which nothing was read; false when that cannot be done.
+    fn restore(&mut self, lent: Option<Lent>) -> bool {
+        match lent {
+            None => true,
+            Some(lent) => match lent.untouched() {
+                Some(body) => {
+                    self.body = Payload::Stream(body);
+                    true
+                }
+                None => false,
+            },
+        }
+    }
 }
 
-fn problem(error: &Error) -> Problem {
+fn judge(error: &Error) -> Tried {
     let mut source = error.source();
     while let Some(cause) = source {
         match cause.downcast_ref::<BodyError>() {
-            Some(BodyError::TooLarge(limit)) => return Problem::BodyTooLarge(*limit),
-            Some(BodyError::Timeout) => return Problem::RequestTimeout,
-            _ => {}
+            Some(BodyError::TooLarge(limit)) => {
+                return Tried::Failed(Problem::BodyTooLarge(*limit), None);
+            }
+            Some(BodyError::Timeout) => return Tried::Failed(Problem::RequestTimeout, None),
+            Some(_) => {
+                let problem = Problem::BadRequest("the request body broke off");
+                return Tried::Failed(problem, None);
+            }
+            None => {}
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>()
             && io.kind() == std::io::ErrorKind::TimedOut
         {
-            return Problem::GatewayTimeout;
+            let problem = Problem::GatewayTimeout;
+            return if error.is_connect() {
+                Tried::Unseen(problem, Event::Timeout)
+            } else {
+                Tried::Failed(problem, Some(Event::Timeout))
+            };
         }
         source = cause.source();
     }
+    let problem = Problem::BadGateway;
+    let source = error
+        .source()
+        .and_then(|e| e.downcast_ref::<hyper::Error>());
+    if !error.is_connect() && source.is_some_and(|e| e.is_incomplete_message() || e.is_canceled()) {
+        return Tried::BrokeOff(problem);
+    }
     tracing::warn!(error = %with_causes(error), "service failed");
-    Problem::BadGateway
+    if error.is_connect() {
+        return Tried::Unseen(problem, Event::Tcp);
+    }
+    Tried::Failed(problem, Some(Event::Tcp))
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

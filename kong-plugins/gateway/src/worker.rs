@@ -2,23 +2,21 @@
 //!
 //! All workers accept from one socket, so a connection goes to a worker that is free. Within a worker
 //! everything is local to its thread; what it spawns is a task per connection (`tasks`, waited for while
-//! draining) and the ticks (`ticks`, ended with the worker).
+//! draining), one that takes new configurations (`takes`), and the tasks of each configuration (ticks, and
+//! on the first worker questions about health), which end when it is replaced.
 
-use crate::config::{Config, RunError};
+use crate::config::RunError;
+use crate::connection::connection;
 use crate::filters::Set;
-use crate::metrics::{ByRoute, Metrics};
-use crate::proxy::Worker;
-use crate::routes::Table;
-use crate::upstream::{ServicePlan, Upstream};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use crate::generation::{Generation, Process};
+use crate::local::{Local, Worker};
+use crate::reload::Next;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
@@ -28,37 +26,34 @@ const STACK: usize = 4 * 1024 * 1024;
 /// nobody.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What all workers read and none changes.
-pub(crate) struct Shared {
-    pub config: Config,
-    pub table: Table,
-    pub services: Vec<ServicePlan>,
-    pub connections: Arc<Semaphore>,
-    pub metrics: Metrics,
-    pub by_route: ByRoute,
-    pub local_port: u16,
-}
+/// Longest wait for what filters ask for before a new configuration is taken.
+const WARM: Duration = Duration::from_secs(5);
 
 /// Runs the workers until `shutdown`, or until one ends.
 pub(crate) async fn run(
     listener: std::net::TcpListener,
-    shared: Arc<Shared>,
-    sets: Vec<Set>,
+    process: &Arc<Process>,
+    generation: &Arc<Generation>,
+    workers: Vec<(Set, mpsc::Receiver<Next>)>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     // A child: when one worker fails, the others end, and the rest of the process does not.
     let shutdown = shutdown.child_token();
     let _end_all = shutdown.clone().drop_guard();
     let mut ends = JoinSet::new();
-    for (number, set) in sets.into_iter().enumerate() {
+    for (number, (set, next)) in workers.into_iter().enumerate() {
         let listener = listener.try_clone().map_err(RunError::Worker)?;
-        let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
+        let (process, generation) = (Arc::clone(process), Arc::clone(generation));
+        let shutdown = shutdown.clone();
         let (ended, end) = oneshot::channel();
         std::thread::Builder::new()
             .name(format!("gateway-{number}"))
             .stack_size(STACK)
             .spawn(move || {
-                let result = work(listener, shared, set, shutdown);
+                let start = move |first| {
+                    Local::new(&process, generation, Rc::new(RefCell::new(set)), first)
+                };
+                let result = work(listener, number == 0, start, next, shutdown);
                 // Nobody listens any more when the whole run was dropped.
                 let _ = ended.send(result);
             })
@@ -84,8 +79,9 @@ pub(crate) async fn run(
 
 fn work(
     listener: std::net::TcpListener,
-    shared: Arc<Shared>,
-    set: Set,
+    first: bool,
+    start: impl FnOnce(bool) -> Local,
+    mut next: mpsc::Receiver<Next>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -93,21 +89,27 @@ fn work(
         .build()?;
     LocalSet::new().block_on(&runtime, async move {
         let listener = TcpListener::from_std(listener)?;
-        let services = shared.services.iter().cloned().map(Upstream::new).collect();
-        let worker = Rc::new(Worker {
-            set: Rc::new(RefCell::new(set)),
-            services,
-            shared,
+        let worker = Rc::new(Worker::new(start(first)));
+        let taker = Rc::clone(&worker);
+        let takes = tokio::task::spawn_local(async move {
+            while let Some(next) = next.recv().await {
+                let process = Arc::clone(&taker.local().process);
+                let set = Rc::new(RefCell::new(next.set));
+                warm(&set).await;
+                taker.replace(Local::new(&process, next.generation, set, first));
+                // Whoever asked may have gone; the configuration has been taken all the same.
+                let _ = next.taken.send(());
+            }
         });
-        let ticks = tokio::task::spawn_local(tick(Rc::clone(&worker.set)));
         serve(&listener, &worker, &shutdown).await;
-        ticks.abort();
+        takes.abort();
+        worker.local().retire();
         Ok(())
     })
 }
 
 /// Runs the filters' ticks and makes the calls that come of them; all end with it.
-async fn tick(set: Rc<RefCell<Set>>) {
+pub(crate) async fn tick(set: Rc<RefCell<Set>>) {
     let mut calls = JoinSet::new();
     loop {
         while calls.try_join_next().is_some() {}
@@ -129,13 +131,51 @@ async fn tick(set: Rc<RefCell<Set>>) {
     }
 }
 
+/// Lets filters ask what they need to know before requests meet them: keys that are fetched, loads and
+/// quotas. What does not come in time comes later, as at a start.
+async fn warm(set: &Rc<RefCell<Set>>) {
+    let now = Instant::now();
+    let begin = |set: &mut Set| {
+        set.hurry(now);
+        set.tick(now);
+    };
+    if let Ok(mut set) = set.try_borrow_mut() {
+        begin(&mut set);
+    }
+    let learn = async {
+        let mut calls = JoinSet::new();
+        loop {
+            let asked = set.try_borrow_mut().map(|mut set| set.take_calls());
+            for asked in asked.unwrap_or_default() {
+                calls.spawn_local(async move {
+                    let answer = crate::calls::make(&asked.call).await;
+                    (asked, answer)
+                });
+            }
+            match calls.join_next().await {
+                None => return,
+                Some(Ok((asked, answer))) => {
+                    if let Ok(mut set) = set.try_borrow_mut() {
+                        set.answered(&asked, answer);
+                    }
+                }
+                Some(Err(_)) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(WARM, learn).await.is_err() {
+        tracing::warn!("filters did not learn in time what they asked for");
+    }
+}
+
 async fn serve(listener: &TcpListener, worker: &Rc<Worker>, shutdown: &CancellationToken) {
     let mut tasks = JoinSet::new();
+    let connections = Arc::clone(&worker.local().process.connections);
     loop {
         // Connections that have ended are taken out as others come.
         while tasks.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            accepted = accept(listener, &worker.shared.connections) => accepted,
+            accepted = accept(listener, &connections) => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
@@ -154,10 +194,8 @@ async fn serve(listener: &TcpListener, worker: &Rc<Worker>, shutdown: &Cancellat
         }
     }
     let drained = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(worker.shared.config.drain, drained)
-        .await
-        .is_err()
-    {
+    let longest = worker.local().generation.config.drain;
+    if tokio::time::timeout(longest, drained).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections are cut off");
         tasks.shutdown().await;
     }
@@ -173,44 +211,4 @@ async fn accept(
         .map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, permit))
-}
-
-async fn connection(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-    shutdown: CancellationToken,
-) {
-    let Ok(client) = stream.peer_addr() else {
-        return;
-    };
-    // Without it small answers wait for an acknowledgement; with an error they only wait.
-    let _ = stream.set_nodelay(true);
-    let gauge = worker.shared.metrics.connections.clone();
-    gauge.inc();
-    let config = &worker.shared.config;
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
-        .max_headers(config.max_headers)
-        .max_buf_size(config.max_head_bytes.max(8192));
-    let service = service_fn(|request| {
-        let worker = Rc::clone(&worker);
-        async move { Ok::<_, std::convert::Infallible>(worker.answer(request, client).await) }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = shutdown.cancelled() => {
-            // The request in flight is finished; then the connection is closed.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    gauge.dec();
-    if let Err(error) = result {
-        tracing::debug!(%client, %error, "connection ended early");
-    }
 }

@@ -26,6 +26,13 @@ mod wasm {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+        ) -> u32;
         fn proxy_get_header_map_value(
             map: u32,
             name: *const u8,
@@ -113,6 +120,12 @@ mod wasm {
         let (mut data, mut size) = (std::ptr::null_mut(), 0);
         let status = unsafe { proxy_get_buffer_bytes(buffer, 0, max, &mut data, &mut size) };
         (status, taken(data, size))
+    }
+
+    /// Puts `bytes` in the place of all that the buffer holds.
+    pub(crate) fn set_buffer(buffer: u32, bytes: &[u8]) -> u32 {
+        // Of a size as large as can be: Kong cuts what is set to it.
+        unsafe { proxy_set_buffer_bytes(buffer, 0, usize::MAX, bytes.as_ptr(), bytes.len()) }
     }
 
     pub(crate) fn property(path: &[u8]) -> (u32, Vec<u8>) {
@@ -218,6 +231,10 @@ mod native {
 
     pub(crate) fn buffer(_buffer: u32, _max: usize) -> (u32, Vec<u8>) {
         (NO_HOST, Vec::new())
+    }
+
+    pub(crate) fn set_buffer(_buffer: u32, _bytes: &[u8]) -> u32 {
+        NO_HOST
     }
 
     pub(crate) fn property(_path: &[u8]) -> (u32, Vec<u8>) {

@@ -185,7 +185,14 @@ impl<F: Filter> HttpContext for Request<F> {
         } else {
             host::request_body(size)
         };
-        let decision = filter.decide_body(&mut self.kept, body.as_deref(), &around);
+        let mut decision = filter.decide_body(&mut self.kept, body.as_deref(), &around);
+        if let Decision::Pass(pass) = &mut decision
+            && let Some(body) = pass.set_body.take()
+            && !host::set_request_body(&body, size)
+        {
+            // The request must not go on with the body that it came with.
+            decision = Refusal::host_failure().into();
+        }
         self.stage = Stage::Passed;
         self.took(&around);
         self.apply(decision)

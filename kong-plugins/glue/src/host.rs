@@ -178,6 +178,22 @@ pub(crate) fn request_body(size: usize) -> Option<Vec<u8>> {
     }
 }
 
+/// Sends another body than the one of `size` bytes that came; whether the host does.
+pub(crate) fn set_request_body(body: &[u8], size: usize) -> bool {
+    if abi::set_buffer(BUFFER_REQUEST_BODY, body) != OK {
+        return false;
+    }
+    if body.len() == size {
+        return true;
+    }
+    // Kong writes the length itself, others send the header as it is.
+    match request_header("content-length") {
+        Ok(Some(_)) => set_request_header("content-length", body.len().to_string().as_bytes()),
+        Ok(None) => true,
+        Err(Unreadable) => false,
+    }
+}
+
 /// Adds a response header; a host that does not is let be.
 pub(crate) fn add_response_header(name: &str, value: &str) {
     abi::set_header(MAP_RESPONSE_HEADERS, name.as_bytes(), value.as_bytes());

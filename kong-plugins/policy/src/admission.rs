@@ -133,7 +133,6 @@ impl Policy {
                 .ok()
                 .and_then(|text| text.trim().parse().ok());
             match length {
-                // Some gateways have no body phase for such a request.
                 Some(0) => return Err(answer::empty()),
                 Some(length) if length <= self.max_body_bytes => {}
                 _ => return Err(answer::too_large(self.max_body_bytes)),

@@ -122,7 +122,7 @@ impl Policy {
             if reads_body {
                 let may_be = match is_task {
                     Some(known) => known,
-                    None => may_be_task(head)?,
+                    None => head.method()? == b"POST",
                 };
                 is_task = Some(may_be);
                 if !may_be {
@@ -252,12 +252,6 @@ impl Policy {
             ..Pass::because(reason)
         })
     }
-}
-
-/// Whether the request may be a task, as far as its head says.
-fn may_be_task(head: &dyn RequestHead) -> Result<bool, crate::Unreadable> {
-    // Some gateways have no body phase for a request whose length is 0.
-    Ok(head.method()? == b"POST" && head.header("content-length")?.iter().all(|l| l != b"0"))
 }
 
 /// Checks and prepares a configuration.

@@ -1,12 +1,12 @@
 //! Who may come in, with which keys, and by which routes.
 
+use super::filters::filter_fault;
 use super::{error, warning};
 use crate::compile::default_routes;
 use crate::finding::{Finding, Place};
-use crate::guard::check_key;
+use crate::guard::{check_jwks_url, check_key, is_symmetric};
 use crate::schema::{At, Auth, File, Issuer, Key, Route};
 use crate::secret::Source;
-use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 
 /// Every finding about `gateway:` as a whole.
@@ -134,6 +134,19 @@ fn issuer_keys(issuers: &[At<Issuer>], out: &mut Vec<Finding>) {
             }
             names.push(&name.value);
         }
+        if issuer.value.keys.is_empty() && issuer.value.jwks_url.is_none() {
+            let message = format!("{} has no keys", issuer.path);
+            out.push(
+                error("missing", issuer, message)
+                    .hint("add `keys`, or `jwks_url` for keys that are fetched"),
+            );
+        }
+        if let Some(url) = &issuer.value.jwks_url
+            && let Some(config) = &url.value.config
+        {
+            let faults = check_jwks_url(&serde_json::Value::Object(config.clone()));
+            out.extend(faults.iter().map(|fault| filter_fault(url, fault)));
+        }
         let mut ids: Vec<Option<&str>> = Vec::new();
         for key in &issuer.value.keys {
             let id = key.value.id.as_ref().map(|id| id.value.as_str());
@@ -159,7 +172,7 @@ fn key_material(at: &At<Key>, out: &mut Vec<Finding>) {
     let Some(algorithm) = &key.algorithm else {
         return;
     };
-    let symmetric = algorithm.value == Algorithm::HS256;
+    let symmetric = is_symmetric(algorithm.value);
     let (right, wrong, name) = if symmetric {
         (&key.secret, &key.public_key, "secret")
     } else {

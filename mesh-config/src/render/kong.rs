@@ -1,18 +1,24 @@
 //! kong.yml: the routes of the mesh, each with the filters that guard it.
 
-use super::RenderError;
-use crate::guard::check_key;
-use crate::mesh::{Auth, DEVELOPMENT_ISSUER, DEVELOPMENT_KID, GATEWAY, Key, Mesh, TOKEN_KEY};
+use super::{RenderError, filters};
+use crate::guard::{check_key, is_symmetric};
+use crate::mesh::{
+    Auth, DEVELOPMENT_ISSUER, DEVELOPMENT_KID, Destination, GATEWAY, Key, Mesh, TOKEN_KEY,
+};
 use crate::secret::{Secrets, Source, signing_key, signing_key_text};
 use ed25519_dalek::pkcs8::EncodePublicKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use mesh_declarative::{Config, FilterChain, FilterUse, Route, Service};
+use mesh_declarative::{Config, Route, Service};
 use mesh_policy::config::{Algorithm, AssertionSigner, Issuer, JwtAuth};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Name of the service that leads to the orchestrator.
 pub const SERVICE: &str = "orchestrator";
+/// Name of the service that leads to the agents, by way of the sidecar beside the gateway.
+pub const AGENTS: &str = "agents";
+/// Tag of that service: a gateway that knows where the agents are goes to them itself.
+const AGENTS_TAG: &str = "mesh-agents";
 
 /// The development issuer's private key; its public half goes into kong.yml.
 fn development_key() -> Source {
@@ -35,22 +41,13 @@ impl Mesh {
 /// [`RenderError::Secret`] for a secret that is no key.
 pub fn kong(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
     let guard = jwt_auth(mesh, secrets)?;
-    if secrets.are_known() {
-        // A filter with a bad configuration refuses everything: better to refuse here, with the field.
-        if let Err(faults) = mesh_policy::jwt::compile(&guard) {
-            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            return Err(RenderError::Secret {
-                path: "gateway.auth".to_owned(),
-                problem: faults.join("; "),
-            });
-        }
-    }
-    let guard = serde_json::to_value(guard).map_err(|e| RenderError::Write {
-        part: "kong.yml",
-        detail: e.to_string(),
-    })?;
+    let known = filters::known(mesh, &guard, secrets)?;
     let routes = &mesh.gateway.routes;
-    let service = Service {
+    let leading = |to: Destination| -> Vec<Route> {
+        let routes = routes.iter().filter(|route| route.to == to);
+        routes.map(plain).collect()
+    };
+    let mut services = vec![Service {
         name: SERVICE.to_owned(),
         url: Some(format!("http://{}", reachable(mesh.orchestrator.listen))),
         // A client may wait for its task's end: the gateway must not hang up before the orchestrator.
@@ -60,37 +57,41 @@ pub fn kong(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
             .max_wait_s
             .saturating_add(10)
             .saturating_mul(1000),
-        routes: routes
-            .iter()
-            .map(|route| Route {
-                name: route.name.clone(),
-                paths: route.paths.clone(),
-                methods: route.methods.clone(),
-                strip_path: route.strip_path,
-                ..Route::default()
-            })
-            .collect(),
+        routes: leading(Destination::Orchestrator),
         ..Service::default()
-    };
-    let chain = |name: &String| FilterChain {
-        name: Some(name.clone()),
-        route: Some(name.clone()),
-        filters: vec![FilterUse {
-            name: "jwt_auth".to_owned(),
-            config: guard.clone(),
-            ..FilterUse::default()
-        }],
-        ..FilterChain::default()
-    };
+    }];
+    let to_agents = leading(Destination::Agents);
+    if !to_agents.is_empty() {
+        services.push(Service {
+            name: AGENTS.to_owned(),
+            url: Some(format!("http://{}", mesh.gateway.sidecar)),
+            tags: vec![AGENTS_TAG.to_owned()],
+            routes: to_agents,
+            ..Service::default()
+        });
+    }
+    let chains = routes
+        .iter()
+        .map(|route| filters::chain(mesh, route, &known, secrets));
     Ok(Config {
-        services: vec![service],
-        filter_chains: routes.iter().map(|route| chain(&route.name)).collect(),
+        services,
+        filter_chains: chains.collect::<Result<_, _>>()?,
         ..Config::default()
     })
 }
 
+fn plain(route: &crate::mesh::Route) -> Route {
+    Route {
+        name: route.name.clone(),
+        paths: route.paths.clone(),
+        methods: route.methods.clone(),
+        strip_path: route.strip_path,
+        ..Route::default()
+    }
+}
+
 /// Where a listener is found from this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut found = listen;
     if listen.ip().is_unspecified() {
         found.set_ip(if listen.is_ipv4() {
@@ -105,16 +106,17 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 fn jwt_auth(mesh: &Mesh, secrets: &Secrets) -> Result<JwtAuth, RenderError> {
     let gateway = &mesh.gateway;
     let issuers = match &gateway.auth {
-        Auth::Development => vec![Issuer {
-            issuer: DEVELOPMENT_ISSUER.to_owned(),
-            audiences: vec![mesh.name.clone()],
-            keys: vec![mesh_policy::config::Key {
+        Auth::Development => vec![Issuer::new(
+            DEVELOPMENT_ISSUER,
+            vec![mesh.name.clone()],
+            vec![mesh_policy::config::Key {
                 kid: Some(DEVELOPMENT_KID.to_owned()),
                 algorithm: Algorithm::EdDSA,
                 secret: None,
                 public_key: Some(development_public_key(secrets)?),
+                jwk: None,
             }],
-        }],
+        )],
         Auth::Issuers(issuers) => issuers
             .iter()
             .enumerate()
@@ -124,9 +126,12 @@ fn jwt_auth(mesh: &Mesh, secrets: &Secrets) -> Result<JwtAuth, RenderError> {
                     verifying_key(key, path, secrets)
                 });
                 Ok(Issuer {
-                    issuer: issuer.issuer.clone(),
-                    audiences: issuer.audiences.clone(),
-                    keys: keys.collect::<Result<_, RenderError>>()?,
+                    jwks_url: issuer.jwks_url.clone(),
+                    ..Issuer::new(
+                        issuer.issuer.clone(),
+                        issuer.audiences.clone(),
+                        keys.collect::<Result<_, RenderError>>()?,
+                    )
                 })
             })
             .collect::<Result<_, RenderError>>()?,
@@ -141,19 +146,14 @@ fn jwt_auth(mesh: &Mesh, secrets: &Secrets) -> Result<JwtAuth, RenderError> {
         }
         None => gateway.assertion_key.reference(),
     };
-    Ok(JwtAuth {
-        revision: mesh.revision.clone(),
-        issuers,
-        required_scopes: Vec::new(),
-        leeway_s: mesh_protocol::assertion::LEEWAY_S,
-        assertion: AssertionSigner {
-            issuer: GATEWAY.to_owned(),
-            audience: mesh.name.clone(),
-            kid: GATEWAY.to_owned(),
-            signing_key,
-            lifetime_s: gateway.assertion_lifetime.as_secs(),
-        },
-    })
+    let assertion = AssertionSigner {
+        issuer: GATEWAY.to_owned(),
+        audience: mesh.name.clone(),
+        kid: GATEWAY.to_owned(),
+        signing_key,
+        lifetime_s: gateway.assertion_lifetime.as_secs(),
+    };
+    Ok(JwtAuth::new(issuers, assertion))
 }
 
 fn development_public_key(secrets: &Secrets) -> Result<String, RenderError> {
@@ -179,7 +179,7 @@ fn verifying_key(
     if let Some(text) = secrets.value(&key.source) {
         check_key(key.algorithm, text).map_err(|problem| RenderError::Secret { path, problem })?;
     }
-    let symmetric = key.algorithm == Algorithm::HS256;
+    let symmetric = is_symmetric(key.algorithm);
     // A public key that stands in mesh.yaml is in the open already.
     let shown = match (&key.source, symmetric) {
         (Source::Inline(text), false) => text.clone(),
@@ -195,6 +195,7 @@ fn verifying_key(
         algorithm: key.algorithm,
         secret,
         public_key,
+        jwk: None,
     })
 }
 

@@ -5,6 +5,7 @@
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
 mod files;
+mod filters;
 mod kong;
 mod orchestrator;
 mod sidecar;
@@ -25,6 +26,14 @@ pub enum RenderError {
         /// The field.
         path: String,
         /// What is wrong; without the value.
+        problem: String,
+    },
+    /// A filter does not take what mesh.yaml says of it, with the values of its secrets.
+    #[error("gateway.filters.{filter}: {problem}")]
+    Filter {
+        /// The filter.
+        filter: &'static str,
+        /// What is wrong; without values.
         problem: String,
     },
     /// A value cannot be written in the reader's form.

@@ -1,9 +1,11 @@
 //! `gateway:` as it is written.
 
+use super::filters::{Filters, Setting, filters, setting};
 use super::reader::{At, Reader, Spot};
 use super::values;
 use crate::finding::Finding;
 use crate::guard::check_name;
+use crate::mesh::Destination;
 use crate::secret::Source;
 use mesh_declarative::PathError;
 use mesh_policy::config::Algorithm;
@@ -15,6 +17,8 @@ pub(crate) struct Gateway {
     pub listen: Option<At<SocketAddr>>,
     pub auth: Option<At<Auth>>,
     pub routes: Option<At<Vec<At<Route>>>>,
+    pub sidecar: Option<At<SocketAddr>>,
+    pub filters: Option<At<Filters>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +34,7 @@ pub(crate) struct Issuer {
     pub issuer: Option<At<String>>,
     pub audiences: Vec<At<String>>,
     pub keys: Vec<At<Key>>,
+    pub jwks_url: Option<At<Setting>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub(crate) struct Route {
     pub paths: Vec<At<String>>,
     pub methods: Vec<At<String>>,
     pub strip_path: Option<At<bool>>,
+    pub to: Option<At<Destination>>,
+    pub filters: Option<At<Filters>>,
 }
 
 pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway> {
@@ -54,6 +61,8 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway
         listen: f.optional(reader, "listen", values::listen),
         auth: f.required(reader, "auth", "{development: true}", auth),
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
+        sidecar: f.optional(reader, "sidecar", values::listen),
+        filters: f.optional(reader, "filters", filters),
     };
     f.finish(reader);
     Some(gateway)
@@ -93,9 +102,10 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
             .map(|a| a.value)
             .unwrap_or_default(),
         keys: f
-            .required(reader, "keys", "[...]", |r, s| filled(r, s, key))
+            .optional(reader, "keys", |r, s| filled(r, s, key))
             .map(|k| k.value)
             .unwrap_or_default(),
+        jwks_url: f.optional(reader, "jwks_url", setting),
     };
     f.finish(reader);
     Some(issuer)
@@ -104,8 +114,17 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
 fn key(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Key> {
     const ALGORITHMS: &[(&str, Algorithm)] = &[
         ("HS256", Algorithm::HS256),
+        ("HS384", Algorithm::HS384),
+        ("HS512", Algorithm::HS512),
         ("RS256", Algorithm::RS256),
+        ("RS384", Algorithm::RS384),
+        ("RS512", Algorithm::RS512),
+        ("PS256", Algorithm::PS256),
+        ("PS384", Algorithm::PS384),
+        ("PS512", Algorithm::PS512),
         ("ES256", Algorithm::ES256),
+        ("ES384", Algorithm::ES384),
+        ("ES512", Algorithm::ES512),
         ("EdDSA", Algorithm::EdDSA),
     ];
     let mut f = reader.fields(spot)?;
@@ -134,6 +153,8 @@ fn route(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Route> {
             .map(|m| m.value)
             .unwrap_or_default(),
         strip_path: f.optional(reader, "strip_path", values::boolean),
+        to: f.optional(reader, "to", values::choice(&Destination::ALL)),
+        filters: f.optional(reader, "filters", filters),
     };
     f.finish(reader);
     Some(route)

@@ -3,6 +3,7 @@
 //! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
 
 mod agents;
+pub(crate) mod filters;
 mod gateway;
 mod orchestrator;
 pub(crate) mod reader;
@@ -10,6 +11,7 @@ pub(crate) mod tree;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
+pub(crate) use filters::{Filters, Setting};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
 pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;

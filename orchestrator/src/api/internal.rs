@@ -20,7 +20,7 @@ use mesh_protocol::quota::{MAX_ENTRIES, MAX_KEY, Usage};
 use std::sync::Arc;
 
 /// Longest body of an exchange: as many of the longest entries as are allowed, written closely.
-const MAX_BODY: usize = 1_024 + MAX_ENTRIES * (MAX_KEY + 96);
+const MAX_BODY: usize = 1_024 + MAX_ENTRIES * (MAX_KEY + 144);
 /// Longest text of the parser that is repeated: it may quote what was sent.
 const MAX_QUOTE: usize = 200;
 
@@ -74,14 +74,13 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// Takes a gateway's usage, and answers where its buckets stand.
 pub async fn quota(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Failure> {
     let (parts, request_body) = request.into_parts();
-    let exchanged = match body::read(&parts.headers, request_body, MAX_BODY).await {
+    match body::read(&parts.headers, request_body, MAX_BODY).await {
         Ok(bytes) => exchange(&api, &bytes).await,
         Err(failure) => {
             api.metrics.exchange("refused");
             Err(failure)
         }
-    };
-    exchanged
+    }
 }
 
 async fn exchange(api: &Api, bytes: &[u8]) -> Result<Response, Failure> {
@@ -198,6 +197,7 @@ mod tests {
             key: "k".repeat(MAX_KEY),
             emission_ns: u64::MAX,
             units: u64::MAX,
+            first_ago_ns: u64::MAX,
         };
         let usage = Usage {
             gateway: "g".repeat(64),

@@ -34,6 +34,7 @@ where
     one_key_twice_counts_twice(&*make().await).await;
     fractions_are_rounded_up(&*make().await).await;
     debt_is_paid_off_by_time(&*make().await).await;
+    usage_counts_from_when_it_began(&*make().await).await;
     silent_gateways_leave(&*make().await).await;
     as_many_entries_as_allowed(&*make().await).await;
     nothing_is_lost_between_many(make().await).await;
@@ -50,6 +51,7 @@ pub fn usage(gateway: &str, interval_ms: u64, used: &[(&str, u64, u64)]) -> Usag
                 key: key.to_owned(),
                 emission_ns,
                 units,
+                first_ago_ns: 0,
             })
             .collect(),
     }
@@ -147,6 +149,32 @@ async fn debt_is_paid_off_by_time(quota: &dyn Quota) {
     // What was paid off long ago does not count for what is used now.
     let again = tell(quota, "a", &[("k", HOUR, 1)]).await;
     assert!(hours(again.debts_ns[0], 1), "{again:?}");
+}
+
+async fn usage_counts_from_when_it_began(quota: &dyn Quota) {
+    let begun = |key: &str, units: u64, ago_ns: u64| {
+        let mut usage = usage("a", LONG, &[(key, HOUR, units)]);
+        usage.used[0].first_ago_ns = ago_ns;
+        usage
+    };
+    // A quarter of an hour of the two was paid off before they were told of.
+    let told = quota.exchange(&begun("k", 2, HOUR / 4)).await.unwrap();
+    let debt = told.debts_ns[0];
+    assert!(
+        debt <= 2 * HOUR - HOUR / 4 && debt > 2 * HOUR - HOUR / 3,
+        "{debt}"
+    );
+    // Never from before the debt that was there already.
+    let told = quota.exchange(&begun("k", 1, HOUR / 4)).await.unwrap();
+    let debt = told.debts_ns[0];
+    assert!(
+        debt <= 3 * HOUR - HOUR / 4 && debt > 3 * HOUR - HOUR / 3,
+        "{debt}"
+    );
+    // Half an hour, three intervals, is as long ago as counts.
+    let told = quota.exchange(&begun("other", 2, 9 * HOUR)).await.unwrap();
+    let debt = told.debts_ns[0];
+    assert!(debt <= 2 * HOUR - HOUR / 2 && debt > HOUR, "{debt}");
 }
 
 async fn silent_gateways_leave(quota: &dyn Quota) {

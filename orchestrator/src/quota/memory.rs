@@ -1,6 +1,6 @@
 //! Quotas in this process: for one-process meshes and tests. All buckets are full after a restart.
 
-use super::{MAX_GATEWAYS, Quota, QuotaError, cost_us, life_us, max_debt_us};
+use super::{MAX_GATEWAYS, Quota, QuotaError, ago_us, cost_us, life_us, max_debt_us};
 use async_trait::async_trait;
 use mesh_protocol::quota::{Standings, Usage};
 use std::collections::{BTreeSet, HashMap};
@@ -9,6 +9,10 @@ use std::time::Instant;
 
 /// Most buckets with debt; the ones that are full soonest make room. Each costs some 200 bytes.
 const MAX_BUCKETS: usize = 200_000;
+
+/// How long a bucket is kept after it is full, in microseconds: as long as a gateway that tells every minute
+/// may tell of what passed before.
+const KEPT_US: u64 = 180_000_000;
 
 /// The quotas.
 pub struct MemoryQuota {
@@ -55,9 +59,10 @@ impl Inner {
         self.gateways.forget(now);
         let until = now.saturating_add(life_us(usage));
         self.gateways.set(&usage.gateway, until);
-        self.buckets.forget(now);
+        self.buckets.forget(now.saturating_sub(KEPT_US));
         let debts_ns = usage.used.iter().map(|used| {
-            let before = self.buckets.get(&used.key).unwrap_or(now);
+            let begun = now.saturating_sub(ago_us(used, usage));
+            let before = self.buckets.get(&used.key).unwrap_or(begun).max(begun);
             let cost = cost_us(used);
             let full = before
                 .saturating_add(cost)
@@ -148,6 +153,7 @@ mod tests {
                 key: key.to_owned(),
                 emission_ns: 1_000_000,
                 units,
+                first_ago_ns: 0,
             }],
         }
     }
@@ -160,9 +166,11 @@ mod tests {
         assert_eq!(inner.exchange(&usage("a", 0), 5_999).debts_ns, [1_000]);
         assert_eq!(inner.buckets.len(), 1);
         assert_eq!(inner.exchange(&usage("a", 0), 6_000).debts_ns, [0]);
-        assert_eq!(inner.buckets.len(), 0);
         // From now, not from where it was.
         assert_eq!(inner.exchange(&usage("a", 1), 99_000).debts_ns, [1_000_000]);
+        assert_eq!(inner.buckets.len(), 1);
+        inner.exchange(&usage("b", 0), 100_000 + KEPT_US);
+        assert_eq!(inner.buckets.len(), 0);
     }
 
     #[test]

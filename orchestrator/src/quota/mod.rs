@@ -2,8 +2,8 @@
 //!
 //! A gateway decides by itself and tells here, every so often, what it let pass; the answer says how
 //! much all of them did. A bucket is one number, the time at which it is full again
-//! ([`mesh_protocol::quota`]): what passes moves that time on from now or from where it was, whichever
-//! is later, and beyond what a gateway allows if several let pass at once. Nothing is refused here.
+//! ([`mesh_protocol::quota`]): what passes moves that time on from when it began to pass or from where it
+//! was, whichever is later, and beyond what a gateway allows if several let pass at once. Nothing is refused here.
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -16,7 +16,7 @@ pub use redis::RedisQuota;
 use crate::config;
 use async_trait::async_trait;
 use mesh_protocol::problem::FieldError;
-use mesh_protocol::quota::{MAX_ENTRIES, MAX_KEY, Standings, Usage, Used};
+use mesh_protocol::quota::{MAX_ENTRIES, MAX_INTERVALS_AGO, MAX_KEY, Standings, Usage, Used};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const MAX_GATEWAY: usize = 64;
 /// Longest [`Usage::interval_ms`]: whoever tells less often shares nothing.
 pub const MAX_INTERVAL_MS: u64 = 3_600_000;
 /// How many intervals a gateway may be silent before it is gone.
-const SILENT_INTERVALS: u64 = 3;
+const SILENT_INTERVALS: u64 = MAX_INTERVALS_AGO;
 /// Most gateways that are counted; those that are gone soonest make room.
 const MAX_GATEWAYS: usize = 1_024;
 /// Most debt of a bucket: a leap year. The longest limits are per day, so nobody pays off more.
@@ -135,6 +135,12 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// How long ago what `used` tells of began, in microseconds, as far as it counts: no longer than a gateway
+/// may be silent.
+fn ago_us(used: &Used, usage: &Usage) -> u64 {
+    (used.first_ago_ns / 1_000).min(life_us(usage))
+}
+
 /// How long a gateway counts after it told, in microseconds.
 fn life_us(usage: &Usage) -> u64 {
     usage
@@ -156,11 +162,13 @@ mod tests {
                     key: "good".to_owned(),
                     emission_ns: 1,
                     units: 0,
+                    first_ago_ns: 0,
                 },
                 Used {
                     key: key.to_owned(),
                     emission_ns,
                     units: 1,
+                    first_ago_ns: 0,
                 },
             ],
         }
@@ -203,6 +211,7 @@ mod tests {
                 key: "k".to_owned(),
                 emission_ns,
                 units,
+                first_ago_ns: 0,
             })
         };
         assert_eq!(cost(1, 0), 0);

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  {quota}:gateways   sorted set: gateways by the time until which they count
-//!  {quota}:b:<key>    the time at which the bucket is full again, in microseconds; expires then
+//!  {quota}:b:<key>    the time at which the bucket is full again, in microseconds; expires soon after
 //! ```
 //!
 //! The braces keep all of it on one node of a Redis Cluster.
@@ -12,7 +12,7 @@
 //! that (it was frozen, or the network was) would count all of it several times; so each script says until
 //! when somebody waits for it, on Redis' clock as it was last seen, and does nothing when it comes late.
 
-use super::{MAX_GATEWAYS, Quota, QuotaError, cost_us, life_us, max_debt_us};
+use super::{MAX_GATEWAYS, Quota, QuotaError, ago_us, cost_us, life_us, max_debt_us};
 use crate::config::StoreUrl;
 use async_trait::async_trait;
 use mesh_protocol::quota::{Standings, Usage};
@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 const GATEWAYS: &str = "{quota}:gateways";
 const BUCKET: &str = "{quota}:b:";
 /// Exchanges that wait for Redis at the same time; more hear at once that they have to come again. One
-/// takes Redis some milliseconds at most, so more than that would not be answered in time.
-const MAX_WAITING: usize = 128;
+/// with all entries that are allowed takes Redis some milliseconds, so more would not be answered in time.
+const MAX_WAITING: usize = 64;
 
 /// A connection that says nothing for so many times the patience is replaced: one to a machine that is gone
 /// would not end for a quarter of an hour.
@@ -105,7 +105,8 @@ impl RedisQuota {
             for used in &usage.used {
                 script
                     .key(format!("{BUCKET}{}", used.key))
-                    .arg(cost_us(used));
+                    .arg(cost_us(used))
+                    .arg(ago_us(used, usage));
             }
             let answer: Vec<u64> = script.invoke_async(&mut connection).await?;
             let mut answer = answer.into_iter();

@@ -90,6 +90,7 @@ pub fn assertion(sub: &str, scope: &str) -> String {
         sub: sub.into(),
         origin: "https://issuer.example".into(),
         scope: scope.into(),
+        claims: Default::default(),
         iat: now,
         exp: now + 60,
     };

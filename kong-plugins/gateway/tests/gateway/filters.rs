@@ -6,7 +6,7 @@ use std::time::Duration;
 const ROUTES: &str = "  routes: [{name: r, paths: [/]}]\n";
 
 /// A module with a bump allocator, the imports used here, and `functions`.
-fn module(functions: &str) -> String {
+pub fn module(functions: &str) -> String {
     format!(
         r#"(module
 (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
@@ -30,11 +30,11 @@ fn module(functions: &str) -> String {
     )
 }
 
-fn on(callback: &str, body: &str) -> String {
+pub fn on(callback: &str, body: &str) -> String {
     format!("(func (export \"{callback}\") (param i32 i32 i32) (result i32) {body})")
 }
 
-const CALLBACKS: [&str; 4] = [
+pub const CALLBACKS: [&str; 4] = [
     "proxy_on_request_headers",
     "proxy_on_request_body",
     "proxy_on_response_headers",
@@ -55,6 +55,7 @@ async fn with(service: &Service, functions: &str) -> Gateway {
         .changed(|config| {
             config.limits.memory = 4 * 65536;
             config.limits.call = Duration::from_millis(30);
+            config.limits.configure = Duration::from_millis(60);
         })
         .start()
         .await
@@ -102,11 +103,94 @@ async fn an_endless_loop_lets_nothing_pass() {
 
 #[tokio::test]
 async fn memory_without_end_lets_nothing_pass() {
-    failing(
-        "proxy_on_request_headers",
+    for callback in CALLBACKS {
+        failing(callback, "(loop (drop (memory.grow (i32.const 1))) br 0)").await;
+    }
+}
+
+#[tokio::test]
+async fn memory_that_was_used_up_comes_back() {
+    const MB: usize = 1024 * 1024;
+    let service = Service::start().await;
+    // Writes into every page that it gets.
+    let greedy = "(loop (i32.store (i32.shl (memory.grow (i32.const 1)) (i32.const 16)) (i32.const 1)) br 0) \
+                  (i32.const 0)";
+    let chain = "filter_chains: [{service: s, filters: [{name: bad}]}]\n";
+    let gateway = Setup::new(service.address, &(ROUTES.to_owned() + chain))
+        .with_modules(&[("bad", &module(&on(CALLBACKS[0], greedy)))])
+        .changed(|config| config.limits.memory = 64 * MB)
+        .start()
+        .await;
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    };
+    assert_eq!(gateway.get("/", "").await.status, 503);
+    let before = resident();
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/", "").await.status, 503);
+    }
+    // 640 MB were written; what other tests use meanwhile is far less.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 256 * MB, "{} MB", grown / MB);
+    assert!(service.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_to_begin_with_a_request_lets_nothing_pass() {
+    let service = Service::start().await;
+    // Root contexts have no parent; those of requests have one, and every second one fails.
+    let functions = "(global $made (mut i32) (i32.const 0)) \
+        (func (export \"proxy_on_context_create\") (param i32 i32) \
+        (if (local.get 1) (then (global.set $made (i32.add (global.get $made) (i32.const 1))) \
+        (if (i32.eq (global.get $made) (i32.const 2)) (then unreachable)))))";
+    let gateway = with(&service, functions).await;
+    for status in [200, 503, 200, 503, 200] {
+        assert_eq!(gateway.get("/", "").await.status, status);
+    }
+    assert_eq!(service.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_when_a_request_is_over_is_replaced() {
+    for body in ["unreachable", "(loop br 0)"] {
+        for (callback, signature) in [
+            ("proxy_on_done", "(param i32) (result i32)"),
+            ("proxy_on_log", "(param i32)"),
+            ("proxy_on_delete", "(param i32)"),
+        ] {
+            let service = Service::start().await;
+            let functions =
+                format!("(func (export \"{callback}\") {signature} {body} unreachable)");
+            let gateway = with(&service, &functions).await;
+            for _ in 0..3 {
+                assert_eq!(gateway.get("/", "").await.status, 200, "{callback}");
+            }
+            let failures = || gateway.metric("gateway_filter_failures_total", &[("filter", "bad")]);
+            crate::support::until("three failures", async || failures() > 2.5).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_on_its_tick_is_replaced() {
+    for body in [
+        "unreachable",
+        "(loop br 0)",
         "(loop (drop (memory.grow (i32.const 1))) br 0)",
-    )
-    .await;
+    ] {
+        let service = Service::start().await;
+        let functions = format!(
+            "(func (export \"proxy_on_configure\") (param i32 i32) (result i32) \
+            (drop (call $tick (i32.const 10))) (i32.const 1)) \
+            (func (export \"proxy_on_tick\") (param i32) {body})"
+        );
+        let gateway = with(&service, &functions).await;
+        let failures = || gateway.metric("gateway_filter_failures_total", &[("filter", "bad")]);
+        crate::support::until("two failures", async || failures() > 1.5).await;
+        assert_eq!(gateway.get("/", "").await.status, 200);
+    }
 }
 
 #[tokio::test]

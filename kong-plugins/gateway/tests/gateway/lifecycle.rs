@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 const ROUTES: &str = "  routes: [{name: r, paths: [/]}]\n";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-async fn read_until(stream: &mut TcpStream, word: &str) -> String {
+pub async fn read_until(stream: &mut TcpStream, word: &str) -> String {
     let mut all = Vec::new();
     tokio::time::timeout(PATIENCE, async {
         while !String::from_utf8_lossy(&all).contains(word) {
@@ -24,7 +24,7 @@ async fn read_until(stream: &mut TcpStream, word: &str) -> String {
 }
 
 /// A service that hands its one connection to the test, after it has read the request's head.
-async fn by_hand() -> (std::net::SocketAddr, tokio::task::JoinHandle<TcpStream>) {
+pub async fn by_hand() -> (std::net::SocketAddr, tokio::task::JoinHandle<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let accepted = tokio::spawn(async move {

@@ -6,10 +6,17 @@
     reason = "what stands here runs in tests only"
 )]
 
+mod access;
+mod agents;
+mod balance;
 mod filters;
 mod hygiene;
 mod jwt;
 mod lifecycle;
+mod plugins;
+mod protocols;
 mod rate_limit;
+mod reload;
 mod routing;
 mod support;
+mod tunnel;

@@ -114,13 +114,12 @@ async fn a_service_that_closed_its_connection_is_asked_again() {
 async fn what_cannot_be_run_is_named() {
     let address = "127.0.0.1:9".parse().unwrap();
     for (rest, word) in [
-        ("  plugins: [{name: cors}]\n", "plugin cors"),
-        (
-            "  routes: [{name: r, paths: [/], plugins: [{name: jwt}]}]\n",
-            "plugin jwt",
-        ),
         ("plugins: [{name: zipkin}]\n", "plugin zipkin"),
-        ("upstreams: [{name: pool}]\n", "upstream pool"),
+        ("upstreams: [{name: 127.0.0.1}]\n", "upstream 127.0.0.1"),
+        (
+            "upstreams: [{name: p}, {name: p}]\n",
+            "upstream p is there twice",
+        ),
         ("- {name: t, url: http://pool}\n", "host pool"),
         ("- {name: t, url: https://127.0.0.1}\n", "https"),
         (
@@ -133,7 +132,7 @@ async fn what_cannot_be_run_is_named() {
             "no service nobody",
         ),
         ("routes: [{name: r, paths: [/]}]\n", "names no service"),
-        ("  routes: [{name: r, paths: [~/a]}]\n", "~/a"),
+        ("  routes: [{name: r, paths: [~/(]}]\n", "~/("),
         (
             "filter_chains: [{service: x, filters: [{name: a}]}]\n",
             "service x",
@@ -245,4 +244,56 @@ async fn rubbish_is_answered_and_goes_nowhere() {
     assert_eq!(answer.status, 431);
     assert!(answer.body.contains("head-too-large"), "{}", answer.body);
     assert!(service.seen().is_empty(), "{:?}", service.seen());
+}
+
+#[tokio::test]
+async fn regular_expressions_hosts_and_headers_choose() {
+    let service = Service::start().await;
+    let routes = r"  routes:
+  - {name: id, paths: ['~/t/(?<id>\d+)'], regex_priority: 1}
+  - {name: kept, paths: ['~/t/\w+$'], strip_path: false}
+  - {name: host, paths: [/t], hosts: ['*.tenant.test'], preserve_host: true}
+  - {name: beta, paths: [/t], headers: {x-beta: ['~*^(on|yes)$']}}
+";
+    let gateway = Setup::new(service.address, routes).start().await;
+    let with = |path: &str, host: &str, headers: &str| {
+        format!("GET {path} HTTP/1.1\nhost: {host}\n{headers}connection: close\n\n")
+    };
+    for (request, target) in [
+        (with("/t/12/x", "a", ""), "/x"),
+        (with("/t/abc", "a", ""), "/t/abc"),
+        (with("/t/12", "A.Tenant.test:80", ""), "/12"),
+        (with("/t/12", "a", "x-beta: YES\n"), "/12"),
+        (with("/t/12", "a", "x-beta: yes, no\n"), "/"),
+    ] {
+        assert_eq!(gateway.raw(&request).await.status, 200, "{request}");
+        let seen = service.seen().pop().unwrap();
+        assert_eq!(seen.target, target, "{request}");
+    }
+    let hosts: Vec<_> = service
+        .seen()
+        .iter()
+        .map(|s| s.headers["host"].clone())
+        .collect();
+    assert_eq!(hosts[2], "A.Tenant.test:80");
+    assert_eq!(hosts[3], service.address.to_string());
+    assert_eq!(gateway.get("/t/-", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_route_of_https_alone_says_so() {
+    let service = Service::start().await;
+    let routes = "  routes:
+  - {name: a, paths: [/a], protocols: [https]}
+  - {name: b, paths: [/b], protocols: [https], https_redirect_status_code: 308}
+";
+    let gateway = Setup::new(service.address, routes).start().await;
+    let answer = gateway.get("/a", "").await;
+    assert_eq!(answer.status, 426);
+    assert_eq!(answer.body, r#"{"message":"Please use HTTPS protocol"}"#);
+    assert_eq!(answer.header("upgrade"), Some("tls/1.2, http/1.1"));
+    let answer = gateway.get("/b?c=d", "").await;
+    assert_eq!(answer.status, 308);
+    assert_eq!(answer.header("location"), Some("https://mesh.test/b?c=d"));
+    assert!(service.seen().is_empty());
 }

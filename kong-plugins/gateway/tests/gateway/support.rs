@@ -6,7 +6,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
-use mesh_gateway::{BuildError, Config, Deps, RunError, build};
+use mesh_gateway::{BuildError, Config, Deps, Handle, RunError, build};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -115,6 +116,8 @@ impl Drop for Service {
 pub struct Gateway {
     pub address: SocketAddr,
     pub registry: prometheus::Registry,
+    pub handle: Handle,
+    pub config: Config,
     shutdown: CancellationToken,
     run: Option<JoinHandle<Result<(), RunError>>>,
     _modules: Option<tempfile::TempDir>,
@@ -125,6 +128,8 @@ pub struct Setup {
     pub yaml: String,
     pub filters: PathBuf,
     pub change: fn(&mut Config),
+    pub agents: BTreeMap<String, Vec<String>>,
+    pub access_log: Option<PathBuf>,
     modules: Option<tempfile::TempDir>,
 }
 
@@ -142,6 +147,8 @@ impl Setup {
             yaml: head + rest,
             filters: PathBuf::from("."),
             change: |_| {},
+            agents: BTreeMap::new(),
+            access_log: None,
             modules: None,
         }
     }
@@ -168,6 +175,8 @@ impl Setup {
         let listen = "127.0.0.1:0".parse().unwrap();
         let mut config = Config::new(listen, declarative, &self.filters);
         config.workers = 1;
+        config.agents.clone_from(&self.agents);
+        config.access_log = self.access_log.clone().map(mesh_gateway::AccessLog::File);
         (self.change)(&mut config);
         config
     }
@@ -177,11 +186,14 @@ impl Setup {
         let deps = Deps {
             metrics: registry.clone(),
         };
-        let bound = build(self.config(), deps).await.unwrap();
+        let config = self.config();
+        let bound = build(config.clone(), deps).await.unwrap();
         let shutdown = CancellationToken::new();
         Gateway {
             address: bound.address(),
             registry,
+            handle: bound.handle(),
+            config,
             run: Some(tokio::spawn(bound.run(shutdown.clone()))),
             shutdown,
             _modules: self.modules,
@@ -194,17 +206,41 @@ impl Setup {
             metrics: prometheus::Registry::new(),
         };
         let error: BuildError = build(self.config(), deps).await.unwrap_err();
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
+        with_causes(&error)
     }
 }
 
+/// The text of a refusal with all its causes.
+pub fn with_causes(error: &BuildError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Waits until `done`.
+pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waited = async {
+        while !done().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waited)
+        .await
+        .unwrap_or_else(|_| panic!("{what} does not come"));
+}
+
 impl Gateway {
+    /// Loads another kong.yml, of the same service.
+    pub async fn reload(&self, yaml: &str) -> Result<(), String> {
+        let declarative = mesh_declarative::Config::from_yaml(yaml).unwrap();
+        let result = self.handle.reload_declarative(declarative).await;
+        result.map_err(|e| with_causes(&e))
+    }
+
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }

@@ -1,7 +1,7 @@
 -- One exchange of a gateway: KEYS the gateways, then one bucket for each entry.
 -- ARGV: the gateway, how long it counts (microseconds), most gateways, most debt (microseconds), the time
--- after which nobody waits for this any more (microseconds since 1970); then what each entry costs
--- (microseconds).
+-- after which nobody waits for this any more (microseconds since 1970); then of each entry what it costs and
+-- how long ago it began (microseconds).
 --
 -- Answers the time, the number of gateways, and the debt of each bucket (microseconds); the time alone when
 -- nobody waits any more: then nothing was counted, and the caller may tell again.
@@ -33,17 +33,19 @@ redis.call('PEXPIRE', gateways, whole(math.ceil((tonumber(last[2]) - now) / 1000
 
 local answer = {now, redis.call('ZCARD', gateways)}
 for entry = 2, #KEYS do
-    local bucket, cost = KEYS[entry], tonumber(ARGV[entry + 4])
+    local bucket = KEYS[entry]
+    local cost, ago = tonumber(ARGV[2 * entry + 2]), tonumber(ARGV[2 * entry + 3])
     local full = tonumber(redis.pcall('GET', bucket))
     -- Not a number (nan) is neither more nor less than anything.
-    if not full or not (full > now) then
-        full = now
+    if not full or not (full > now - ago) then
+        full = now - ago
     end
     full = math.min(full + cost, now + most_debt)
     if cost > 0 then
-        local paid_off = math.ceil((full - now) / 1000)
-        redis.call('SET', bucket, whole(full), 'PX', whole(paid_off))
+        -- As long as somebody may tell of what passed before it was full.
+        local idle = math.ceil((full + life - now) / 1000)
+        redis.call('SET', bucket, whole(full), 'PX', whole(math.max(idle, 1)))
     end
-    answer[entry + 1] = full - now
+    answer[entry + 1] = math.max(full - now, 0)
 end
 return answer

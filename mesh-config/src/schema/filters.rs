@@ -1,0 +1,120 @@
+//! `filters:` of the gateway and of a route: each filter's own configuration, as its policy has it.
+//!
+//! Its type is the policy's, so nothing is written twice; here it is kept as JSON, with the place of
+//! every value, until the policy itself says what is wrong with it. What is in it is not shown beside a
+//! finding: somebody may have put a secret where none belongs.
+
+use super::reader::{At, Reader, Spot, join};
+use super::tree::{Node, Value};
+use crate::finding::{Finding, Place};
+use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
+
+/// Settings by filter.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    pub jwt_auth: Option<At<Setting>>,
+    pub rate_limit: Option<At<Setting>>,
+    pub task_admission: Option<At<Setting>>,
+    pub agent_router: Option<At<Setting>>,
+}
+
+/// One filter's configuration as it stands in the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    /// None: `false`, the filter does not run here.
+    pub config: Option<Map<String, Json>>,
+    /// Where each value stands, by its path within the configuration (`limits[0].name`).
+    pub places: BTreeMap<String, Place>,
+}
+
+pub(super) fn filters(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Filters> {
+    let mut f = reader.fields(spot)?;
+    let filters = Filters {
+        jwt_auth: f.optional(reader, "jwt_auth", setting),
+        rate_limit: f.optional(reader, "rate_limit", setting),
+        task_admission: f.optional(reader, "task_admission", setting),
+        agent_router: f.optional(reader, "agent_router", setting),
+    };
+    f.finish(reader);
+    Some(filters)
+}
+
+pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
+    let mut places = BTreeMap::new();
+    if matches!(spot.node.value, Value::Bool(false)) {
+        reader.open(spot.node);
+        return Some(Setting {
+            config: None,
+            places,
+        });
+    }
+    if !matches!(spot.node.value, Value::Map(_)) {
+        reader.wrong_type(spot, "a mapping, or false");
+        return None;
+    }
+    let before = reader.findings.len();
+    let json = json(reader, spot.node, spot.path, "", &mut places)?;
+    match json {
+        Json::Object(config) if reader.findings.len() == before => Some(Setting {
+            config: Some(config),
+            places,
+        }),
+        _ => None,
+    }
+}
+
+/// The tree as JSON; `within` is the path from the filter's configuration on.
+fn json(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    base: &str,
+    within: &str,
+    places: &mut BTreeMap<String, Place>,
+) -> Option<Json> {
+    places.insert(within.to_owned(), node.place);
+    Some(match &node.value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(number) => match (u64::try_from(*number), i64::try_from(*number)) {
+            (Ok(number), _) => number.into(),
+            (_, Ok(number)) => number.into(),
+            _ => {
+                let path = join(base, within);
+                let message = format!("{path} is too large a number");
+                reader.push(Finding::error("out_of_range", node.place, path, message));
+                return None;
+            }
+        },
+        Value::Float => {
+            let path = join(base, within);
+            let message = format!("{path} must be a whole number");
+            let finding = Finding::error("wrong_type", node.place, path, message);
+            reader.push(finding.hint("quote it, if it is meant as text"));
+            return None;
+        }
+        Value::Text(text) => Json::String(text.clone()),
+        Value::List(items) => {
+            let items = items.iter().enumerate().map(|(number, item)| {
+                json(reader, item, base, &format!("{within}[{number}]"), places)
+            });
+            Json::Array(items.collect::<Option<_>>()?)
+        }
+        Value::Map(_) => {
+            let path = join(base, within);
+            // Reports keys that stand twice.
+            let mut object = Map::new();
+            reader.fields(Spot { node, path: &path })?;
+            if let Value::Map(entries) = &node.value {
+                for (key, value) in entries {
+                    let within = join(within, &key.text);
+                    object.insert(
+                        key.text.clone(),
+                        json(reader, value, base, &within, places)?,
+                    );
+                }
+            }
+            Json::Object(object)
+        }
+    })
+}
