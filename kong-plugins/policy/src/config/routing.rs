@@ -56,7 +56,7 @@ pub struct Rule {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Matchers {
-    /// Its path, as the client sent it, without the query.
+    /// Its path, as the client sent it, without the query; other spellings of a path count as that path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<Path>,
     /// Headers that it carries, all of them.

@@ -52,11 +52,11 @@ impl<'a> Pathed<'a> {
         }
     }
 
-    /// As the client sent it, without the query.
+    /// Without the query, in the one form that no other spelling of it escapes.
     fn path(&self) -> Result<&[u8], Unreadable> {
-        let path = self.path.get_or_init(|| self.head.path());
-        match path {
-            Ok(path) => Ok(path.split(|byte| *byte == b'?').next().unwrap_or_default()),
+        let read = || Ok(crate::path::plain(&self.head.path()?));
+        match self.path.get_or_init(read) {
+            Ok(path) => Ok(path),
             Err(unreadable) => Err(*unreadable),
         }
     }
@@ -301,12 +301,14 @@ fn check_by(by: &By, path: &str, wrong: &mut impl FnMut(String, &str)) {
     }
 }
 
-const PATH: &str = "must begin with '/' and hold printable ASCII without '?', '#' and spaces";
+const PATH: &str = "must begin with '/' and hold printable ASCII without '?', '#' and spaces, nothing \
+                    escaped that need not be, and no empty or dot segments";
 const HEADER: &str = "must be a header's name in lower case, and none that the gateway sets itself";
 
 fn is_path(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_graphic() && b != b'?' && b != b'#';
-    text.starts_with('/') && text.len() <= 1024 && text.bytes().all(legal)
+    let plain = || crate::path::plain(text.as_bytes()) == text.as_bytes();
+    text.starts_with('/') && text.len() <= 1024 && text.bytes().all(legal) && plain()
 }
 
 fn is_header_name(name: &str) -> bool {

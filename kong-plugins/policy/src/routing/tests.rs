@@ -118,9 +118,13 @@ fn the_path_names_the_agent() {
         ("/agents/hw.v2", "unknown-agent"),
         ("/agents/Hardware-Optimizer", "unknown-agent"),
         ("/agents/", "unknown-agent"),
-        ("/agents//hw", "unknown-agent"),
+        ("/agents//hw", "hardware-optimizer"),
+        ("/x/../agents/./hw", "hardware-optimizer"),
         ("/agents/../hw", "unknown-agent"),
-        ("/agents/hardware%2Doptimizer", "unknown-agent"),
+        ("/agents/hardware%2Doptimizer", "hardware-optimizer"),
+        ("/agents/h%77", "hardware-optimizer"),
+        ("/agents/hw%2Fx", "unknown-agent"),
+        ("/agents/hw%zz", "unknown-agent"),
         ("/agents/nobody", "unknown-agent"),
         ("/agents", "unknown-agent"),
         ("/agentsx/hw", "unknown-agent"),
@@ -427,6 +431,10 @@ fn faults_are_named_by_path() {
         ),
         (
             r#"{"match":{"path":{"exact":"x"}},"to":{"agent":"a"}}"#,
+            "rules[0].match.path",
+        ),
+        (
+            r#"{"match":{"path":{"exact":"/a/../b"}},"to":{"agent":"a"}}"#,
             "rules[0].match.path",
         ),
         (
