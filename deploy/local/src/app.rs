@@ -182,10 +182,11 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
 /// Where the gateway finds each agent, for routes that lead to agents; a real Kong asks the sidecar beside it.
 fn instances(agents: &[AgentAddress]) -> BTreeMap<String, Vec<String>> {
     let places = agents.iter().filter_map(|agent| {
-        let host = agent.endpoint.host_str()?;
+        let endpoint = url::Url::parse(&agent.endpoint).ok()?;
+        let host = endpoint.host_str()?;
         // Nothing here asks a name server; such an agent is reached by tasks alone.
         let known = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        let port = agent.endpoint.port_or_known_default()?;
+        let port = endpoint.port_or_known_default()?;
         known.then(|| (agent.id.to_string(), vec![format!("{host}:{port}")]))
     });
     places.collect()
