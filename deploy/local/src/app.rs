@@ -15,9 +15,9 @@ use mesh_bus::Bus;
 use mesh_config::mesh::{Agent, Builtin, Mesh, Run};
 use mesh_config::render;
 use mesh_config::secret::Secrets;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -146,6 +146,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     let gateway = mesh_gateway::build(
         mesh_gateway::Config {
             max_request_body: mesh.orchestrator.limits.max_body_bytes,
+            agents: instances(&found),
             ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
         },
         mesh_gateway::Deps {
@@ -176,6 +177,19 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         ],
         bus,
     })
+}
+
+/// Where the gateway finds each agent, for routes that lead to agents; a real Kong asks the sidecar beside it.
+fn instances(agents: &[AgentAddress]) -> BTreeMap<String, Vec<String>> {
+    let places = agents.iter().filter_map(|agent| {
+        let endpoint = url::Url::parse(&agent.endpoint).ok()?;
+        let host = endpoint.host_str()?;
+        // Nothing here asks a name server; such an agent is reached by tasks alone.
+        let known = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let port = endpoint.port_or_known_default()?;
+        known.then(|| (agent.id.to_string(), vec![format!("{host}:{port}")]))
+    });
+    places.collect()
 }
 
 /// The text of an error with its causes.

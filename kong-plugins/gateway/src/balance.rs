@@ -96,6 +96,8 @@ fn split(text: &str) -> Option<(&str, u16)> {
     });
     match port {
         Some((host, port)) => Some((host, port.parse().ok().filter(|p| *p > 0)?)),
+        // Without brackets nobody knows which of its colons goes before the port.
+        None if text.contains(':') && !text.ends_with(']') => None,
         None => Some((text, PORT)),
     }
 }

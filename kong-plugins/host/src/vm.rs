@@ -50,13 +50,16 @@ pub struct Vm {
     spent: bool,
 }
 
+/// `proxy_on_http_call_response`: context, token, headers, body size, trailers.
+type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
+
 /// The callbacks that the module exports.
 struct Exports {
     context_create: Option<TypedFunc<(u32, u32), ()>>,
     vm_start: Option<TypedFunc<(u32, u32), u32>>,
     configure: Option<TypedFunc<(u32, u32), u32>>,
     tick: Option<TypedFunc<u32, ()>>,
-    call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    call_response: Option<CallResponse>,
     request_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
     request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,

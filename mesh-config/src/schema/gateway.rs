@@ -112,24 +112,15 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
 }
 
 fn key(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Key> {
-    const ALGORITHMS: &[(&str, Algorithm)] = &[
-        ("HS256", Algorithm::HS256),
-        ("HS384", Algorithm::HS384),
-        ("HS512", Algorithm::HS512),
-        ("RS256", Algorithm::RS256),
-        ("RS384", Algorithm::RS384),
-        ("RS512", Algorithm::RS512),
-        ("PS256", Algorithm::PS256),
-        ("PS384", Algorithm::PS384),
-        ("PS512", Algorithm::PS512),
-        ("ES256", Algorithm::ES256),
-        ("ES384", Algorithm::ES384),
-        ("EdDSA", Algorithm::EdDSA),
-    ];
     let mut f = reader.fields(spot)?;
     let key = Key {
         id: f.optional(reader, "id", token_name),
-        algorithm: f.required(reader, "algorithm", "ES256", values::choice(ALGORITHMS)),
+        algorithm: f.required(
+            reader,
+            "algorithm",
+            "ES256",
+            values::choice(&Algorithm::NAMED),
+        ),
         secret: f.optional(reader, "secret", values::source),
         public_key: f.optional(reader, "public_key", values::source),
     };

@@ -149,12 +149,12 @@ fn the_order_is_that_of_kong() {
         header(route("3, plain, long", &["/a/b"], &[], hosts), &["x-a"]),
         header(route("3, plain, short", &["/a"], &[], hosts), &["x-a"]),
         header(
-            route("3, wild", &["/a/b"], &[], &["a.test", "*.test"]),
-            &["x-a"],
-        ),
-        header(
             route("3, no host, 2 headers", &["/"], &["GET"], &[]),
             &["x-a", "x-b"],
+        ),
+        header(
+            route("3, wild", &["/a/b"], &[], &["a.test", "*.test"]),
+            &["x-a"],
         ),
         route("2, host", &["/"], &[], hosts),
         route("2, wild, regex", &["~/a"], &[], &["a.*"]),

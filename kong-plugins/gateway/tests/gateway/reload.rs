@@ -269,3 +269,62 @@ async fn the_program_loads_its_file_again() {
 fn pid_of(child: &tokio::process::Child) -> String {
     child.id().unwrap().to_string()
 }
+
+/// A header map as the ABI packs it, in the escapes of the text format.
+fn packed(pairs: &[(&str, &str)]) -> (String, usize) {
+    let word = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+    let mut bytes = word(pairs.len()).to_vec();
+    for (name, value) in pairs {
+        bytes.extend(word(name.len()));
+        bytes.extend(word(value.len()));
+    }
+    for (name, value) in pairs {
+        bytes.extend(format!("{name}\0{value}\0").bytes());
+    }
+    let text = bytes.iter().map(|b| format!("\\{b:02x}")).collect();
+    (text, bytes.len())
+}
+
+#[tokio::test]
+async fn filters_know_what_they_asked_for_before_requests_meet_them() {
+    let (service, told) = tokio::join!(Service::start(), Service::start());
+    let authority = told.address.to_string();
+    let (head, length) = packed(&[(":method", "GET"), (":path", "/what"), (":authority", "a")]);
+    // Asks on its tick, which by itself comes after a minute, and traps on requests until it knows.
+    let asking = module(
+        &("(global $known (mut i32) (i32.const 0)) \
+           (func (export \"proxy_on_configure\") (param i32 i32) (result i32) \
+           (drop (call $tick (i32.const 60000))) (i32.const 1)) \
+           (func (export \"proxy_on_http_call_response\") (param i32 i32 i32 i32 i32) \
+           (global.set $known (i32.const 1)))"
+            .to_owned()
+            + &format!(
+                "(data (i32.const 100) \"{authority}\") (data (i32.const 200) \"{head}\") \
+                 (func (export \"proxy_on_tick\") (param i32) (drop (call $http_call (i32.const 100) \
+                 (i32.const {}) (i32.const 200) (i32.const {length}) (i32.const 0) (i32.const 0) \
+                 (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 1000))))",
+                authority.len()
+            )
+            + &on(
+                CALLBACKS[0],
+                "(if (i32.eqz (global.get $known)) (then unreachable)) (i32.const 0)",
+            )),
+    )
+    .replace(
+        "(memory (export",
+        "(import \"env\" \"proxy_http_call\" (func $http_call \
+         (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))\n(memory (export",
+    );
+    let chain = "filter_chains: [{service: s, filters: [{name: f}]}]\n";
+    let gateway = Setup::new(service.address, ROUTES)
+        .with_modules(&[("f", &asking)])
+        .start()
+        .await;
+    let text = yaml(service.address, &(ROUTES.to_owned() + chain));
+    gateway.reload(&text).await.unwrap();
+    assert_eq!(told.only().target, "/what");
+    assert_eq!(gateway.get("/", "").await.status, 200);
+    // Who does not answer holds up nothing for long: what comes late comes late.
+    drop(told);
+    gateway.reload(&text).await.unwrap();
+}

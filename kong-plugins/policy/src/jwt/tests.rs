@@ -1,5 +1,6 @@
 //! What a token may and may not be; the sections are those of RFC 8725.
 
+mod algorithms;
 mod assertions;
 mod claims;
 mod configs;

@@ -240,7 +240,8 @@ impl Sharing {
             headers,
             // Strings and numbers always serialise.
             body: serde_json::to_vec(&usage).unwrap_or_default(),
-            timeout_ms: self.exchange.interval_ms.max(500),
+            // Longer than the orchestrator waits for its store.
+            timeout_ms: self.exchange.interval_ms.max(2_000),
         }
     }
 
