@@ -1,13 +1,15 @@
 //! The local gateway beside Envoy and nginx.
 
 use super::{Bench, say};
-use crate::chain::{Algorithm, Keys};
+use crate::chain::{self, Algorithm, Keys};
 use crate::gateways::{FOUR, Gateways, NONE, Side};
+use crate::load::{Call, until_right};
 use crate::median;
 use crate::row::{Goal, Row, figure};
 use crate::wrk::{self, Reached};
 use anyhow::Result;
 use std::path::Path;
+use std::time::Duration;
 
 /// What the row says.
 pub const ABOUT_FOUR: &str = "Requests per second through the four filters: the same modules with the same configurations in Envoy (V8) and in the local gateway, a task \
@@ -17,8 +19,11 @@ pub const ABOUT_FOUR_P99: &str = "The 99th percentile of the same runs.";
 /// What the row says.
 pub const ABOUT_NONE: &str = "The same request through the same gateways without filters.";
 /// What the row says.
-pub const ABOUT_NGINX: &str = "The same, with an nginx of two workers in Envoy's place: a proxy in C that looks at nothing.";
+pub const ABOUT_NGINX: &str =
+    "The same, with an nginx of two workers in Envoy's place: a proxy in C that looks at nothing.";
 
+/// For the filters to be compiled on a busy machine.
+const READY: Duration = Duration::from_secs(60);
 const WARM_UP_S: u32 = 1;
 const SECONDS: u32 = 4;
 
@@ -26,15 +31,25 @@ const SECONDS: u32 = 4;
 pub async fn measure(bench: &Bench, four: bool, none: bool) -> Result<Vec<Row>> {
     let keys = Keys::read(&bench.root)?;
     let script = bench.scratch.path().join("task.lua");
-    wrk::script(&script, &keys.token(Algorithm::Hs256, 0))?;
+    let token = keys.token(Algorithm::Hs256, 0);
+    wrk::script(&script, &token)?;
     let gateways = Gateways::start(bench, &keys).await?;
+    // A gateway listens before its filters are compiled.
+    for side in gateways.all() {
+        let body = serde_json::from_str(&chain::body())?;
+        let call = Call::post(side.address, chain::PATH, &body, "")
+            .with_header("authorization", &format!("Bearer {token}"))?;
+        until_right(&call, READY).await?;
+    }
     let mut rows = Vec::new();
     if four {
         let sides = [gateways.ours(FOUR)?, gateways.envoy(FOUR)];
         let runs = runs(bench, &script, sides, ["ours", "Envoy"]).await?;
         rows.push(speed("four-filters", "Envoy", &runs, 1).with_goal(Goal::RatioAtLeast(1.5)));
         let p99 = runs.pairs(1, |run| run.reached.p99_ms);
-        rows.push(Row::beside("four-filters-p99", "ms", "Envoy", &p99).with_goal(Goal::RatioAtMost(1.0)));
+        rows.push(
+            Row::beside("four-filters-p99", "ms", "Envoy", &p99).with_goal(Goal::RatioAtMost(1.0)),
+        );
     }
     if none {
         let sides = [gateways.ours(NONE)?, gateways.envoy(NONE), gateways.nginx()];
@@ -104,9 +119,17 @@ fn speed(name: &str, peer_name: &str, runs: &Runs, peer: usize) -> Row {
         let (ours, peers) = runs.medians(peer, what);
         format!("ours {}, {peer_name} {}", figure(ours), figure(peers))
     };
-    Row::beside(name, "req/s", peer_name, &runs.pairs(peer, |run| run.reached.per_s))
-        .with_note(format!("p50 ms: {}", of(&|run| run.reached.p50_ms)))
-        .with_note(format!("p99 ms: {}", of(&|run| run.reached.p99_ms)))
-        .with_note(format!("processor µs per request: {}", of(&|run| run.cpu_us)))
-        .with_note(crate::machine::busy())
+    Row::beside(
+        name,
+        "req/s",
+        peer_name,
+        &runs.pairs(peer, |run| run.reached.per_s),
+    )
+    .with_note(format!("p50 ms: {}", of(&|run| run.reached.p50_ms)))
+    .with_note(format!("p99 ms: {}", of(&|run| run.reached.p99_ms)))
+    .with_note(format!(
+        "processor µs per request: {}",
+        of(&|run| run.cpu_us)
+    ))
+    .with_note(crate::machine::busy())
 }

@@ -110,7 +110,7 @@ impl<F: Filter> RootContext for Root<F> {
             kept: F::Request::default(),
             stage: Stage::Undecided,
             ended: false,
-            spent_ns: 0,
+            spent_ns: self.shared.metrics.times_this().then_some(0),
         }))
     }
 
@@ -124,8 +124,8 @@ struct Request<F: Filter> {
     kept: F::Request,
     stage: Stage,
     ended: bool,
-    /// Time that its decisions took.
-    spent_ns: u64,
+    /// Time that its decisions took; none of a request that is not timed.
+    spent_ns: Option<u64>,
 }
 
 /// How far the decision on a request has come.
@@ -149,6 +149,7 @@ impl<F: Filter> HttpContext for Request<F> {
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
+        let began = self.clock(&around);
         let mut decision = filter.decide(&mut self.kept, &around, &around);
         if let Decision::Pass(_) = decision
             && filter.wants_body(&self.kept)
@@ -160,7 +161,7 @@ impl<F: Filter> HttpContext for Request<F> {
             }
         }
         let waits = self.stage == Stage::AwaitsBody && around.must_wait_for_body();
-        self.took(&around);
+        self.took(began);
         match self.apply(decision) {
             Action::Continue if waits => Action::Pause,
             action => action,
@@ -180,6 +181,7 @@ impl<F: Filter> HttpContext for Request<F> {
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
+        let began = self.clock(&around);
         let body = if size == 0 {
             Some(Vec::new())
         } else {
@@ -194,7 +196,7 @@ impl<F: Filter> HttpContext for Request<F> {
             decision = Refusal::host_failure().into();
         }
         self.stage = Stage::Passed;
-        self.took(&around);
+        self.took(began);
         self.apply(decision)
     }
 
@@ -224,13 +226,21 @@ impl<F: Filter> Request<F> {
         Around::new(Some(self.shared.gateway()))
     }
 
+    /// When the callback began, if its request is timed.
+    fn clock(&self, around: &Around) -> Option<u64> {
+        self.spent_ns.and_then(|_| around.now_ns().ok())
+    }
+
     /// Records the time that the decision took, once it is whole: what the request waited is not in it.
-    fn took(&mut self, around: &Around) {
-        if let (Ok(began), Some(ended)) = (around.now_ns(), host::now_ns()) {
-            self.spent_ns = self.spent_ns.saturating_add(ended.saturating_sub(began));
+    fn took(&mut self, began: Option<u64>) {
+        let Some(spent_ns) = &mut self.spent_ns else {
+            return;
+        };
+        if let (Some(began), Some(ended)) = (began, host::now_ns()) {
+            *spent_ns = spent_ns.saturating_add(ended.saturating_sub(began));
         }
         if self.stage != Stage::AwaitsBody {
-            self.shared.metrics.took(self.spent_ns);
+            self.shared.metrics.took(*spent_ns);
         }
     }
 
