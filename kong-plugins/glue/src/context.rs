@@ -110,7 +110,7 @@ impl<F: Filter> RootContext for Root<F> {
             kept: F::Request::default(),
             stage: Stage::Undecided,
             ended: false,
-            spent_ns: 0,
+            spent_ns: self.shared.metrics.is_timed().then_some(0),
         }))
     }
 
@@ -124,8 +124,8 @@ struct Request<F: Filter> {
     kept: F::Request,
     stage: Stage,
     ended: bool,
-    /// Time that its decisions took.
-    spent_ns: u64,
+    /// Time that its decisions took; none if nobody looks at the clock for it.
+    spent_ns: Option<u64>,
 }
 
 /// How far the decision on a request has come.
@@ -145,7 +145,7 @@ impl<F: Filter> Context for Request<F> {}
 
 impl<F: Filter> HttpContext for Request<F> {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let around = self.around();
+        let around = self.begin();
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
@@ -173,7 +173,7 @@ impl<F: Filter> HttpContext for Request<F> {
             Stage::Refused => return Action::Pause,
             Stage::Undecided | Stage::Passed => return Action::Continue,
         }
-        let around = self.around();
+        let around = self.begin();
         if !end_of_stream && around.must_wait_for_body() {
             return Action::Pause;
         }
@@ -224,13 +224,26 @@ impl<F: Filter> Request<F> {
         Around::new(Some(self.shared.gateway()))
     }
 
+    /// What is around the request, from the beginning of a decision that may be timed.
+    fn begin(&self) -> Around {
+        let around = self.around();
+        if self.spent_ns.is_some() {
+            // Kept for the whole callback.
+            let _ = around.now_ns();
+        }
+        around
+    }
+
     /// Records the time that the decision took, once it is whole: what the request waited is not in it.
     fn took(&mut self, around: &Around) {
+        let Some(spent_ns) = &mut self.spent_ns else {
+            return;
+        };
         if let (Ok(began), Some(ended)) = (around.now_ns(), host::now_ns()) {
-            self.spent_ns = self.spent_ns.saturating_add(ended.saturating_sub(began));
+            *spent_ns = spent_ns.saturating_add(ended.saturating_sub(began));
         }
         if self.stage != Stage::AwaitsBody {
-            self.shared.metrics.took(self.spent_ns);
+            self.shared.metrics.took(*spent_ns);
         }
     }
 
