@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Makes target/bench-venv with the peers of `make bench`; does nothing where it stands already.
+# Installs the peers of `make bench`: Envoy, nginx and its load, and target/bench-venv with those in Python.
+# Does nothing where they are there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\033[2m==> %s\033[0m\n' "$*" >&2; }
+
+# The package's own nginx is not started; measurements run theirs, on free ports and in directories of their own.
+deploy/setup.sh packages nginx-light wrk
+deploy/setup.sh envoy
 
 wanted=benches/peers/requirements.txt
 venv=target/bench-venv

@@ -8,6 +8,8 @@
 //! The one binary also plays the small parts around a measurement, each in a process of its own: the
 //! agent, the model, the bare loop (see [`parts`]).
 
+pub mod chain;
+pub mod gateways;
 pub mod load;
 pub mod machine;
 pub mod mesh;
@@ -17,6 +19,7 @@ pub mod report;
 pub mod row;
 pub mod rows;
 pub mod servers;
+pub mod wrk;
 
 /// The middle of `values`; the mean of the two middle ones where their number is even.
 pub fn median(values: &[f64]) -> f64 {

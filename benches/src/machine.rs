@@ -15,6 +15,13 @@ pub fn now() -> String {
         .unwrap_or_default()
 }
 
+/// How busy the machine is with other things, too: a row measured beside them says so.
+pub fn busy() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let minutes: Vec<&str> = load.split(' ').take(3).collect();
+    format!("load of the machine at the end (1, 5, 15 min): {}", minutes.join(", "))
+}
+
 /// Facts of this machine and of what was measured, as `(name, value)`.
 pub fn facts() -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -44,6 +51,8 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("rustc", said_by("rustc", &["--version"])),
         ("RabbitMQ", rabbitmq()),
         ("Redis", said_by("redis-server", &["--version"])),
+        ("Envoy", said_by("target/envoy/bin/envoy", &["--version"])),
+        ("nginx", nginx()),
         ("Python peer", peers()),
     ]
 }
@@ -72,6 +81,14 @@ fn rabbitmq() -> String {
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .find_map(|name| Some(name.strip_prefix("rabbitmq_server-")?.to_owned()))
         })
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// It says its version on the standard error.
+fn nginx() -> String {
+    let said = Command::new("/usr/sbin/nginx").arg("-v").output();
+    said.ok()
+        .map(|out| String::from_utf8_lossy(&out.stderr).trim().to_owned())
         .unwrap_or_else(|| "unknown".to_owned())
 }
 

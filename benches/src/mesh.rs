@@ -222,7 +222,7 @@ pub async fn declare(url: &str, topology: &Topology) -> Result<()> {
 }
 
 /// One of our binaries, which the caller's environment does not reconfigure.
-fn ours(binary: &Path) -> Command {
+pub(crate) fn ours(binary: &Path) -> Command {
     let mut command = Command::new(binary);
     for name in [
         "RABBITMQ_URL",

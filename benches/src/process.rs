@@ -130,25 +130,17 @@ impl Process {
         Ok(stat_of(self.child.id())?.1)
     }
 
+    /// Its process id, which is also its process group.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Processor time so far of the process and of all it started, in seconds.
     ///
     /// # Errors
     /// When /proc cannot be read.
     pub fn group_cpu_s(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            // A process that ended meanwhile counts no more.
-            if let Ok((group, cpu_s)) = stat_of(pid)
-                && group == self.child.id()
-            {
-                sum += cpu_s;
-            }
-        }
-        Ok(sum)
+        cpu_s_of(self.child.id())
     }
 
     /// The end of what it printed.
@@ -178,6 +170,27 @@ impl Drop for Process {
         let _ = self.signal("-KILL", true);
         let _ = self.child.wait();
     }
+}
+
+/// Processor time so far of a process group, in seconds.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn cpu_s_of(group: u32) -> Result<f64> {
+    let mut sum = 0.0;
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process that ended meanwhile counts no more.
+        if let Ok((its, cpu_s)) = stat_of(pid)
+            && its == group
+        {
+            sum += cpu_s;
+        }
+    }
+    Ok(sum)
 }
 
 /// Process group and processor time in seconds.

@@ -66,22 +66,31 @@ fn cells(row: &Row) -> [String; 7] {
     ]
 }
 
-/// The table for a terminal.
+/// The table for a terminal, and below it the figures behind its rows.
 pub fn table(rows: &[Row]) -> String {
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().map(cells));
-    let mut widths = [0; 7];
-    for line in &lines {
+    let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
+    lines.extend(rows.iter().map(|row| cells(row).to_vec()));
+    let mut text = aligned(&lines);
+    for row in rows.iter().filter(|row| !row.table.is_empty()) {
+        text.push_str(&format!("\n{}\n{}", row.name, aligned(&row.table)));
+    }
+    text
+}
+
+fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths = vec![0; columns];
+    for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for line in &lines {
+    for line in lines {
         let padded: Vec<String> = line
             .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}", width = *width))
             .collect();
         text.push_str(padded.join("  ").trim_end());
         text.push('\n');
@@ -110,6 +119,15 @@ fn page(rows: &[Row]) -> Result<String> {
         writeln!(page, "\n### {}\n", row.name)?;
         if let Some(about) = crate::rows::about(&row.name) {
             writeln!(page, "{about}\n")?;
+        }
+        for (place, cells) in row.table.iter().enumerate() {
+            writeln!(page, "| {} |", cells.join(" | "))?;
+            if place == 0 {
+                writeln!(page, "|{}", "---|".repeat(cells.len()))?;
+            }
+        }
+        if !row.table.is_empty() {
+            page.push('\n');
         }
         for note in &row.notes {
             writeln!(page, "- {note}")?;

@@ -24,6 +24,9 @@ pub struct Row {
     /// What else was seen: every round, tails, processor time.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Figures behind the row, the heads of their columns first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub table: Vec<Vec<String>>,
     /// When, in UTC.
     #[serde(default)]
     pub measured: String,
@@ -53,6 +56,7 @@ impl Row {
             goal: None,
             holds: None,
             notes: vec![format!("rounds: {}", list(rounds))],
+            table: Vec::new(),
             measured: crate::machine::now(),
         }
     }
@@ -81,6 +85,13 @@ impl Row {
         };
         self.goal = Some(text);
         self.holds = Some(holds);
+        self
+    }
+
+    /// The same with figures behind it, the heads of their columns first.
+    #[must_use]
+    pub fn with_table(mut self, table: Vec<Vec<String>>) -> Self {
+        self.table = table;
         self
     }
 

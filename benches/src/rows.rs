@@ -1,6 +1,9 @@
 //! What is measured: the rows, and which of them come from one measurement.
 
+mod cost;
 mod dag;
+mod gateways;
+mod keys;
 mod lane;
 mod post;
 mod resident;
@@ -11,7 +14,7 @@ use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Every row, in the table's order, with what it says.
-const ROWS: [(&str, &str); 9] = [
+const ROWS: [(&str, &str); 15] = [
     ("step-lane", lane::ABOUT),
     ("task-memory-p50", tasks::ABOUT_P50_MEMORY),
     ("task-broker-p50", tasks::ABOUT_P50_BROKER),
@@ -21,6 +24,12 @@ const ROWS: [(&str, &str); 9] = [
     ("dag-100", dag::ABOUT),
     ("dag-100-broker", dag::ABOUT_BROKER),
     ("sidecar-rss", resident::ABOUT),
+    ("filter-cost", cost::ABOUT),
+    ("rate-limit-keys", keys::ABOUT),
+    ("four-filters", gateways::ABOUT_FOUR),
+    ("four-filters-p99", gateways::ABOUT_FOUR_P99),
+    ("no-filter", gateways::ABOUT_NONE),
+    ("no-filter-nginx", gateways::ABOUT_NGINX),
 ];
 
 /// Where a measurement finds and leaves things.
@@ -101,7 +110,28 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         say("sidecar-rss: an idle sidecar");
         rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
     }
+    rows.extend(filters(root, &wanted, rounds).await?);
     rows.retain(|row| wanted(&row.name));
+    Ok(rows)
+}
+
+/// The rows of the filters and of the gateway that runs them.
+async fn filters(root: &Path, wanted: &impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    if wanted("filter-cost") {
+        say("filter-cost: each filter and the chain of four, in the host");
+        rows.push(cost::measure(&Bench::new(root, rounds)?)?);
+    }
+    if wanted("rate-limit-keys") {
+        say("rate-limit-keys: 100,000 keys against 100");
+        rows.push(keys::measure(&Bench::new(root, rounds)?)?);
+    }
+    let four = wanted("four-filters") || wanted("four-filters-p99");
+    let none = wanted("no-filter") || wanted("no-filter-nginx");
+    if four || none {
+        say("four-filters, no-filter: ours, Envoy and nginx in turns");
+        rows.extend(gateways::measure(&Bench::new(root, rounds)?, four, none).await?);
+    }
     Ok(rows)
 }
 

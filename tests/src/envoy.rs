@@ -43,7 +43,7 @@ pub struct Setup {
 /// An Envoy that runs.
 #[derive(Debug)]
 pub struct Envoy {
-    _server: Server,
+    server: Server,
     directory: TempDir,
     listeners: BTreeMap<String, SocketAddr>,
 }
@@ -81,7 +81,7 @@ impl Envoy {
             server.listens_on(address.port()).await;
         }
         Self {
-            _server: server,
+            server,
             directory,
             listeners,
         }
@@ -96,6 +96,11 @@ impl Envoy {
             .listeners
             .get(name)
             .unwrap_or_else(|| panic!("no listener {name}"))
+    }
+
+    /// Its process id, which is also its process group.
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// What it and its filters have logged.

@@ -40,6 +40,7 @@ impl Default for Limits {
 pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
     pub(crate) limits: Limits,
+    pub(crate) measured: bool,
     _clock: Arc<Clock>,
 }
 
@@ -57,6 +58,19 @@ impl Engine {
     /// # Errors
     /// [`HostError::Engine`] when the machine has no room for the pool or no thread to give.
     pub fn new(limits: Limits, instances: u32) -> Result<Self, HostError> {
+        Self::make(limits, instances, false)
+    }
+
+    /// The same for a measurement: [`crate::Vm::usage`] says what a VM has used. Counting makes every
+    /// call of the guest dearer, so times are not to be taken here.
+    ///
+    /// # Errors
+    /// As for [`Engine::new`].
+    pub fn measured(limits: Limits, instances: u32) -> Result<Self, HostError> {
+        Self::make(limits, instances, true)
+    }
+
+    fn make(limits: Limits, instances: u32, measured: bool) -> Result<Self, HostError> {
         let wrong = |e: wasmtime::Error| HostError::Engine(format!("{e:#}"));
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(instances)
@@ -69,6 +83,7 @@ impl Engine {
         config
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
             .epoch_interruption(true)
+            .consume_fuel(measured)
             .cranelift_opt_level(OptLevel::Speed)
             .max_wasm_stack(STACK)
             .wasm_memory64(false)
@@ -78,6 +93,7 @@ impl Engine {
         Ok(Self {
             inner,
             limits,
+            measured,
             _clock: Arc::new(clock),
         })
     }

@@ -25,6 +25,7 @@ mod metrics;
 mod module;
 mod shared;
 mod state;
+mod usage;
 mod vm;
 
 pub use calls::{Call, CallAnswer};
@@ -34,4 +35,5 @@ pub use exchange::{Exchange, Head, LocalResponse, Properties};
 pub use metrics::{BUCKETS, MetricKind, MetricStore, MetricValue};
 pub use module::Module;
 pub use shared::Shared;
+pub use usage::Usage;
 pub use vm::{Action, ContextId, RootId, Vm};

@@ -6,7 +6,7 @@ use crate::exchange::{Exchange, LocalResponse};
 use crate::metrics::Metric;
 use crate::shared::Shared;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::{Caller, Memory, StoreLimits, TypedFunc};
@@ -104,6 +104,8 @@ pub(crate) struct State {
     /// CPU time of the thread at the beginning of the call, and how much more it may have.
     pub cpu_start: Duration,
     pub cpu_limit: Duration,
+    /// Calls of each host function; empty unless the engine measures.
+    pub counts: BTreeMap<String, u64>,
 }
 
 impl State {

@@ -7,8 +7,9 @@ use crate::exchange::{Exchange, LocalResponse};
 use crate::module::Module;
 use crate::shared::Shared;
 use crate::state::{Phase, Root, State, cpu_now};
+use crate::usage::Usage;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::{
@@ -19,6 +20,9 @@ use wasmtime::{
 const MAX_CONTEXTS: usize = 65_536;
 /// `PAUSE`, the one other answer of a callback.
 const PAUSE: u32 = 1;
+
+/// Fuel of a VM that is measured: more than it burns.
+const FUEL: u64 = u64::MAX;
 
 /// A root context: one configuration of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,8 +114,14 @@ impl Vm {
             defined: Vec::new(),
             cpu_start: cpu_now(),
             cpu_limit: limits.configure,
+            counts: BTreeMap::new(),
         };
         let mut store = Store::new(&module.engine.inner, state);
+        if module.engine.measured {
+            store
+                .set_fuel(FUEL)
+                .map_err(|e| HostError::Engine(format!("{e:#}")))?;
+        }
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| {
@@ -166,6 +176,16 @@ impl Vm {
             return Err(self.refused(Phase::Configure));
         }
         Ok(RootId(id))
+    }
+
+    /// What this VM has used so far; none unless its engine is [`Engine::measured`].
+    pub fn usage(&self) -> Option<Usage> {
+        // Fails where fuel is not counted.
+        let left = self.store.get_fuel().ok()?;
+        Some(Usage {
+            fuel: FUEL.saturating_sub(left),
+            calls: self.store.data().counts.clone(),
+        })
     }
 
     /// How often the root context wants [`Vm::on_tick`]; None when it does not.

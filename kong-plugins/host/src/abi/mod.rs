@@ -5,6 +5,7 @@
 
 mod buffers;
 mod context;
+mod counted;
 mod dispatch;
 mod headers;
 mod log;
@@ -54,6 +55,9 @@ pub(crate) fn linker(engine: &Engine, module: &Module) -> wasmtime::Result<Linke
                 unsupported(&name)
             })?;
         }
+    }
+    if engine.measured {
+        return counted::counted(linker, module);
     }
     Ok(linker)
 }

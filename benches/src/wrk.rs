@@ -1,0 +1,77 @@
+//! The load of the gateways: wrk, which costs less per request than what it measures.
+
+use crate::chain;
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use tokio::process::Command;
+
+/// Keep-alive connections.
+const CONNECTIONS: u32 = 32;
+
+/// What a run reached.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Reached {
+    /// Requests, all of them answered well.
+    pub requests: f64,
+    /// Requests per second.
+    pub per_s: f64,
+    /// Milliseconds, half of the requests took less.
+    pub p50_ms: f64,
+    /// Milliseconds, 99 of 100 requests took less.
+    pub p99_ms: f64,
+    /// Answers that were none, or none of 2xx and 3xx.
+    errors: f64,
+}
+
+/// Prints what it reached, for [`Reached`].
+const DONE: &str = r#"
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"requests": %d, "per_s": %f, "p50_ms": %f, "p99_ms": %f, "errors": %d}\n',
+    summary.requests, summary.requests / summary.duration * 1e6,
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"#;
+
+/// Writes what wrk is to send: the task of [`chain::body`] with `token`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn script(file: &Path, token: &str) -> Result<()> {
+    let body = chain::body();
+    let text = format!(
+        "wrk.method = \"POST\"\nwrk.body = [==[{body}]==]\n\
+         wrk.headers[\"content-type\"] = \"application/json\"\n\
+         wrk.headers[\"authorization\"] = \"Bearer {token}\"\n{DONE}"
+    );
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Loads `address` for `seconds` with what `script` says.
+///
+/// # Errors
+/// When wrk is not there, or one request was answered otherwise than well.
+pub async fn run(address: SocketAddr, script: &Path, seconds: u32) -> Result<Reached> {
+    let out = Command::new("wrk")
+        .args(["-t", "1", "-c", &CONNECTIONS.to_string()])
+        .args(["-d", &format!("{seconds}s"), "-s"])
+        .arg(script)
+        .arg(format!("http://{address}{}", chain::PATH))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("is wrk installed? benches/setup.sh installs it")?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    let line = text.lines().rev().find(|line| line.starts_with('{'));
+    let line = line.with_context(|| format!("wrk: {text}{}", String::from_utf8_lossy(&out.stderr)))?;
+    let reached: Reached = serde_json::from_str(line)?;
+    ensure!(reached.errors == 0.0, "wrk counts {} failures:\n{text}", reached.errors);
+    Ok(reached)
+}
