@@ -85,7 +85,10 @@ impl Gateways {
             "proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
              client_body_buffer_size {MAX_BODY};"
         );
-        let before = format!("upstream upstream {{ server {}; keepalive 64; }}", upstream.0);
+        let before = format!(
+            "upstream upstream {{ server {}; keepalive 64; }}",
+            upstream.0
+        );
         let nginx = nginx_with(scratch, "nginx", WORKERS, &before, &proxy).await?;
         Ok(Self {
             _upstream: upstream.1,

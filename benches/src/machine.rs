@@ -19,7 +19,10 @@ pub fn now() -> String {
 pub fn busy() -> String {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let minutes: Vec<&str> = load.split(' ').take(3).collect();
-    format!("load of the machine at the end (1, 5, 15 min): {}", minutes.join(", "))
+    format!(
+        "load of the machine at the end (1, 5, 15 min): {}",
+        minutes.join(", ")
+    )
 }
 
 /// Facts of this machine and of what was measured, as `(name, value)`.

@@ -70,8 +70,13 @@ pub async fn run(address: SocketAddr, script: &Path, seconds: u32) -> Result<Rea
         .context("is wrk installed? benches/setup.sh installs it")?;
     let text = String::from_utf8_lossy(&out.stdout);
     let line = text.lines().rev().find(|line| line.starts_with('{'));
-    let line = line.with_context(|| format!("wrk: {text}{}", String::from_utf8_lossy(&out.stderr)))?;
+    let line =
+        line.with_context(|| format!("wrk: {text}{}", String::from_utf8_lossy(&out.stderr)))?;
     let reached: Reached = serde_json::from_str(line)?;
-    ensure!(reached.errors == 0.0, "wrk counts {} failures:\n{text}", reached.errors);
+    ensure!(
+        reached.errors == 0.0,
+        "wrk counts {} failures:\n{text}",
+        reached.errors
+    );
     Ok(reached)
 }

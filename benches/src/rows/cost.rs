@@ -73,7 +73,11 @@ impl Case {
         if self.filters.first() != Some(&0) {
             return "–".to_owned();
         }
-        let seen = if self.first { "first sight" } else { "seen before" };
+        let seen = if self.first {
+            "first sight"
+        } else {
+            "seen before"
+        };
         format!("{}, {seen}", self.token.name())
     }
 
@@ -89,7 +93,11 @@ pub fn measure(bench: &Bench) -> Result<Row> {
     let counted = Modules::load(bench, Engine::measured(Limits::default(), 8)?)?;
     let configs = keys.configs()?;
     let mut tokens = Tokens { keys, used: 0 };
-    let mut table = vec![["filter", "token", "µs", "fuel", "host calls"].map(str::to_owned).to_vec()];
+    let mut table = vec![
+        ["filter", "token", "µs", "fuel", "host calls"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     let mut headline = Vec::new();
     let mut called = BTreeMap::new();
     for case in cases() {
@@ -105,19 +113,37 @@ pub fn measure(bench: &Bench) -> Result<Row> {
             format!("{fuel:.0}"),
             figure(sum),
         ]);
-        say(&format!("  {}", table.last().map(|cells| cells.join(", ")).unwrap_or_default()));
+        say(&format!(
+            "  {}",
+            table
+                .last()
+                .map(|cells| cells.join(", "))
+                .unwrap_or_default()
+        ));
         if case.is_headline() {
             headline = rounds;
             called = calls;
         }
     }
-    let calls = called.iter().map(|(name, count)| format!("{} {}", figure(*count), name.trim_start_matches("proxy_")));
-    let sizes = timed.sizes.iter().zip(FILTERS).map(|(size, name)| format!("{name} {size}"));
+    let calls = called
+        .iter()
+        .map(|(name, count)| format!("{} {}", figure(*count), name.trim_start_matches("proxy_")));
+    let sizes = timed
+        .sizes
+        .iter()
+        .zip(FILTERS)
+        .map(|(size, name)| format!("{name} {size}"));
     Ok(Row::alone("filter-cost", "µs", &headline)
         .with_goal(Goal::AtMost(GOAL_US))
         .with_table(table)
-        .with_note(format!("bytes of the modules: {}", sizes.collect::<Vec<_>>().join(", ")))
-        .with_note(format!("calls of the chain, token seen before: {}", calls.collect::<Vec<_>>().join(", ")))
+        .with_note(format!(
+            "bytes of the modules: {}",
+            sizes.collect::<Vec<_>>().join(", ")
+        ))
+        .with_note(format!(
+            "calls of the chain, token seen before: {}",
+            calls.collect::<Vec<_>>().join(", ")
+        ))
         .with_note(crate::machine::busy()))
 }
 
@@ -134,9 +160,13 @@ impl Modules {
             sizes: Vec::new(),
         };
         for name in FILTERS {
-            let path = bench.root.join("target/filters").join(format!("{name}.wasm"));
-            let bytes = std::fs::read(&path)
-                .with_context(|| format!("{} cannot be read; make filters builds it", path.display()))?;
+            let path = bench
+                .root
+                .join("target/filters")
+                .join(format!("{name}.wasm"));
+            let bytes = std::fs::read(&path).with_context(|| {
+                format!("{} cannot be read; make filters builds it", path.display())
+            })?;
             all.sizes.push(bytes.len());
             all.modules.push(Module::compile(&engine, name, &bytes)?);
         }
@@ -144,12 +174,18 @@ impl Modules {
     }
 
     fn chain(&self, case: &Case, configs: &[Value; 4]) -> Result<Chain> {
-        let chosen = case.filters.iter().filter_map(|place| Some((*place, configs.get(*place)?)));
+        let chosen = case
+            .filters
+            .iter()
+            .filter_map(|place| Some((*place, configs.get(*place)?)));
         self.start(chosen)
     }
 
     /// VMs of these filters, by their place, with these configurations.
-    pub(super) fn start<'a>(&self, filters: impl Iterator<Item = (usize, &'a Value)>) -> Result<Chain> {
+    pub(super) fn start<'a>(
+        &self,
+        filters: impl Iterator<Item = (usize, &'a Value)>,
+    ) -> Result<Chain> {
         let shared = Arc::new(Shared::default());
         let mut vms = Vec::new();
         for (place, config) in filters {
@@ -158,7 +194,11 @@ impl Modules {
             let root = vm.configure("bench", Bytes::from(config.to_string()))?;
             vms.push((vm, root));
         }
-        Ok(Chain { vms, shared, body: Bytes::from(chain::body()) })
+        Ok(Chain {
+            vms,
+            shared,
+            body: Bytes::from(chain::body()),
+        })
     }
 }
 
@@ -201,10 +241,16 @@ impl Chain {
         head.set_pseudo(":path", chain::PATH);
         head.set_pseudo(":authority", "127.0.0.1:10005");
         head.set_pseudo(":scheme", "http");
-        for (name, value) in [("host", "127.0.0.1:10005"), ("accept", "*/*"), ("user-agent", "bench"), ("content-type", "application/json")] {
+        for (name, value) in [
+            ("host", "127.0.0.1:10005"),
+            ("accept", "*/*"),
+            ("user-agent", "bench"),
+            ("content-type", "application/json"),
+        ] {
             head.headers.insert(name, HeaderValue::from_static(value));
         }
-        head.headers.insert("content-length", HeaderValue::from(self.body.len()));
+        head.headers
+            .insert("content-length", HeaderValue::from(self.body.len()));
         exchange.response.set_pseudo(":status", "200");
         let properties = &mut exchange.properties;
         for (name, value) in [
@@ -229,7 +275,11 @@ impl Chain {
         let known = tokens.known(case.token);
         (0..count)
             .map(|_| {
-                let token = if case.first { tokens.fresh(case.token) } else { known.clone() };
+                let token = if case.first {
+                    tokens.fresh(case.token)
+                } else {
+                    known.clone()
+                };
                 let mut exchange = self.exchange();
                 let value = HeaderValue::from_str(&format!("Bearer {token}"))?;
                 exchange.request.headers.insert("authorization", value);
@@ -262,7 +312,10 @@ impl Chain {
     }
 
     fn warm(&mut self, case: &Case, tokens: &mut Tokens) -> Result<()> {
-        let known = Case { first: false, ..*case };
+        let known = Case {
+            first: false,
+            ..*case
+        };
         for mut exchange in self.exchanges(WARM_UP, &known, tokens)? {
             self.pass(&mut exchange)?;
         }

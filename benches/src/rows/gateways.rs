@@ -17,7 +17,8 @@ pub const ABOUT_FOUR_P99: &str = "The 99th percentile of the same runs.";
 /// What the row says.
 pub const ABOUT_NONE: &str = "The same request through the same gateways without filters.";
 /// What the row says.
-pub const ABOUT_NGINX: &str = "The same, with an nginx of two workers in Envoy's place: a proxy in C that looks at nothing.";
+pub const ABOUT_NGINX: &str =
+    "The same, with an nginx of two workers in Envoy's place: a proxy in C that looks at nothing.";
 
 const WARM_UP_S: u32 = 1;
 const SECONDS: u32 = 4;
@@ -34,7 +35,9 @@ pub async fn measure(bench: &Bench, four: bool, none: bool) -> Result<Vec<Row>> 
         let runs = runs(bench, &script, sides, ["ours", "Envoy"]).await?;
         rows.push(speed("four-filters", "Envoy", &runs, 1).with_goal(Goal::RatioAtLeast(1.5)));
         let p99 = runs.pairs(1, |run| run.reached.p99_ms);
-        rows.push(Row::beside("four-filters-p99", "ms", "Envoy", &p99).with_goal(Goal::RatioAtMost(1.0)));
+        rows.push(
+            Row::beside("four-filters-p99", "ms", "Envoy", &p99).with_goal(Goal::RatioAtMost(1.0)),
+        );
     }
     if none {
         let sides = [gateways.ours(NONE)?, gateways.envoy(NONE), gateways.nginx()];
@@ -104,9 +107,17 @@ fn speed(name: &str, peer_name: &str, runs: &Runs, peer: usize) -> Row {
         let (ours, peers) = runs.medians(peer, what);
         format!("ours {}, {peer_name} {}", figure(ours), figure(peers))
     };
-    Row::beside(name, "req/s", peer_name, &runs.pairs(peer, |run| run.reached.per_s))
-        .with_note(format!("p50 ms: {}", of(&|run| run.reached.p50_ms)))
-        .with_note(format!("p99 ms: {}", of(&|run| run.reached.p99_ms)))
-        .with_note(format!("processor µs per request: {}", of(&|run| run.cpu_us)))
-        .with_note(crate::machine::busy())
+    Row::beside(
+        name,
+        "req/s",
+        peer_name,
+        &runs.pairs(peer, |run| run.reached.per_s),
+    )
+    .with_note(format!("p50 ms: {}", of(&|run| run.reached.p50_ms)))
+    .with_note(format!("p99 ms: {}", of(&|run| run.reached.p99_ms)))
+    .with_note(format!(
+        "processor µs per request: {}",
+        of(&|run| run.cpu_us)
+    ))
+    .with_note(crate::machine::busy())
 }

@@ -38,14 +38,24 @@ pub fn measure(bench: &Bench) -> Result<Row> {
             fews.push(few.batch_us()?);
         }
         let round = (median(&manys), median(&fews));
-        say(&format!("  {} µs with {MANY} keys, {} with {FEW}", figure(round.0), figure(round.1)));
+        say(&format!(
+            "  {} µs with {MANY} keys, {} with {FEW}",
+            figure(round.0),
+            figure(round.1)
+        ));
         rounds.push(round);
     }
     let (cells, bound) = (many.chain.shared.values(), usize::try_from(SLOTS)?);
-    ensure!(cells <= bound, "{cells} cells, more than the table has slots");
+    ensure!(
+        cells <= bound,
+        "{cells} cells, more than the table has slots"
+    );
     Ok(Row::beside("rate-limit-keys", "µs", "100 keys", &rounds)
         .with_goal(Goal::RatioAtMost(1.2))
-        .with_note(format!("cells after {MANY} keys: {cells}, of at most {bound}; after {FEW}: {}", few.chain.shared.values()))
+        .with_note(format!(
+            "cells after {MANY} keys: {cells}, of at most {bound}; after {FEW}: {}",
+            few.chain.shared.values()
+        ))
         .with_note(crate::machine::busy()))
 }
 
