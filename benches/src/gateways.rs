@@ -98,6 +98,16 @@ impl Gateways {
         })
     }
 
+    /// Each of them.
+    pub fn all(&self) -> Vec<Side> {
+        let ours = self.ours.values().map(|(address, process)| Side {
+            address: *address,
+            pid: process.id(),
+        });
+        ours.chain([self.envoy(FOUR), self.envoy(NONE), self.nginx()])
+            .collect()
+    }
+
     /// Ours with a chain.
     ///
     /// # Errors

@@ -40,24 +40,37 @@ debian_install() {
 
 names=
 packages=
+# A filter with a profile of its own is built apart.
+apart=
 for manifest in "$here"/*/Cargo.toml; do
     name=$(basename "$(dirname "$manifest")")
     names="$names $name"
-    packages="$packages -p $name"
+    if [ -e "$here/$name/profile.toml" ]; then
+        apart="$apart $name"
+    else
+        packages="$packages -p $name"
+    fi
 done
 
+build() {
+    "$@" $packages
+    for name in $apart; do
+        "$@" --config "$here/$name/profile.toml" -p "$name"
+    done
+}
+
 set -- build --profile filter --config "$here/profile.toml" --locked \
-    --target "$target" --target-dir "$root/target/wasm" $packages
+    --target "$target" --target-dir "$root/target/wasm"
 
 cd "$root"
 sysroot=$(rustc --print sysroot 2>/dev/null || true)
 if [ -n "$sysroot" ] && [ -d "$sysroot/lib/rustlib/$target" ]; then
     say "building$names with $(rustc --version)"
-    cargo "$@"
+    build cargo "$@"
 else
     debian_ready || debian_install
     say "building$names with Debian's $(/usr/bin/rustc --version | cut -d' ' -f1,2), standard library included (a few minutes the first time)"
-    PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
+    build env PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
         CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld \
         /usr/bin/cargo "$@" -Zbuild-std=std,panic_abort -Zbuild-std-features=
 fi

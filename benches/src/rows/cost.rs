@@ -28,6 +28,8 @@ const FIRST_BATCHES: usize = 4;
 const WARM_UP: usize = 64;
 /// Requests whose fuel and calls are counted.
 const COUNTED: usize = 16;
+/// The service's answer.
+const RESPONSE: Bytes = Bytes::from_static(b"{}");
 /// What the chain may take on a real Kong, in microseconds.
 const GOAL_US: f64 = 60.0;
 
@@ -222,7 +224,14 @@ impl Chain {
             goes_on(vm.on_request_body(*context, exchange)?)?;
         }
         for ((vm, _), context) in self.vms.iter_mut().zip(&contexts).rev() {
-            goes_on(vm.on_response_headers(*context, exchange, true)?)?;
+            goes_on(vm.on_response_headers(*context, exchange, false)?)?;
+        }
+        // A part and the end, as the gateway tells of a response that a service sent.
+        for end in [false, true] {
+            exchange.response_body = if end { Bytes::new() } else { RESPONSE };
+            for ((vm, _), context) in self.vms.iter_mut().zip(&contexts).rev() {
+                goes_on(vm.on_response_body(*context, exchange, end)?)?;
+            }
         }
         for ((vm, _), context) in self.vms.iter_mut().zip(&contexts) {
             vm.finish(*context, exchange)?;

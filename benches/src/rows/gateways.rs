@@ -1,13 +1,15 @@
 //! The local gateway beside Envoy and nginx.
 
 use super::{Bench, say};
-use crate::chain::{Algorithm, Keys};
+use crate::chain::{self, Algorithm, Keys};
 use crate::gateways::{FOUR, Gateways, NONE, Side};
+use crate::load::{Call, until_right};
 use crate::median;
 use crate::row::{Goal, Row, figure};
 use crate::wrk::{self, Reached};
 use anyhow::Result;
 use std::path::Path;
+use std::time::Duration;
 
 /// What the row says.
 pub const ABOUT_FOUR: &str = "Requests per second through the four filters: the same modules with the same configurations in Envoy (V8) and in the local gateway, a task \
@@ -20,6 +22,8 @@ pub const ABOUT_NONE: &str = "The same request through the same gateways without
 pub const ABOUT_NGINX: &str =
     "The same, with an nginx of two workers in Envoy's place: a proxy in C that looks at nothing.";
 
+/// For the filters to be compiled on a busy machine.
+const READY: Duration = Duration::from_secs(60);
 const WARM_UP_S: u32 = 1;
 const SECONDS: u32 = 4;
 
@@ -27,8 +31,16 @@ const SECONDS: u32 = 4;
 pub async fn measure(bench: &Bench, four: bool, none: bool) -> Result<Vec<Row>> {
     let keys = Keys::read(&bench.root)?;
     let script = bench.scratch.path().join("task.lua");
-    wrk::script(&script, &keys.token(Algorithm::Hs256, 0))?;
+    let token = keys.token(Algorithm::Hs256, 0);
+    wrk::script(&script, &token)?;
     let gateways = Gateways::start(bench, &keys).await?;
+    // A gateway listens before its filters are compiled.
+    for side in gateways.all() {
+        let body = serde_json::from_str(&chain::body())?;
+        let call = Call::post(side.address, chain::PATH, &body, "")
+            .with_header("authorization", &format!("Bearer {token}"))?;
+        until_right(&call, READY).await?;
+    }
     let mut rows = Vec::new();
     if four {
         let sides = [gateways.ours(FOUR)?, gateways.envoy(FOUR)];

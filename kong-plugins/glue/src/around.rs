@@ -7,6 +7,8 @@ use mesh_policy::{Host, RequestHead, Unreadable};
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 
+const LENGTH: &str = "content-length";
+
 /// The request that the host's current call is about, and the gateway that makes the call.
 pub(crate) struct Around {
     /// None where it has not been found out, since no request has come.
@@ -15,6 +17,8 @@ pub(crate) struct Around {
     now_ns: Cell<Option<u64>>,
     /// In Envoy, all headers; filters change them only once they have decided.
     headers: OnceCell<Option<Headers>>,
+    /// Elsewhere this one, which policies ask for as well as the glue.
+    length: OnceCell<Result<Option<Vec<u8>>, Unreadable>>,
 }
 
 impl Around {
@@ -23,6 +27,7 @@ impl Around {
             gateway,
             now_ns: Cell::new(None),
             headers: OnceCell::new(),
+            length: OnceCell::new(),
         }
     }
 
@@ -43,13 +48,18 @@ impl Around {
         if end_of_stream || self.must_wait_for_body() {
             return !end_of_stream;
         }
-        match host::request_header("content-length") {
+        match self.length() {
             Ok(Some(length)) => length != b"0",
             // Without either it may be a body of HTTP/2 that does not say its length: it counts as none,
             // so that nothing passes that nobody looked at.
             Ok(None) => matches!(host::request_header("transfer-encoding"), Ok(Some(_))),
             Err(Unreadable) => false,
         }
+    }
+
+    fn length(&self) -> &Result<Option<Vec<u8>>, Unreadable> {
+        let length = &self.length;
+        length.get_or_init(|| host::request_header(LENGTH))
     }
 
     /// Whether the gateway sends a request on unless it is held until its body is there.
@@ -62,6 +72,7 @@ impl RequestHead for Around {
     fn header(&self, name: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
         match self.headers()? {
             Some(headers) => Ok(headers.values(name)),
+            None if name == LENGTH => Ok(self.length().clone()?.into_iter().collect()),
             None => Ok(host::request_header(name)?.into_iter().collect()),
         }
     }

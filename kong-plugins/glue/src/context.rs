@@ -110,7 +110,7 @@ impl<F: Filter> RootContext for Root<F> {
             kept: F::Request::default(),
             stage: Stage::Undecided,
             ended: false,
-            spent_ns: self.shared.metrics.is_timed().then_some(0),
+            spent_ns: self.shared.metrics.times_this().then_some(0),
         }))
     }
 
@@ -124,7 +124,7 @@ struct Request<F: Filter> {
     kept: F::Request,
     stage: Stage,
     ended: bool,
-    /// Time that its decisions took; none if nobody looks at the clock for it.
+    /// Time that its decisions took; none of a request that is not timed.
     spent_ns: Option<u64>,
 }
 
@@ -145,10 +145,11 @@ impl<F: Filter> Context for Request<F> {}
 
 impl<F: Filter> HttpContext for Request<F> {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
-        let around = self.begin();
+        let around = self.around();
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
+        let began = self.clock(&around);
         let mut decision = filter.decide(&mut self.kept, &around, &around);
         if let Decision::Pass(_) = decision
             && filter.wants_body(&self.kept)
@@ -160,7 +161,7 @@ impl<F: Filter> HttpContext for Request<F> {
             }
         }
         let waits = self.stage == Stage::AwaitsBody && around.must_wait_for_body();
-        self.took(&around);
+        self.took(began);
         match self.apply(decision) {
             Action::Continue if waits => Action::Pause,
             action => action,
@@ -173,13 +174,14 @@ impl<F: Filter> HttpContext for Request<F> {
             Stage::Refused => return Action::Pause,
             Stage::Undecided | Stage::Passed => return Action::Continue,
         }
-        let around = self.begin();
+        let around = self.around();
         if !end_of_stream && around.must_wait_for_body() {
             return Action::Pause;
         }
         let Some(filter) = &self.shared.filter else {
             return self.apply(Refusal::misconfigured().into());
         };
+        let began = self.clock(&around);
         let body = if size == 0 {
             Some(Vec::new())
         } else {
@@ -194,7 +196,7 @@ impl<F: Filter> HttpContext for Request<F> {
             decision = Refusal::host_failure().into();
         }
         self.stage = Stage::Passed;
-        self.took(&around);
+        self.took(began);
         self.apply(decision)
     }
 
@@ -224,22 +226,17 @@ impl<F: Filter> Request<F> {
         Around::new(Some(self.shared.gateway()))
     }
 
-    /// What is around the request, from the beginning of a decision that may be timed.
-    fn begin(&self) -> Around {
-        let around = self.around();
-        if self.spent_ns.is_some() {
-            // Kept for the whole callback.
-            let _ = around.now_ns();
-        }
-        around
+    /// When the callback began, if its request is timed.
+    fn clock(&self, around: &Around) -> Option<u64> {
+        self.spent_ns.and_then(|_| around.now_ns().ok())
     }
 
     /// Records the time that the decision took, once it is whole: what the request waited is not in it.
-    fn took(&mut self, around: &Around) {
+    fn took(&mut self, began: Option<u64>) {
         let Some(spent_ns) = &mut self.spent_ns else {
             return;
         };
-        if let (Ok(began), Some(ended)) = (around.now_ns(), host::now_ns()) {
+        if let (Some(began), Some(ended)) = (began, host::now_ns()) {
             *spent_ns = spent_ns.saturating_add(ended.saturating_sub(began));
         }
         if self.stage != Stage::AwaitsBody {

@@ -1,5 +1,7 @@
-//! The counter `requests`, by decision and reason, and the histogram `duration_us`, which every sixteenth
-//! request is in, the first one among them: looking at the clock costs calls of the host.
+//! The counter `requests`, by decision and reason, and the histogram `duration_us`.
+//!
+//! Every request is counted. How long its decision took is recorded of one in [`EACH`]: two readings of the
+//! host's clock per callback and a record are a third of the calls that a filter makes of its host.
 //!
 //! Proxy-Wasm metrics have no labels; gateways cut them out of the name by the patterns of the
 //! `.meta.json`. With `_` alone in it, the name is a good one also where they do not.
@@ -8,16 +10,17 @@ use crate::host::{self, Metric};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+/// Of so many requests, the first is timed.
+const EACH: u8 = 16;
+
 /// Metrics that this filter has used. A host that counts nothing costs one attempt per name.
 #[derive(Default)]
 pub(crate) struct Metrics {
     requests: RefCell<HashMap<(&'static str, &'static str), Option<Metric>>>,
     duration: Cell<Option<Option<Metric>>>,
-    seen: Cell<u32>,
+    /// Requests since the last that was timed.
+    since: Cell<u8>,
 }
-
-/// One of so many requests is timed.
-const TIMED: u32 = 16;
 
 impl Metrics {
     /// Counts a decision.
@@ -33,11 +36,11 @@ impl Metrics {
         }
     }
 
-    /// Whether the next request is to be timed.
-    pub(crate) fn is_timed(&self) -> bool {
-        let seen = self.seen.get();
-        self.seen.set(seen.wrapping_add(1));
-        seen % TIMED == 0
+    /// Whether the request that begins is one of those that are timed.
+    pub(crate) fn times_this(&self) -> bool {
+        let since = self.since.get();
+        self.since.set(since.saturating_add(1) % EACH);
+        since == 0
     }
 
     /// Records how long a decision took.

@@ -2,7 +2,8 @@
 //!
 //! wasmtime's epoch is advanced by one thread every [`TICK`]; a running guest looks at it at every loop
 //! and function entry. What is compared then is the CPU time of the calling thread, not the clock on the
-//! wall: on a machine that is busy with other things a filter is not stopped for having waited.
+//! wall: on a machine that is busy with other things a filter is not stopped for having waited. It is
+//! counted from the first advance within a call, so that a call that ends before asks for no time at all.
 
 use crate::error::HostError;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -19,7 +20,7 @@ const STACK: usize = 512 * 1024;
 pub struct Limits {
     /// Linear memory, in bytes.
     pub memory: usize,
-    /// CPU time of one callback of a request, looked at every 10 ms.
+    /// CPU time of one callback of a request, looked at every 10 ms, and counted from the first look.
     pub call: Duration,
     /// CPU time of start, configuration and tick, where keys are read and tables built.
     pub configure: Duration,

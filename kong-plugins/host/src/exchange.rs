@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 /// One request and its response. Lent to a [`crate::Vm`] for the time of a call.
 #[derive(Debug, Default)]
@@ -56,8 +56,10 @@ impl Head {
 }
 
 /// Values by path, the parts of the path joined by `.`.
+///
+/// A list: a request has a dozen, and each would be hashed once to be set and once to be read.
 #[derive(Debug, Default, Clone)]
-pub struct Properties(HashMap<String, Bytes>);
+pub struct Properties(Vec<(Cow<'static, str>, Bytes)>);
 
 /// The one part of the tree that filters may write: what one found and a later one needs.
 pub(crate) const SHARED: &str = "kong.ctx.shared.";
@@ -66,13 +68,17 @@ const MAX_PROPERTIES: usize = 256;
 
 impl Properties {
     /// Sets the value at `path`.
-    pub fn set(&mut self, path: impl Into<String>, value: impl Into<Bytes>) {
-        self.0.insert(path.into(), value.into());
+    pub fn set(&mut self, path: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
+        let (path, value) = (path.into(), value.into());
+        match self.0.iter_mut().find(|(at, _)| *at == path) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((path, value)),
+        }
     }
 
     /// The value at `path`.
     pub fn get(&self, path: &str) -> Option<&Bytes> {
-        self.0.get(path)
+        self.0.iter().find(|(at, _)| at == path).map(|(_, v)| v)
     }
 
     /// Sets or removes a value for a filter; false where filters may not write, or there is no room.
@@ -81,13 +87,13 @@ impl Properties {
             return false;
         }
         match value {
-            Some(value) if self.0.len() < MAX_PROPERTIES || self.0.contains_key(&path) => {
-                self.0.insert(path, value);
+            Some(value) if self.0.len() < MAX_PROPERTIES || self.get(&path).is_some() => {
+                self.set(path, value);
                 true
             }
             Some(_) => false,
             None => {
-                self.0.remove(&path);
+                self.0.retain(|(at, _)| *at != path);
                 true
             }
         }

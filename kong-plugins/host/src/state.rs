@@ -101,8 +101,9 @@ pub(crate) struct State {
     pub shared: Arc<Shared>,
     /// What this VM defined; the index is the id that the guest holds.
     pub defined: Vec<Arc<Metric>>,
-    /// CPU time of the thread at the beginning of the call, and how much more it may have.
-    pub cpu_start: Duration,
+    /// CPU time of the thread at the first tick of the clock within the call, if one came, and how much
+    /// more the call may have then. Nearly every call ends before one: asking is a system call.
+    pub cpu_start: Option<Duration>,
     pub cpu_limit: Duration,
     /// Calls of each host function; empty unless the engine measures.
     pub counts: BTreeMap<String, u64>,
@@ -119,9 +120,10 @@ impl State {
         self.roots.get_mut(&id)
     }
 
-    /// Fails when the running call has used up its time.
-    pub fn check_time(&self) -> wasmtime::Result<()> {
-        let used = cpu_now().saturating_sub(self.cpu_start);
+    /// The clock has ticked: fails when the running call has used up its time.
+    pub fn check_time(&mut self) -> wasmtime::Result<()> {
+        let now = cpu_now();
+        let used = now.saturating_sub(*self.cpu_start.get_or_insert(now));
         if used > self.cpu_limit {
             return Err(wasmtime::Error::new(Stop::Timeout));
         }
@@ -207,10 +209,14 @@ pub(crate) fn hand_over(
     };
     let mut at = 0;
     if length > 0 {
-        let Some(allocate) = caller.data().allocate.clone() else {
+        // Taken and put back: a clone counts up what all workers share. An allocator that asks the host
+        // for bytes finds none.
+        let Some(allocate) = caller.data_mut().allocate.take() else {
             return forbidden("the module exports no allocator");
         };
-        at = allocate.call(&mut *caller, length)?;
+        let allocated = allocate.call(&mut *caller, length);
+        caller.data_mut().allocate = Some(allocate);
+        at = allocated?;
         if at == 0 {
             return forbidden("the module's allocator has no memory left");
         }

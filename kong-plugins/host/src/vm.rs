@@ -6,7 +6,7 @@ use crate::error::{HostError, Stop};
 use crate::exchange::{Exchange, LocalResponse};
 use crate::module::Module;
 use crate::shared::Shared;
-use crate::state::{Phase, Root, State, cpu_now};
+use crate::state::{Phase, Root, State};
 use crate::usage::Usage;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -56,18 +56,22 @@ pub struct Vm {
 
 /// `proxy_on_http_call_response`: context, token, headers, body size, trailers.
 type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
+/// The callbacks of a request: context, amount, whether it is the end.
+type StreamCallback = TypedFunc<(u32, u32, u32), u32>;
 
 /// The callbacks that the module exports.
 struct Exports {
+    /// `_initialize` or `_start`.
+    initialise: Option<TypedFunc<(), ()>>,
     context_create: Option<TypedFunc<(u32, u32), ()>>,
     vm_start: Option<TypedFunc<(u32, u32), u32>>,
     configure: Option<TypedFunc<(u32, u32), u32>>,
     tick: Option<TypedFunc<u32, ()>>,
     call_response: Option<CallResponse>,
-    request_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
-    request_body: Option<TypedFunc<(u32, u32, u32), u32>>,
-    response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
-    response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
+    request_headers: Option<StreamCallback>,
+    request_body: Option<StreamCallback>,
+    response_headers: Option<StreamCallback>,
+    response_body: Option<StreamCallback>,
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,
@@ -112,7 +116,7 @@ impl Vm {
             call_answer: None,
             shared,
             defined: Vec::new(),
-            cpu_start: cpu_now(),
+            cpu_start: None,
             cpu_limit: limits.configure,
             counts: BTreeMap::new(),
         };
@@ -124,8 +128,8 @@ impl Vm {
         }
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|context| {
-            context.data().check_time()?;
+        store.epoch_deadline_callback(|mut context| {
+            context.data_mut().check_time()?;
             Ok(UpdateDeadline::Continue(1))
         });
         let instance = module
@@ -133,9 +137,6 @@ impl Vm {
             .instantiate(&mut store)
             .map_err(|e| wrong(&module.name, format!("{e:#}")))?;
         let exports = Exports::of(&module.name, &instance, &mut store)?;
-        let initialise = ["_initialize", "_start"]
-            .iter()
-            .find_map(|name| instance.get_typed_func::<(), ()>(&mut store, name).ok());
         let mut vm = Self {
             store,
             exports,
@@ -146,9 +147,7 @@ impl Vm {
             next_id: 1,
             spent: false,
         };
-        if let Some(initialise) = initialise {
-            vm.call(Phase::Start, 0, Some(initialise), ())?;
-        }
+        vm.call(Phase::Start, 0, |e| &e.initialise, ())?;
         Ok(vm)
     }
 
@@ -165,14 +164,11 @@ impl Vm {
             tick: None,
         };
         self.store.data_mut().roots.insert(id, root);
-        let create = self.exports.context_create.clone();
-        self.call(Phase::Start, id, create, (id, 0))?;
-        let start = self.exports.vm_start.clone();
-        if self.call(Phase::Start, id, start, (id, 0))? == Some(0) {
+        self.call(Phase::Start, id, |e| &e.context_create, (id, 0))?;
+        if self.call(Phase::Start, id, |e| &e.vm_start, (id, 0))? == Some(0) {
             return Err(self.refused(Phase::Start));
         }
-        let configure = self.exports.configure.clone();
-        if self.call(Phase::Configure, id, configure, (id, length))? == Some(0) {
+        if self.call(Phase::Configure, id, |e| &e.configure, (id, length))? == Some(0) {
             return Err(self.refused(Phase::Configure));
         }
         Ok(RootId(id))
@@ -198,8 +194,8 @@ impl Vm {
     /// # Errors
     /// What the call ended with.
     pub fn on_tick(&mut self, root: RootId) -> Result<(), HostError> {
-        let tick = self.exports.tick.clone();
-        self.call(Phase::Tick, root.0, tick, root.0).map(drop)
+        self.call(Phase::Tick, root.0, |e| &e.tick, root.0)
+            .map(drop)
     }
 
     /// Calls that filters have made since they were last taken. Each has to end in
@@ -217,9 +213,8 @@ impl Vm {
         let state = self.store.data_mut();
         state.calls_open = state.calls_open.saturating_sub(1);
         state.call_answer = Some(answer);
-        let function = self.exports.call_response.clone();
         let params = (call.root, call.id, headers, body, 0);
-        let result = self.call(Phase::CallResponse, call.root, function, params);
+        let result = self.call(Phase::CallResponse, call.root, |e| &e.call_response, params);
         self.store.data_mut().call_answer = None;
         result.map(drop)
     }
@@ -237,8 +232,7 @@ impl Vm {
         }
         let id = self.take_id();
         self.store.data_mut().contexts.insert(id, root.0);
-        let create = self.exports.context_create.clone();
-        self.call(Phase::Start, id, create, (id, root.0))?;
+        self.call(Phase::Start, id, |e| &e.context_create, (id, root.0))?;
         Ok(ContextId(id))
     }
 
@@ -252,13 +246,12 @@ impl Vm {
         exchange: &mut Exchange,
         end: bool,
     ) -> Result<Action, HostError> {
-        let function = self.exports.request_headers.clone();
         let count = exchange.request.len();
         self.stream(
             Phase::RequestHeaders,
             context,
             exchange,
-            function,
+            |e| &e.request_headers,
             count,
             end,
         )
@@ -273,13 +266,12 @@ impl Vm {
         context: ContextId,
         exchange: &mut Exchange,
     ) -> Result<Action, HostError> {
-        let function = self.exports.request_body.clone();
         let length = exchange.request_body.len();
         self.stream(
             Phase::RequestBody,
             context,
             exchange,
-            function,
+            |e| &e.request_body,
             length,
             true,
         )
@@ -295,13 +287,12 @@ impl Vm {
         exchange: &mut Exchange,
         end: bool,
     ) -> Result<Action, HostError> {
-        let function = self.exports.response_headers.clone();
         let count = exchange.response.len();
         self.stream(
             Phase::ResponseHeaders,
             context,
             exchange,
-            function,
+            |e| &e.response_headers,
             count,
             end,
         )
@@ -317,13 +308,12 @@ impl Vm {
         exchange: &mut Exchange,
         end: bool,
     ) -> Result<Action, HostError> {
-        let function = self.exports.response_body.clone();
         let length = exchange.response_body.len();
         self.stream(
             Phase::ResponseBody,
             context,
             exchange,
-            function,
+            |e| &e.response_body,
             length,
             end,
         )
@@ -336,15 +326,10 @@ impl Vm {
     pub fn finish(&mut self, context: ContextId, exchange: &mut Exchange) -> Result<(), HostError> {
         std::mem::swap(&mut self.store.data_mut().exchange, exchange);
         let id = context.0;
-        let (done, log, delete) = (
-            self.exports.done.clone(),
-            self.exports.log.clone(),
-            self.exports.delete.clone(),
-        );
         let result = self
-            .call(Phase::End, id, done, id)
-            .and_then(|_| self.call(Phase::End, id, log, id))
-            .and_then(|_| self.call(Phase::End, id, delete, id));
+            .call(Phase::End, id, |e| &e.done, id)
+            .and_then(|_| self.call(Phase::End, id, |e| &e.log, id))
+            .and_then(|_| self.call(Phase::End, id, |e| &e.delete, id));
         std::mem::swap(&mut self.store.data_mut().exchange, exchange);
         self.store.data_mut().contexts.remove(&id);
         result.map(drop)
@@ -355,7 +340,7 @@ impl Vm {
         phase: Phase,
         context: ContextId,
         exchange: &mut Exchange,
-        function: Option<TypedFunc<(u32, u32, u32), u32>>,
+        function: impl FnOnce(&Exports) -> &Option<StreamCallback>,
         amount: usize,
         end: bool,
     ) -> Result<Action, HostError> {
@@ -385,13 +370,14 @@ impl Vm {
         &mut self,
         phase: Phase,
         context: u32,
-        function: Option<TypedFunc<P, R>>,
+        function: impl FnOnce(&Exports) -> &Option<TypedFunc<P, R>>,
         params: P,
     ) -> Result<Option<R>, HostError> {
         if self.spent {
             return Err(HostError::Spent);
         }
-        let Some(function) = function else {
+        // By reference: a clone of a function counts up what all workers share.
+        let Some(function) = function(&self.exports) else {
             return Ok(None);
         };
         let limit = match phase {
@@ -401,7 +387,7 @@ impl Vm {
         let state = self.store.data_mut();
         state.phase = phase;
         state.current = context;
-        state.cpu_start = cpu_now();
+        state.cpu_start = None;
         state.cpu_limit = limit;
         self.store.set_epoch_deadline(1);
         match function.call(&mut self.store, params) {
@@ -445,7 +431,11 @@ impl Exports {
                 Some(allocate) => Some(allocate),
                 None => typed(module, instance, store, "malloc")?,
             };
+        let initialise = ["_initialize", "_start"]
+            .iter()
+            .find_map(|name| instance.get_typed_func(&mut *store, name).ok());
         Ok(Self {
+            initialise,
             context_create: typed(module, instance, store, "proxy_on_context_create")?,
             vm_start: typed(module, instance, store, "proxy_on_vm_start")?,
             configure: typed(module, instance, store, "proxy_on_configure")?,

@@ -108,12 +108,16 @@ impl Policy {
         head: &dyn RequestHead,
         host: &dyn Host,
     ) -> Result<Pass, Refusal> {
-        for name in RESERVED_HEADERS.iter().filter(|n| n.ends_with("agent")) {
-            if !head.header(name)?.is_empty() {
-                return Err(answer::reserved(name));
+        let (pathed, calling) = (Pathed::of(head), Calling::of(host));
+        // Who left a caller has refused every reserved header before: asking once is enough, and each
+        // question is a call of the gateway.
+        if !calling.is_known() {
+            for name in RESERVED_HEADERS.iter().filter(|n| n.ends_with("agent")) {
+                if !head.header(name)?.is_empty() {
+                    return Err(answer::reserved(name));
+                }
             }
         }
-        let (pathed, calling) = (Pathed::of(head), Calling::of(host));
         let mut is_task = None;
         let mut open = Vec::new();
         let mut closed = false;

@@ -2,9 +2,8 @@
 
 use super::ENV;
 use crate::error::forbidden;
-use crate::shared::{MAX_KEY, MAX_VALUE};
+use crate::shared::{MAX_KEY, Value};
 use crate::state::{State, Status, hand_over, read, write_u32};
-use bytes::Bytes;
 use wasmtime::{Caller, Linker};
 
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -25,7 +24,7 @@ fn get(
     let Some((value, version)) = caller.data().shared.values.get(key) else {
         return Ok(Status::NotFound as u32);
     };
-    hand_over(&mut caller, &value, return_data, return_size)?;
+    hand_over(&mut caller, value.as_bytes(), return_data, return_size)?;
     write_u32(&mut caller, return_version, version)?;
     Ok(Status::Ok as u32)
 }
@@ -41,11 +40,15 @@ fn set(
 ) -> wasmtime::Result<u32> {
     let value = match value {
         0 => None,
-        _ => Some(Bytes::copy_from_slice(read(&caller, value, value_size)?)),
+        _ => match Value::new(read(&caller, value, value_size)?) {
+            Some(value) => Some(value),
+            None => {
+                return forbidden(
+                    "a shared value has more than 16 bytes, which Kong does not keep whole",
+                );
+            }
+        },
     };
-    if value.as_ref().is_some_and(|value| value.len() > MAX_VALUE) {
-        return forbidden("a shared value has more than 16 bytes, which Kong does not keep whole");
-    }
     let key = read(&caller, key, key_size)?;
     if key.len() > MAX_KEY {
         return forbidden("a shared value's key is too long");

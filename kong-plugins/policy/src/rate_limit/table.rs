@@ -17,6 +17,8 @@ use sha2::Sha256;
 
 /// Slots that are looked at for one key. With half of the table in use, one key in 256 finds none.
 const PROBES: u32 = 8;
+/// Longest name of a slot, in bytes.
+const NAME: usize = 12;
 /// Attempts to change a cell that other workers change as well; some workers need a few.
 const ATTEMPTS: u32 = 64;
 
@@ -262,9 +264,21 @@ impl Found {
     }
 }
 
-/// At most 16 bytes long: a longer key makes a real Kong allocate at every write.
+/// The name of a slot, as `rl1234`. At most 16 bytes long: a longer key makes a real Kong allocate at every
+/// write. Written by hand, since each of up to [`PROBES`] slots of a request needs one.
 fn name(slot: u32) -> String {
-    format!("rl{slot}")
+    let mut name = String::with_capacity(NAME);
+    name.push_str("rl");
+    let mut unit = 1;
+    while slot / unit >= 10 {
+        unit *= 10;
+    }
+    while unit > 0 {
+        let digit = u8::try_from(slot / unit % 10).unwrap_or_default();
+        name.push(char::from(b'0' + digit));
+        unit /= 10;
+    }
+    name
 }
 
 fn write(tag: [u8; 6], kept: Kept) -> Cell {
@@ -395,6 +409,9 @@ mod tests {
 
     #[test]
     fn names_are_short() {
-        assert!(name(u32::MAX).len() <= 16);
+        for slot in [0, 9, 10, 1_048_576, u32::MAX] {
+            assert_eq!(name(slot), format!("rl{slot}"));
+            assert!(name(slot).len() <= NAME);
+        }
     }
 }
