@@ -40,6 +40,7 @@ pub struct Used {
     pub units: u64,
     /// How long ago the first of them did, in nanoseconds: they are charged from then on, so that what the
     /// bucket got back meanwhile is not lost.
+    #[serde(default)]
     pub first_ago_ns: u64,
 }
 

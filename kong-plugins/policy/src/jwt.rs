@@ -14,6 +14,7 @@ mod claims;
 mod jwk;
 mod keys;
 mod mint;
+mod pem;
 mod remote;
 mod sources;
 mod token;
@@ -209,7 +210,9 @@ impl Filter for Policy {
             .remotes()
             .find(|(place, _)| u32::try_from(*place) == Ok(id));
         if let (Some((_, remote)), Ok(now)) = (remote, host.now()) {
-            remote.fetched(&fetched, now);
+            // Without chance all workers ask at the same time, which an issuer survives.
+            let [chance, ..] = host.random().unwrap_or_default();
+            remote.fetched(&fetched, now, chance);
         }
     }
 

@@ -85,12 +85,12 @@ fn no_way_to_write_a_secret_shows_it() {
 #[test]
 fn what_is_no_secret_is_shown_in_its_place() {
     let text = mesh(
-        "{id: k, secret: hunter2, algorithm: HS512, secert: x} # was y",
+        "{id: k, secret: hunter2, algorithm: HS513, secert: x} # was y",
         "{key: hunter2, lifetime: 1d}",
     );
     let said = compile("mesh.yaml", &text).unwrap_err().to_string();
     for lines in [
-        " 9 |           - {id: k, secret: …, algorithm: HS512, secert: …\n   |                                           ^^^^^\n",
+        " 9 |           - {id: k, secret: …, algorithm: HS513, secert: …\n   |                                           ^^^^^\n",
         "   |                                                  ^^^^^^\n",
         "11 |       {key: …, lifetime: 1d}\n   |                          ^^\n",
     ] {

@@ -1,8 +1,10 @@
 //! Quotas in this process: for one-process meshes and tests. All buckets are full after a restart.
 
-use super::{MAX_GATEWAYS, Quota, QuotaError, ago_us, cost_us, life_us, max_debt_us};
+use super::{
+    MAX_GATEWAYS, MAX_INTERVAL_MS, Quota, QuotaError, ago_us, cost_us, life_us, max_debt_us,
+};
 use async_trait::async_trait;
-use mesh_protocol::quota::{Standings, Usage};
+use mesh_protocol::quota::{MAX_INTERVALS_AGO, Standings, Usage};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -14,13 +16,16 @@ const MAX_BUCKETS: usize = 200_000;
 /// may tell of what passed before.
 const KEPT_US: u64 = 180_000_000;
 
+/// Gateways tell of what passed before this process began: the longest that counts, in microseconds.
+const BEFORE_US: u64 = MAX_INTERVAL_MS * MAX_INTERVALS_AGO * 1_000;
+
 /// The quotas.
 pub struct MemoryQuota {
     begun: Instant,
     inner: Mutex<Inner>,
 }
 
-/// Times are microseconds since the beginning.
+/// Times are microseconds since [`BEFORE_US`] before the beginning.
 struct Inner {
     buckets: Leaving,
     gateways: Leaving,
@@ -49,7 +54,8 @@ impl Default for MemoryQuota {
 impl Quota for MemoryQuota {
     async fn exchange(&self, usage: &Usage) -> Result<Standings, QuotaError> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let now = elapsed.saturating_add(BEFORE_US);
         Ok(inner.exchange(usage, now))
     }
 }

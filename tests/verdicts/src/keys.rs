@@ -18,6 +18,7 @@ pub(crate) enum Key {
     Rsa(Box<rsa::PrivateKey>),
     P256(p256::ecdsa::SigningKey),
     P384(p384::ecdsa::SigningKey),
+    P521(p521::ecdsa::SigningKey),
     Ed25519(SigningKey),
 }
 
@@ -53,6 +54,7 @@ pub(crate) fn public_pem(name: &str) -> String {
         Key::Rsa(key) => key.to_public_key().to_public_key_pem(Default::default()),
         Key::P256(key) => key.verifying_key().to_public_key_pem(Default::default()),
         Key::P384(key) => key.verifying_key().to_public_key_pem(Default::default()),
+        Key::P521(key) => key.verifying_key().to_public_key_pem(Default::default()),
         Key::Ed25519(key) => key.verifying_key().to_public_key_pem(Default::default()),
     }
     .expect("a public key in PEM")
@@ -77,6 +79,9 @@ impl Key {
         if let Ok(key) = p384::ecdsa::SigningKey::from_pkcs8_pem(&pem) {
             return Self::P384(key);
         }
+        if let Ok(key) = p521::ecdsa::SigningKey::from_pkcs8_pem(&pem) {
+            return Self::P521(key);
+        }
         let key = rsa::PrivateKey::from_pkcs8_pem(&pem);
         Self::Rsa(Box::new(key.unwrap_or_else(|_| {
             panic!("`{name}.pem` is no key of a kind that is known here")
@@ -88,6 +93,7 @@ impl Key {
         match self {
             Self::Secret(_) => "HS256",
             Self::P384(_) => "ES384",
+            Self::P521(_) => "ES512",
             Self::Rsa(_) => "RS256",
             Self::P256(_) => "ES256",
             Self::Ed25519(_) => "EdDSA",
@@ -108,6 +114,10 @@ impl Key {
             }
             (Self::P384(key), "ES384") => {
                 let signature: p384::ecdsa::Signature = key.sign(text);
+                signature.to_vec()
+            }
+            (Self::P521(key), "ES512") => {
+                let signature: p521::ecdsa::Signature = key.sign(text);
                 signature.to_vec()
             }
             (Self::Rsa(key), "PS256") => pss::<Sha256>(key, text),

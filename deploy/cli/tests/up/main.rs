@@ -5,6 +5,7 @@
 
 mod ends;
 mod example;
+mod filters;
 mod running;
 
 use running::{Up, command, text};

@@ -11,6 +11,7 @@ mod agents;
 mod balance;
 mod filters;
 mod hygiene;
+mod jwks;
 mod jwt;
 mod lifecycle;
 mod plugins;

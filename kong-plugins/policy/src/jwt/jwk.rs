@@ -31,7 +31,7 @@ pub(super) fn compile(jwk: &Jwk, allowed: &[Algorithm]) -> Result<(Algorithm, Ve
         }
         Kind::Rsa => Verifier::from_rsa(algorithm, &member(&jwk.n, "n")?, &member(&jwk.e, "e")?)
             .map_err(|what| ("n", what)),
-        Kind::P256 | Kind::P384 => {
+        Kind::P256 | Kind::P384 | Kind::P521 => {
             Verifier::from_point(algorithm, &member(&jwk.x, "x")?, &member(&jwk.y, "y")?)
                 .map_err(|what| ("x", what))
         }
@@ -68,6 +68,7 @@ enum Kind {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
@@ -77,6 +78,7 @@ impl Kind {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Self::Oct,
             Algorithm::ES256 => Self::P256,
             Algorithm::ES384 => Self::P384,
+            Algorithm::ES512 => Self::P521,
             Algorithm::EdDSA => Self::Ed25519,
             _ => Self::Rsa,
         }
@@ -89,8 +91,9 @@ fn kind(jwk: &Jwk) -> Result<Kind, JwkFault> {
         ("RSA", _) => Ok(Kind::Rsa),
         ("EC", Some("P-256")) => Ok(Kind::P256),
         ("EC", Some("P-384")) => Ok(Kind::P384),
+        ("EC", Some("P-521")) => Ok(Kind::P521),
         ("OKP", Some("Ed25519")) => Ok(Kind::Ed25519),
-        ("EC" | "OKP", _) => Err(("crv", "P-256 or P-384 for EC, Ed25519 for OKP")),
+        ("EC" | "OKP", _) => Err(("crv", "P-256, P-384 or P-521 for EC, Ed25519 for OKP")),
         _ => Err(("kty", "one of EC, OKP, RSA and oct")),
     }
 }

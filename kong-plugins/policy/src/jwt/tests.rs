@@ -2,8 +2,10 @@
 
 mod algorithms;
 mod assertions;
+mod bad_tokens;
 mod claims;
 mod configs;
+mod fetched;
 mod jwks;
 mod refused;
 mod sources;

@@ -1,14 +1,15 @@
 //! What verifies a signature: one key for one algorithm, so that no token can choose how it is verified
 //! (RFC 8725, section 3.1).
 
-use super::token;
+use super::{pem, token};
 use crate::config::Algorithm;
 use ed25519_dalek::VerifyingKey as EdKey;
 use hmac::{Hmac, KeyInit, Mac};
 use p256::ecdsa::VerifyingKey as P256Key;
 use p256::ecdsa::signature::Verifier as _;
-use p256::pkcs8::DecodePublicKey;
 use p384::ecdsa::VerifyingKey as P384Key;
+use p521::ecdsa::VerifyingKey as P521Key;
+use rsa::pkcs1::DecodeRsaPublicKey;
 use rsa::traits::PublicKeyParts;
 use rsa::{BoxedUint, PublicKey as RsaPublic, pkcs1v15, pss};
 use sha2::{Sha256, Sha384, Sha512};
@@ -32,6 +33,7 @@ pub(super) enum Verifier {
     Ps512(pss::VerifyingKey<Sha512>),
     Es256(P256Key),
     Es384(P384Key),
+    Es512(Box<P521Key>),
     EdDsa(EdKey),
 }
 
@@ -52,6 +54,8 @@ impl Verifier {
             Self::Es256(key) => p256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
             Self::Es384(key) => p384::ecdsa::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
+            Self::Es512(key) => p521::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(signed, &signature).is_ok()),
             Self::EdDsa(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(signed, &signature).is_ok()),
@@ -98,19 +102,22 @@ impl Verifier {
     }
 
     /// From a public key in PEM.
-    pub(super) fn from_pem(algorithm: Algorithm, pem: &str) -> Result<Self, &'static str> {
+    pub(super) fn from_pem(algorithm: Algorithm, text: &str) -> Result<Self, &'static str> {
+        let what = match algorithm {
+            Algorithm::ES256 => "no P-256 public key in PEM (BEGIN PUBLIC KEY)",
+            Algorithm::ES384 => "no P-384 public key in PEM (BEGIN PUBLIC KEY)",
+            Algorithm::ES512 => "no P-521 public key in PEM (BEGIN PUBLIC KEY)",
+            Algorithm::EdDSA => "no Ed25519 public key in PEM (BEGIN PUBLIC KEY)",
+            _ => "no RSA public key in PEM (BEGIN PUBLIC KEY)",
+        };
+        let key = pem::public_key(algorithm, text).ok_or(what)?;
         match algorithm {
-            Algorithm::ES256 => P256Key::from_public_key_pem(pem)
-                .map(Self::Es256)
-                .map_err(|_| "no P-256 public key in PEM (BEGIN PUBLIC KEY)"),
-            Algorithm::ES384 => P384Key::from_public_key_pem(pem)
-                .map(Self::Es384)
-                .map_err(|_| "no P-384 public key in PEM (BEGIN PUBLIC KEY)"),
-            Algorithm::EdDSA => EdKey::from_public_key_pem(pem)
-                .map_err(|_| "no Ed25519 public key in PEM (BEGIN PUBLIC KEY)")
-                .and_then(Self::from_ed_key),
-            _ => RsaPublic::from_public_key_pem(pem)
-                .map_err(|_| "no RSA public key in PEM (BEGIN PUBLIC KEY)")
+            Algorithm::ES256 | Algorithm::ES384 | Algorithm::ES512 => {
+                Self::from_sec1(algorithm, &key).ok_or(what)
+            }
+            Algorithm::EdDSA => Self::from_ed(&key),
+            _ => RsaPublic::from_pkcs1_der(&key)
+                .map_err(|_| what)
                 .and_then(|key| Self::from_rsa_key(algorithm, key)),
         }
     }
@@ -133,7 +140,6 @@ impl Verifier {
         x: &[u8],
         y: &[u8],
     ) -> Result<Self, &'static str> {
-        const WHAT: &str = "x and y are no point of the curve";
         let size = match algorithm {
             Algorithm::ES256 => 32,
             Algorithm::ES384 => 48,
@@ -144,11 +150,17 @@ impl Verifier {
         }
         // SEC 1, section 2.3.3: an uncompressed point.
         let point = [&[4], x, y].concat();
+        Self::from_sec1(algorithm, &point).ok_or("x and y are no point of the curve")
+    }
+
+    /// From a point as SEC 1, section 2.3.3, writes it.
+    fn from_sec1(algorithm: Algorithm, point: &[u8]) -> Option<Self> {
         match algorithm {
-            Algorithm::ES256 => P256Key::from_sec1_bytes(&point).map(Self::Es256),
-            _ => P384Key::from_sec1_bytes(&point).map(Self::Es384),
+            Algorithm::ES256 => P256Key::from_sec1_bytes(point).map(Self::Es256),
+            Algorithm::ES384 => P384Key::from_sec1_bytes(point).map(Self::Es384),
+            _ => P521Key::from_sec1_bytes(point).map(|key| Self::Es512(Box::new(key))),
         }
-        .map_err(|_| WHAT)
+        .ok()
     }
 
     /// From the 32 bytes of an Ed25519 key.
@@ -156,7 +168,7 @@ impl Verifier {
         <&[u8; 32]>::try_from(bytes)
             .ok()
             .and_then(|bytes| EdKey::from_bytes(bytes).ok())
-            .ok_or("x is no Ed25519 public key")
+            .ok_or("no Ed25519 public key")
             .and_then(Self::from_ed_key)
     }
 

@@ -9,6 +9,13 @@ fn p384_key() -> p384::ecdsa::SigningKey {
     p384::ecdsa::SigningKey::from_slice(&[5; 48]).unwrap()
 }
 
+fn p521_key() -> p521::ecdsa::SigningKey {
+    // 521 bits in 66 bytes: the first seven are zero.
+    let mut bytes = [5; 66];
+    bytes[0] = 0;
+    p521::ecdsa::SigningKey::from_slice(&bytes).unwrap()
+}
+
 /// A token of this algorithm, signed with the secret or key that all tests here share.
 fn signed(alg: &str, kid: &str) -> String {
     let header = json!({"alg": alg, "kid": kid}).to_string();
@@ -31,6 +38,10 @@ fn signed(alg: &str, kid: &str) -> String {
             .finalize()
             .into_bytes()
             .to_vec(),
+        "ES512" => {
+            let signature: p521::ecdsa::Signature = p521_key().sign(text.as_bytes());
+            signature.to_bytes().to_vec()
+        }
         _ => {
             let signature: p384::ecdsa::Signature = p384_key().sign(text.as_bytes());
             signature.to_bytes().to_vec()
@@ -49,16 +60,22 @@ fn a_key_verifies_its_own_algorithm_alone() {
         .verifying_key()
         .to_public_key_pem(Default::default())
         .unwrap();
+    let wide = p521_key()
+        .verifying_key()
+        .to_public_key_pem(Default::default())
+        .unwrap();
     let mut config = config();
     config.issuers[0].keys = vec![
         secret("HS256", Algorithm::HS256),
         secret("HS384", Algorithm::HS384),
         secret("HS512", Algorithm::HS512),
         public(Some("ES384"), Algorithm::ES384, pem),
+        public(Some("ES512"), Algorithm::ES512, wide),
     ];
+    let all = ["HS256", "HS384", "HS512", "ES384", "ES512"];
     let policy = compile(&config).unwrap();
-    for alg in ["HS256", "HS384", "HS512", "ES384"] {
-        for kid in ["HS256", "HS384", "HS512", "ES384"] {
+    for alg in all {
+        for kid in all {
             let decision = decide_at(&policy, &bearing(&signed(alg, kid)), now());
             if alg == kid {
                 passes(decision);
@@ -68,6 +85,37 @@ fn a_key_verifies_its_own_algorithm_alone() {
             }
         }
     }
+}
+
+#[test]
+fn a_p521_key_may_be_a_jwk_whose_coordinates_are_whole() {
+    let point = p521_key().verifying_key().to_sec1_point(false);
+    let (x, y) = (point.x().unwrap(), point.y().unwrap());
+    let jwk = |x: &[u8]| Jwk {
+        kty: "EC".into(),
+        crv: Some("P-521".into()),
+        kid: Some("ES512".into()),
+        x: Some(B64.encode(x)),
+        y: Some(B64.encode(y)),
+        ..Jwk::default()
+    };
+    let mut config = config();
+    config.issuers[0].keys = vec![Key {
+        kid: None,
+        algorithm: Algorithm::ES512,
+        secret: None,
+        public_key: None,
+        jwk: Some(jwk(x)),
+    }];
+    let policy = compile(&config).unwrap();
+    let good = bearing(&signed("ES512", "ES512"));
+    passes(decide_at(&policy, &good, now()));
+    // Without the zero in front, which RFC 7518, section 6.2.1.2, asks for.
+    assert_eq!(x[0], 0);
+    let short = jwk::compile(&jwk(&x[1..]), &[Algorithm::ES512]);
+    assert_eq!(short.map(drop).unwrap_err().0, "x");
+    let other = jwk::compile(&jwk(x), &[Algorithm::ES256, Algorithm::ES384]);
+    assert_eq!(other.map(drop).unwrap_err().0, "kty");
 }
 
 #[test]

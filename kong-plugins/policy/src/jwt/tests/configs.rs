@@ -107,6 +107,8 @@ fn weak_and_foreign_public_keys_are_refused() {
         (Algorithm::RS256, include_str!("keys/rsa-exponent-even.pem")),
         (Algorithm::RS256, include_str!("keys/p256-rfc7515-a3.pem")),
         (Algorithm::ES256, include_str!("keys/p384.pem")),
+        (Algorithm::ES384, include_str!("keys/p256-rfc7515-a3.pem")),
+        (Algorithm::ES512, include_str!("keys/p384.pem")),
         (Algorithm::ES256, include_str!("keys/rsa-rfc7515-a2.pem")),
         (Algorithm::EdDSA, include_str!("keys/p256-rfc7515-a3.pem")),
         (
@@ -150,4 +152,58 @@ fn faults_of_the_text_name_the_field_and_no_value() {
     for text in [&b""[..], b"null", b"[]", b"{", b"\xff"] {
         assert_eq!(load::<Policy>(text).unwrap_err()[0].path, "config");
     }
+}
+
+#[test]
+fn a_public_key_in_pem_says_what_it_is_for() {
+    use p256::pkcs8::der::asn1::{AnyRef, BitStringRef, Null};
+    use p256::pkcs8::spki::AlgorithmIdentifierRef;
+    use p256::pkcs8::{Document, ObjectIdentifier, SubjectPublicKeyInfoRef};
+    let rsa = include_str!("keys/rsa-rfc7515-a2.pem");
+    let (_, rsa) = Document::from_pem(rsa.trim()).unwrap();
+    let rsa = SubjectPublicKeyInfoRef::try_from(rsa.as_bytes()).unwrap();
+    let rsa = rsa.subject_public_key.as_bytes().unwrap();
+    let point = p256_key().verifying_key().to_sec1_point(true);
+    let pem = |oid: &str, parameters, key: &[u8]| {
+        let info = SubjectPublicKeyInfoRef {
+            algorithm: AlgorithmIdentifierRef {
+                oid: ObjectIdentifier::new(oid).unwrap(),
+                parameters,
+            },
+            subject_public_key: BitStringRef::new(0, key).unwrap(),
+        };
+        let document = Document::try_from(&info).unwrap();
+        document.to_pem("PUBLIC KEY", Default::default()).unwrap()
+    };
+    let reads = |algorithm, pem: &str| {
+        let mut config = config();
+        config.issuers[0].keys = vec![public(None, algorithm, pem.to_owned())];
+        compile(&config).is_ok()
+    };
+    let (any, pss) = ("1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10");
+    let null = Some(AnyRef::from(Null));
+    for (oid, parameters, rs, ps) in [
+        (any, null, true, true),
+        (any, None, false, false),
+        // For PSS alone (RFC 4055, section 1.2).
+        (pss, None, false, true),
+        (pss, null, false, false),
+        ("1.3.101.112", None, false, false),
+    ] {
+        let pem = pem(oid, parameters, rsa);
+        assert_eq!(reads(Algorithm::RS256, &pem), rs, "{oid} {parameters:?}");
+        assert_eq!(reads(Algorithm::PS256, &pem), ps, "{oid} {parameters:?}");
+    }
+    let curve = ObjectIdentifier::new("1.2.840.10045.3.1.7").unwrap();
+    let compressed = pem(
+        "1.2.840.10045.2.1",
+        Some(AnyRef::from(&curve)),
+        point.as_bytes(),
+    );
+    assert!(reads(Algorithm::ES256, &compressed));
+    assert!(!reads(Algorithm::ES384, &compressed));
+    assert!(!reads(
+        Algorithm::ES256,
+        &compressed.replace("PUBLIC", "PRIVATE")
+    ));
 }

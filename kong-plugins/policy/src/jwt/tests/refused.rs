@@ -1,4 +1,5 @@
-//! The list of attacks of RFC 8725 and its kin: each is refused, and for the reason expected.
+//! What is refused, claim by claim and key by key, and that no bytes at all break the filter; the list
+//! of bad tokens is in `bad_tokens.rs`.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,89 +12,6 @@ fn with_header(header: &[u8]) -> String {
 
 fn with_claims(text: &str) -> String {
     raw(HS256, text.as_bytes(), &SECRET)
-}
-
-#[test]
-fn the_algorithm_is_the_keys_alone() {
-    let body = B64.encode(claims().to_string());
-    for alg in [
-        "none", "None", "NONE", "nOnE", "", "hs256", "HS385", "RS257", "ES256K", "A128KW",
-    ] {
-        let header = B64.encode(json!({"alg": alg}).to_string());
-        assert_eq!(refusal_of(&format!("{header}.{body}.")), (401, "malformed"));
-        assert_eq!(
-            refusal_of(&with_header(json!({"alg": alg}).to_string().as_bytes())),
-            (401, "malformed")
-        );
-    }
-    for header in [
-        &br#"{"typ":"JWT"}"#[..],
-        br#"{"alg":null}"#,
-        br#"{"alg":["HS256"]}"#,
-        br#"{"alg":1}"#,
-    ] {
-        assert_eq!(refusal_of(&with_header(header)), (401, "malformed"));
-    }
-    // The key named is for another algorithm: the public key is no secret.
-    for kid in ["e", "p"] {
-        let header = json!({"alg": "HS256", "kid": kid}).to_string();
-        let pem = if kid == "e" { ed_pem() } else { p256_pem() };
-        for secret in [
-            pem.as_bytes(),
-            pem.trim().as_bytes(),
-            ed_key().verifying_key().as_bytes(),
-        ] {
-            let token = raw(header.as_bytes(), claims().to_string().as_bytes(), secret);
-            assert_eq!(refusal_of(&token), (401, "unknown_key"));
-        }
-    }
-    assert_eq!(
-        refusal_of(&with_header(br#"{"alg":"RS256"}"#)),
-        (401, "unknown_key")
-    );
-    assert_eq!(
-        refusal_of(&with_header(br#"{"alg":"EdDSA","kid":"e"}"#)),
-        (401, "signature")
-    );
-    assert_eq!(
-        refusal_of(&with_header(br#"{"alg":"ES256","kid":"p"}"#)),
-        (401, "signature")
-    );
-}
-
-#[test]
-fn an_empty_zero_or_foreign_signature_is_none() {
-    let good = token(&claims());
-    let (signed, signature) = good.rsplit_once('.').unwrap();
-    assert_eq!(refusal_of(&format!("{signed}.")), (401, "signature"));
-    for length in [1, 31, 32, 33, 64] {
-        let forged = format!("{signed}.{}", B64.encode(vec![0; length]));
-        assert_eq!(refusal_of(&forged), (401, "signature"));
-    }
-    let mut longer = B64.decode(signature).unwrap();
-    longer.push(0);
-    assert_eq!(
-        refusal_of(&format!("{signed}.{}", B64.encode(&longer))),
-        (401, "signature")
-    );
-    longer.truncate(31);
-    assert_eq!(
-        refusal_of(&format!("{signed}.{}", B64.encode(&longer))),
-        (401, "signature")
-    );
-    // ECDSA with r = s = 0 (CVE-2022-21449), and EdDSA with a small-order point.
-    let body = B64.encode(claims().to_string());
-    for header in [
-        json!({"alg": "ES256", "kid": "p"}),
-        json!({"alg": "EdDSA", "kid": "e"}),
-    ] {
-        let zero = format!(
-            "{}.{body}.{}",
-            B64.encode(header.to_string()),
-            B64.encode([0; 64])
-        );
-        assert_eq!(refusal_of(&zero), (401, "signature"));
-    }
 }
 
 #[test]
@@ -117,22 +35,10 @@ fn keys_serve_their_issuer_and_their_kid_only() {
         refusal_of(&of(json!("h"), ISSUER, &SECRET)),
         (401, "signature")
     );
-    for kid in [
-        "../../../../dev/null",
-        "x' UNION SELECT 'key",
-        "",
-        "H",
-        "h\0",
-        "https://evil.example/jwks",
-    ] {
-        assert_eq!(
-            refusal_of(&of(json!(kid), ISSUER, &[])),
-            (401, "unknown_key")
-        );
-    }
-    for kid in [json!(null), json!(1), json!({"a": 1})] {
-        assert_eq!(refusal_of(&of(kid, ISSUER, &SECRET)), (401, "malformed"));
-    }
+    assert_eq!(
+        refusal_of(&of(json!(null), ISSUER, &SECRET)),
+        (401, "malformed")
+    );
     let other = "https://other.example";
     assert_eq!(
         refusal_of(&token(&claims_with("iss", json!(other)))),
@@ -175,39 +81,10 @@ fn keys_in_a_token_are_not_read() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused() {
-    for header in [
-        r#"{"alg":"HS256","crit":["exp"],"exp":1}"#,
-        r#"{"alg":"HS256","crit":[]}"#,
-        r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
-        r#"{"alg":"HS256","typ":1}"#,
-        r#"{"alg":"HS256","alg":"HS256"}"#,
-        r#"{"alg":"HS256","\u0061lg":"HS256"}"#,
-        r#"{"alg":"HS256","x":1,"x":2}"#,
-        r#"{"alg":"HS256"}{}"#,
-        r#"{"alg":"HS256""#,
-        r#"["HS256"]"#,
-        r#""HS256""#,
-        "null",
-        "",
-    ] {
-        assert_eq!(
-            refusal_of(&with_header(header.as_bytes())),
-            (401, "malformed"),
-            "{header}"
-        );
-    }
-}
-
-#[test]
 fn faulty_claims_are_refused() {
     let base = claims().to_string();
     let base = base.trim_end_matches('}');
     for more in [
-        r#","exp":9999999999}"#,
-        r#","sub":"root"}"#,
-        r#","\u0073ub":"root"}"#,
-        r#","x":1,"x":1}"#,
         r#","nbf":"0"}"#,
         r#","nbf":null}"#,
         r#","nbf":-1}"#,
@@ -222,9 +99,6 @@ fn faulty_claims_are_refused() {
         r#","scope":"a\"b"}"#,
         r#","scope":"a\nb"}"#,
         r#","scope":"ü"}"#,
-        r#"}}"#,
-        r#"} x"#,
-        "",
     ] {
         assert_eq!(
             refusal_of(&with_claims(&format!("{base}{more}"))),
@@ -297,70 +171,6 @@ fn deep_and_unfinished_json_is_refused() {
             assert_eq!(refusal_of(&with_claims(&text)), (401, "malformed"));
         }
     }
-}
-
-#[test]
-fn bytes_that_are_no_text_are_refused() {
-    for claims in [
-        &b"{\"sub\":\"\xff\"}"[..],
-        b"{\"unknown\":\"\xff\"}",
-        b"\xef\xbb\xbf{}",
-        b"\xff\xfe{\0}\0",
-        b"\0",
-    ] {
-        assert_eq!(refusal_of(&raw(HS256, claims, &SECRET)), (401, "malformed"));
-    }
-}
-
-#[test]
-fn one_text_has_one_reading() {
-    let good = token(&claims());
-    let parts: Vec<&str> = good.split('.').collect();
-    let [header, body, signature] = parts[..] else {
-        panic!("three parts")
-    };
-    for bad in [
-        format!("{header}=.{body}.{signature}"),
-        format!("{header}.{body}==.{signature}"),
-        format!("{good}="),
-        format!("{good}\n"),
-        format!("{header}.\n{body}.{signature}"),
-        format!("{header}.{body}"),
-        format!("{header}.{body}.{signature}."),
-        format!("{header}.{body}.{signature}.{signature}"),
-        format!("{header}.{body}.a.b.{signature}"),
-        format!(".{body}.{signature}"),
-        format!("{header}..{signature}"),
-        "..".to_owned(),
-        ".".to_owned(),
-        String::new(),
-        "\u{fffd}".to_owned(),
-        "x".repeat(1 << 20),
-        format!("{good}{}", "A".repeat(8192)),
-        // The last character's low bits are not part of any byte.
-        format!("{header}.{body}.{}", stray_bits(signature)),
-        // The other alphabet.
-        format!(
-            "{header}.{body}.{}",
-            signature.replace('-', "+").replace('_', "/") + "+"
-        ),
-    ] {
-        assert_eq!(refusal_of(&bad), (401, "malformed"), "{bad}");
-    }
-    // Nested: a token whose claims are a token.
-    assert_eq!(
-        refusal_of(&with_claims(&format!("\"{good}\""))),
-        (401, "malformed")
-    );
-    assert_eq!(refusal_of(&with_claims(&good)), (401, "malformed"));
-}
-
-fn stray_bits(text: &str) -> String {
-    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let last = ALPHABET.find(text.chars().last().unwrap()).unwrap();
-    // 32 bytes leave two low bits unused in the last of 43 characters.
-    let other = ALPHABET.chars().nth(last ^ 1).unwrap();
-    format!("{}{other}", &text[..text.len() - 1])
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Signatures that others made: RFC 7515 appendix A.1 to A.3, RFC 8037 appendix A.4.
+//! Signatures that others made: RFC 7515 appendix A.1 to A.3, RFC 7520 section 4.3, RFC 8037 appendix A.4.
 
 use super::super::keys::compile_issuers;
 use super::super::token::Token;
@@ -55,6 +55,28 @@ fn es256() {
         &format!(
             "eyJhbGciOiJFUzI1NiJ9.{CLAIMS}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
         ),
+    );
+}
+
+#[test]
+fn es512() {
+    let jwk = json!({
+        "kty": "EC",
+        "crv": "P-521",
+        "kid": "bilbo.baggins@hobbiton.example",
+        "x": "AHKZLLOsCOzz5cY97ewNUajB957y-C-U88c3v13nmGZx6sYl_oJXu9A5RkTKqjqvjyekWF-7ytDyRXYgCF5cj0Kt",
+        "y": "AdymlHvOiLxXkEhayXQnNCvDX4h9htZaCJN34kfmC6pV5OhQHiraVySsUdaQkAgDPrwQrJmbnX9cwlGfP-HqHZR1",
+    });
+    let key = Key {
+        kid: None,
+        algorithm: Algorithm::ES512,
+        secret: None,
+        public_key: None,
+        jwk: serde_json::from_value(jwk).unwrap(),
+    };
+    check(
+        key,
+        "eyJhbGciOiJFUzUxMiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9.SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4.AE_R_YZCChjn4791jSQCrdPZCNYqHXCTZH0-JZGYNlaAjP2kqaluUIIUnC9qvbu9Plon7KRTzoNEuT4Va2cmL1eJAQy3mtPBu_u_sDDyYjnAMDxXPn7XrT0lw-kvAD890jl8e2puQens_IEKBpHABlsbEPX6sFY8OcGDqoRuBomu9xQ2",
     );
 }
 

@@ -63,6 +63,13 @@ fn ecdsa() {
             150,
             80,
         ),
+        (
+            ecdsa::TestName::EcdsaSecp521r1Sha512P1363,
+            Algorithm::ES512,
+            "P-521",
+            150,
+            80,
+        ),
     ] {
         let mut ran = Ran::default();
         for group in ecdsa::TestSet::load(name).unwrap().test_groups {
