@@ -1,5 +1,5 @@
 //! The keys of the corpus, `keys/NAME.secret` (bytes in base64url) and `keys/NAME.pem` (PKCS#8). They were
-//! made for it and are used nowhere else.
+//! made for it; the benchmarks use them, too, and nobody else does.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
