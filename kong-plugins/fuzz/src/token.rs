@@ -133,7 +133,7 @@ fn carried(data: &[u8]) -> (MemoryHead, Vec<String>) {
     if let Some(cookie) = cookie {
         head = head.with("cookie", cookie);
     }
-    let query = path.splitn(2, '?').nth(1).unwrap_or_default();
+    let (_, query) = path.split_once('?').unwrap_or_default();
     let values = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| value.into_owned());
     let mut texts: Vec<String> = values.collect();
     texts.push(String::from_utf8_lossy(data).into_owned());

@@ -1,6 +1,8 @@
 //! Every seed of every target: its promises hold, and it is accepted where its name begins with `good_` and
 //! refused where it does not.
 
+#![allow(clippy::unwrap_used)]
+
 use mesh_fuzz::TARGETS;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
