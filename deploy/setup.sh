@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh envoy`, `setup.sh cargo-deny`.
+# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh envoy`, `setup.sh cargo-deny`,
+# `setup.sh cargo-fuzz`.
 # Says what it does; does nothing where all is there.
 set -euo pipefail
 
@@ -75,8 +76,16 @@ cargo-deny)
         cargo install --quiet --locked --debug --version 0.20.2 cargo-deny
     fi
     ;;
+cargo-fuzz)
+    # libFuzzer is C++.
+    command -v g++ >/dev/null || install_debian g++
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        say "building cargo-fuzz (once a machine)"
+        cargo install --quiet --locked --debug --version 0.13.2 cargo-fuzz
+    fi
+    ;;
 *)
-    echo "usage: deploy/setup.sh servers | envoy | packages NAME... | cargo-deny" >&2
+    echo "usage: deploy/setup.sh servers | envoy | packages NAME... | cargo-deny | cargo-fuzz" >&2
     exit 2
     ;;
 esac

@@ -23,6 +23,10 @@ use serde::{Deserialize, Serialize};
 /// Largest kong.yml that is read, in bytes; a mesh of a thousand services stays below a tenth of it.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// Most that aliases may add, in events of the reader (a value each, about): far more than a person writes,
+/// and little enough that a few lines cannot grow into a document that takes seconds.
+const MAX_ALIASED: usize = 10_000;
+
 /// A whole kong.yml.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +117,9 @@ impl Config {
         // are booleans in values without a type, as in Kong's reader; the writer quotes them.
         let options = serde_saphyr::options! {
             with_snippet: false,
+            alias_limits: serde_saphyr::alias_limits! {
+                max_total_replayed_events: MAX_ALIASED,
+            },
         };
         serde_saphyr::from_str_with_options(text, options)
             .map_err(|e| DeclarativeError::Read(e.to_string()))

@@ -139,6 +139,18 @@ fn rubbish_is_an_error() {
 }
 
 #[test]
+fn aliases_do_not_grow_without_end() {
+    let with = |repeated: usize| {
+        let aliases = vec!["*a"; repeated].join(", ");
+        format!(
+            "_format_version: \"3.0\"\nplugins: [{{name: cors, config: {{a: &a [1, 2, 3], b: [{aliases}]}}}}]\n"
+        )
+    };
+    assert!(Config::from_yaml(&with(100)).is_ok());
+    assert!(Config::from_yaml(&with(MAX_ALIASED)).is_err());
+}
+
+#[test]
 fn a_service_says_where_it_is() {
     let at = |url: &str| {
         Service {

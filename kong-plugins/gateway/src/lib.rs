@@ -23,6 +23,8 @@ mod checked;
 mod config;
 mod connection;
 mod filters;
+#[doc(hidden)]
+pub mod fuzzing;
 mod generation;
 mod hygiene;
 mod local;

@@ -2,7 +2,7 @@
 
 mod exchange;
 mod forward;
-mod subject;
+pub(crate) mod subject;
 mod tunnel;
 
 pub(crate) use tunnel::{Client, Tunnel};

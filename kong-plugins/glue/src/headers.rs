@@ -4,7 +4,7 @@
 //! names that nobody asks for.
 
 /// Names and values, in their order.
-pub(crate) struct Headers(Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) struct Headers(pub(crate) Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Headers {
     /// Reads header pairs in the ABI's form: count, sizes, then each text with a closing zero. None where

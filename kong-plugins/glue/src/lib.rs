@@ -12,6 +12,8 @@ mod abi;
 mod around;
 mod calls;
 mod context;
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod host;
 mod metrics;

@@ -21,6 +21,8 @@ mod calls;
 mod engine;
 mod error;
 mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 mod module;
 mod shared;

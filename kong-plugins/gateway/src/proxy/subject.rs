@@ -8,7 +8,7 @@ use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
 /// What a request is about.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     /// The client's host as it was sent.
     pub authority: String,
     /// The same in lower case and without port.
@@ -30,7 +30,7 @@ pub(super) fn head_bytes(request: &Request<Incoming>) -> usize {
 }
 
 impl Subject {
-    pub(super) fn read(request: &Request<Incoming>) -> Result<Self, Problem> {
+    pub(crate) fn read<B>(request: &Request<B>) -> Result<Self, Problem> {
         if [Method::CONNECT, Method::TRACE].contains(request.method()) {
             return Err(Problem::MethodNotAllowed);
         }

@@ -10,7 +10,7 @@ mod dispatch;
 mod headers;
 mod log;
 mod metrics;
-mod pairs;
+pub(crate) mod pairs;
 mod properties;
 mod response;
 mod shared;
