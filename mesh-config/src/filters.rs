@@ -78,6 +78,8 @@ pub(crate) struct Known {
     pub token: String,
     /// `agents` of agent_router.
     pub agents: Value,
+    /// Longest body that the orchestrator takes, in bytes.
+    pub max_body: u64,
 }
 
 impl Known {
@@ -92,12 +94,13 @@ impl Known {
                 "keys": [{"algorithm": "HS256", "secret": KEY}],
             }]),
             assertion: json!({
-                "issuer": "check", "audience": "check", "kid": "check", "signing_key": KEY,
+                "issuer": "gateway", "audience": "check", "kid": "check", "signing_key": KEY,
             }),
             table_key: KEY.to_owned(),
             orchestrator: "127.0.0.1:1".to_owned(),
             token: "check".to_owned(),
             agents,
+            max_body: 1 << 20,
         }
     }
 
@@ -132,6 +135,9 @@ impl Known {
         said: &Map<String, Value>,
     ) -> Result<TaskAdmission, Vec<ConfigError>> {
         let mut whole = Whole::of(said);
+        if !said.contains_key("max_body_bytes") {
+            whole.put("max_body_bytes", self.max_body.into());
+        }
         whole.reach("load", self);
         whole.read(&self.revision)
     }

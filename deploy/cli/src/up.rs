@@ -142,7 +142,7 @@ fn instructions(addresses: &Addresses, development: bool, file: &Path) -> String
     format!(
         "\n  {token}\n  \
          curl http://{gateway}/ai/orchestrate -H \"Authorization: Bearer $token\" -H 'Prefer: wait=10' \\\n       \
-         -d '{{\"task_type\": \"system_optimization\", \"payload\": {{}}}}'\n  \
+         -H 'Content-Type: application/json' -d '{{\"task_type\": \"system_optimization\", \"payload\": {{}}}}'\n  \
          curl http://{gateway}/task/TASK_ID -H \"Authorization: Bearer $token\"\n  \
          curl http://{orchestrator}/orchestrate -d '{{\"task\": \"complex_analysis\"}}'   # open on this machine\n  \
          {submit}\n\n\

@@ -81,7 +81,9 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     } = options;
     let config = render::orchestrator(&mesh, &secrets)?;
     // Looked for first: without them all the rest would be in vain.
-    let filters_dir = filters::find(filters.as_deref(), &render::kong(&mesh, &secrets)?)?;
+    // Their names are all that counts here: the orchestrator's port is not known yet.
+    let named = render::kong(&mesh, &Secrets::none())?;
+    let filters_dir = filters::find(filters.as_deref(), &named)?;
     // Before anything is started: most often it is a second mesh that finds these taken.
     free("gateway", mesh.gateway.listen).await?;
     free("orchestrator", config.listen).await?;

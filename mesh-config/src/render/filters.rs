@@ -7,7 +7,7 @@ use crate::filters::{Filters, Known, Setting};
 use crate::mesh::{Destination, Mesh, Route};
 use crate::secret::Secrets;
 use mesh_declarative::{FilterChain, FilterUse};
-use mesh_policy::config::JwtAuth;
+use mesh_policy::config::{Dimension, JwtAuth, RateLimit};
 use mesh_policy::{ConfigError, Filter, admission, jwt, rate_limit, routing};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -27,6 +27,7 @@ pub(super) fn known(mesh: &Mesh, guard: &JwtAuth, secrets: &Secrets) -> Result<K
         orchestrator: reachable(mesh.orchestrator.listen).to_string(),
         token: derived(key, secrets, derive::INTERNAL_TOKEN)?,
         agents: agents.collect(),
+        max_body: mesh.orchestrator.limits.max_body_bytes as u64,
     })
 }
 
@@ -44,12 +45,12 @@ pub(super) fn chain(
         Setting::Unsaid | Setting::Off => &empty,
     };
     let tested = secrets.are_known();
+    let mut by_agent = false;
     let mut filters = vec![filter::<jwt::Policy>(known.jwt_auth(guard), tested)?];
     if let Setting::On(said) = &said.rate_limit {
-        filters.push(filter::<rate_limit::Policy>(
-            known.rate_limit(said),
-            tested,
-        )?);
+        let config = known.rate_limit(said);
+        by_agent = config.as_ref().is_ok_and(is_by_agent);
+        filters.push(filter::<rate_limit::Policy>(config, tested)?);
     }
     if let Some(said) = admission(&said, route) {
         filters.push(filter::<admission::Policy>(
@@ -58,7 +59,10 @@ pub(super) fn chain(
         )?);
     }
     if let (Setting::On(said), Destination::Agents) = (&said.agent_router, route.to) {
-        filters.push(filter::<routing::Policy>(known.agent_router(said), tested)?);
+        let router = filter::<routing::Policy>(known.agent_router(said), tested)?;
+        // Who limits by agent has to know it; otherwise the cheaper refusals come first.
+        let place = if by_agent { 1 } else { filters.len() };
+        filters.insert(place, router);
     }
     Ok(FilterChain {
         name: Some(route.name.clone()),
@@ -66,6 +70,11 @@ pub(super) fn chain(
         filters,
         ..FilterChain::default()
     })
+}
+
+fn is_by_agent(config: &RateLimit) -> bool {
+    let mut by = config.limits.iter().flat_map(|limit| &limit.by);
+    by.any(|dimension| *dimension == Dimension::Agent)
 }
 
 /// Where tasks come in: elsewhere the filter would only read bodies that it has nothing to say about.
