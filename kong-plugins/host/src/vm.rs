@@ -1,5 +1,7 @@
 //! One instance of a module, and the callbacks of the ABI.
 
+mod exports;
+
 use crate::calls::{Call, CallAnswer};
 use crate::engine::Engine;
 use crate::error::{HostError, Stop};
@@ -9,12 +11,11 @@ use crate::shared::Shared;
 use crate::state::{Phase, Root, State};
 use crate::usage::Usage;
 use bytes::Bytes;
+use exports::{Exports, StreamCallback};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use wasmtime::{
-    Instance, Store, StoreLimitsBuilder, TypedFunc, UpdateDeadline, WasmParams, WasmResults,
-};
+use wasmtime::{Store, StoreLimitsBuilder, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 /// Stream contexts of one VM at a time; a worker has fewer connections.
 const MAX_CONTEXTS: usize = 65_536;
@@ -52,29 +53,6 @@ pub struct Vm {
     configure_limit: Duration,
     next_id: u32,
     spent: bool,
-}
-
-/// `proxy_on_http_call_response`: context, token, headers, body size, trailers.
-type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
-/// The callbacks of a request: context, amount, whether it is the end.
-type StreamCallback = TypedFunc<(u32, u32, u32), u32>;
-
-/// The callbacks that the module exports.
-struct Exports {
-    /// `_initialize` or `_start`.
-    initialise: Option<TypedFunc<(), ()>>,
-    context_create: Option<TypedFunc<(u32, u32), ()>>,
-    vm_start: Option<TypedFunc<(u32, u32), u32>>,
-    configure: Option<TypedFunc<(u32, u32), u32>>,
-    tick: Option<TypedFunc<u32, ()>>,
-    call_response: Option<CallResponse>,
-    request_headers: Option<StreamCallback>,
-    request_body: Option<StreamCallback>,
-    response_headers: Option<StreamCallback>,
-    response_body: Option<StreamCallback>,
-    done: Option<TypedFunc<u32, u32>>,
-    log: Option<TypedFunc<u32, ()>>,
-    delete: Option<TypedFunc<u32, ()>>,
 }
 
 impl std::fmt::Debug for Vm {
@@ -417,53 +395,6 @@ impl Vm {
                 return id;
             }
         }
-    }
-}
-
-impl Exports {
-    fn of(module: &str, instance: &Instance, store: &mut Store<State>) -> Result<Self, HostError> {
-        let memory = instance
-            .get_memory(&mut *store, "memory")
-            .ok_or_else(|| wrong(module, "it exports no memory".to_owned()))?;
-        store.data_mut().memory = Some(memory);
-        store.data_mut().allocate =
-            match typed(module, instance, store, "proxy_on_memory_allocate")? {
-                Some(allocate) => Some(allocate),
-                None => typed(module, instance, store, "malloc")?,
-            };
-        let initialise = ["_initialize", "_start"]
-            .iter()
-            .find_map(|name| instance.get_typed_func(&mut *store, name).ok());
-        Ok(Self {
-            initialise,
-            context_create: typed(module, instance, store, "proxy_on_context_create")?,
-            vm_start: typed(module, instance, store, "proxy_on_vm_start")?,
-            configure: typed(module, instance, store, "proxy_on_configure")?,
-            tick: typed(module, instance, store, "proxy_on_tick")?,
-            call_response: typed(module, instance, store, "proxy_on_http_call_response")?,
-            request_headers: typed(module, instance, store, "proxy_on_request_headers")?,
-            request_body: typed(module, instance, store, "proxy_on_request_body")?,
-            response_headers: typed(module, instance, store, "proxy_on_response_headers")?,
-            response_body: typed(module, instance, store, "proxy_on_response_body")?,
-            done: typed(module, instance, store, "proxy_on_done")?,
-            log: typed(module, instance, store, "proxy_on_log")?,
-            delete: typed(module, instance, store, "proxy_on_delete")?,
-        })
-    }
-}
-
-fn typed<P: WasmParams, R: WasmResults>(
-    module: &str,
-    instance: &Instance,
-    store: &mut Store<State>,
-    name: &str,
-) -> Result<Option<TypedFunc<P, R>>, HostError> {
-    match instance.get_func(&mut *store, name) {
-        None => Ok(None),
-        Some(function) => function
-            .typed(&*store)
-            .map(Some)
-            .map_err(|_| wrong(module, format!("{name} has another signature"))),
     }
 }
 
