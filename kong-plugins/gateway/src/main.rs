@@ -93,7 +93,10 @@ async fn main() -> anyhow::Result<()> {
             }
             let result = match arguments.load() {
                 Ok(config) => handle.reload(config).await.map_err(anyhow::Error::from),
-                Err(error) => Err(error),
+                Err(error) => {
+                    handle.unreadable();
+                    Err(error)
+                }
             };
             match result {
                 Ok(()) => tracing::info!("configuration loaded"),

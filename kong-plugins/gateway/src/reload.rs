@@ -69,12 +69,16 @@ impl Handle {
         }
         let result = inner.load(&config, &current).await;
         let outcome = if result.is_ok() { "loaded" } else { "refused" };
-        let reloads = &inner.process.metrics.reloads;
-        reloads.with_label_values(&[outcome]).inc();
+        inner.count(outcome);
         if result.is_ok() {
             *current = config;
         }
         result
+    }
+
+    /// Counts a configuration that could not even be read among those that were refused.
+    pub fn unreadable(&self) {
+        self.0.count("refused");
     }
 
     /// The same with another kong.yml alone.
@@ -92,6 +96,11 @@ impl Handle {
 }
 
 impl Inner {
+    fn count(&self, outcome: &str) {
+        let reloads = &self.process.metrics.reloads;
+        reloads.with_label_values(&[outcome]).inc();
+    }
+
     async fn load(&self, config: &Config, current: &Config) -> Result<(), BuildError> {
         for (field, same) in [
             ("listen", config.listen == current.listen),
