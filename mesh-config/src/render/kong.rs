@@ -1,6 +1,7 @@
 //! kong.yml: the routes of the mesh, each with the filters that guard it.
 
 use super::{RenderError, filters};
+use crate::filters::Setting;
 use crate::guard::{check_key, is_symmetric};
 use crate::mesh::{
     Auth, DEVELOPMENT_ISSUER, DEVELOPMENT_KID, Destination, GATEWAY, Key, Mesh, TOKEN_KEY,
@@ -209,8 +210,8 @@ pub fn environment(mesh: &Mesh, filters: &str) -> String {
         "KONG_DATABASE=off".to_owned(),
         "KONG_WASM=on".to_owned(),
         format!("KONG_WASM_FILTERS_PATH={filters}"),
-        // Without it shared data traps; 12 MB hold about 97,600 small entries.
-        "KONG_NGINX_WASM_SHM_KV=12m".to_owned(),
+        // Without it shared data traps.
+        format!("KONG_NGINX_WASM_SHM_KV={}m", shared_mb(mesh)),
         format!("KONG_NGINX_HTTP_CLIENT_BODY_BUFFER_SIZE={body}k"),
         format!("KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE={body}k"),
         format!("KONG_PROXY_LISTEN={}", mesh.gateway.listen),
@@ -218,4 +219,21 @@ pub fn environment(mesh: &Mesh, filters: &str) -> String {
     let mut text = lines.join("\n");
     text.push('\n');
     text
+}
+
+/// Megabytes of shared data that the limits of all routes fit into; routes share one table.
+fn shared_mb(mesh: &Mesh) -> u64 {
+    // 12 MB hold about 97,600 small entries, the default table of 65,536 slots among them. A larger one has
+    // room for 4096 slots to the megabyte, which is twice what they take.
+    const LEAST: u64 = 12;
+    let slots = mesh.gateway.routes.iter().filter_map(|route| {
+        match route.filters.over(&mesh.gateway.filters).rate_limit {
+            Setting::On(said) => said.get("slots")?.as_u64(),
+            Setting::Unsaid | Setting::Off => None,
+        }
+    });
+    match slots.max() {
+        Some(slots) if slots > 65_536 => slots.div_ceil(4_096),
+        _ => LEAST,
+    }
 }
