@@ -1,7 +1,7 @@
 //! Conditions on who is calling.
 
 use crate::decision::FOUND_CALLER;
-use crate::{Caller, ConfigError, Host};
+use crate::{Caller, ConfigError, Host, scopes};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
@@ -29,16 +29,7 @@ impl Condition {
                 format!("at most {MOST}"),
             ));
         }
-        for (number, scope) in scopes.iter().enumerate() {
-            // RFC 6749, appendix A.4.
-            let legal = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
-            if scope.is_empty() || !scope.bytes().all(legal) {
-                faults.push(ConfigError::new(
-                    format!("{path}.scopes[{number}]"),
-                    "one scope each: printable ASCII without space, '\"' and '\\'",
-                ));
-            }
-        }
+        scopes::check(scopes, &format!("{path}.scopes"), faults);
         if claims.len() > MOST || claims.keys().any(String::is_empty) {
             faults.push(ConfigError::new(
                 format!("{path}.claims"),
@@ -63,9 +54,7 @@ impl Condition {
         let Some(caller) = calling.caller() else {
             return false;
         };
-        self.scopes
-            .iter()
-            .all(|needed| caller.scope.split(' ').any(|held| held == needed))
+        scopes::grants(&caller.scope, &self.scopes)
             && self
                 .claims
                 .iter()

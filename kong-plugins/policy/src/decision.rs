@@ -66,6 +66,12 @@ impl Caller {
         Self::read(&host.found(FOUND_CALLER)?)
     }
 
+    /// What tells this caller from all others.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        // An issuer's name has no zero.
+        [self.origin.as_bytes(), b"\0", self.sub.as_bytes()].concat()
+    }
+
     /// Reads what was left under [`FOUND_CALLER`].
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
@@ -115,6 +121,17 @@ impl Refusal {
                 "the gateway is not configured correctly",
             ),
         )
+    }
+
+    /// A client sent the header `name`, which only the gateway may set.
+    pub fn reserved(name: &str) -> Self {
+        let problem = Problem::new(
+            400,
+            "reserved-header",
+            "a header of the request is reserved",
+        )
+        .with_detail(format!("remove the header {name} from the request"));
+        Self::new("reserved_header", &problem)
     }
 
     /// The body is larger than the gateway shows to its filters; what nobody looked at does not pass.

@@ -4,6 +4,11 @@
 //! asks for it beforehand and keeps the answer: on a real Kong a call made on a request's way ended in
 //! a crash or let the request pass.
 
+use crate::ConfigError;
+
+/// Longest host or token, in bytes.
+const MAX_TEXT: usize = 1024;
+
 /// One HTTP call to a service on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
@@ -35,6 +40,67 @@ impl Fetch {
             body: Vec::new(),
             timeout_ms: 5_000,
         }
+    }
+}
+
+/// A service that is asked again and again: where it is, and what it wants to see.
+pub(crate) struct Service {
+    authority: String,
+    host: String,
+    token: String,
+}
+
+// Written by hand: the token is a secret.
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("authority", &self.authority)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Checks what the configuration at `path` says of it. Without a `host` it is the authority; without a
+    /// `token` none is sent.
+    pub(crate) fn compile(
+        authority: &str,
+        host: &str,
+        token: &str,
+        path: &str,
+        faults: &mut Vec<ConfigError>,
+    ) -> Self {
+        if !is_authority(authority) {
+            faults.push(ConfigError::new(
+                format!("{path}.authority"),
+                "must be an address and a port, such as 127.0.0.1:8589; names are not resolved",
+            ));
+        }
+        for (field, text) in [("host", host), ("token", token)] {
+            if text.len() > MAX_TEXT || !text.bytes().all(|b| b.is_ascii_graphic()) {
+                faults.push(ConfigError::new(
+                    format!("{path}.{field}"),
+                    format!("at most {MAX_TEXT} printable ASCII characters without spaces"),
+                ));
+            }
+        }
+        let host = if host.is_empty() { authority } else { host };
+        Self {
+            authority: authority.to_owned(),
+            host: host.to_owned(),
+            token: token.to_owned(),
+        }
+    }
+
+    /// `GET path` of it; callers change what is otherwise.
+    pub(crate) fn get(&self, id: u32, path: &str) -> Fetch {
+        let mut fetch = Fetch::get(id, &self.authority, path);
+        fetch.headers.push(("host", self.host.clone()));
+        if !self.token.is_empty() {
+            let bearer = format!("Bearer {}", self.token);
+            fetch.headers.push(("authorization", bearer));
+        }
+        fetch
     }
 }
 

@@ -22,6 +22,7 @@ mod verifier;
 mod wanted;
 
 use crate::config::{self, JwtAuth};
+use crate::scopes;
 use crate::{
     Caller, ConfigError, Decision, Fetch, Fetched, Filter, Host, Pass, Refusal, RequestHead,
 };
@@ -98,14 +99,7 @@ pub fn compile(config: &JwtAuth) -> Result<Policy, Vec<ConfigError>> {
             format!("1 to {MAX_AGE_S} seconds; leave it out for no bound"),
         ));
     }
-    for (index, scope) in config.required_scopes.iter().enumerate() {
-        if scope.is_empty() || !claims::is_scope(scope) || scope.contains(' ') {
-            faults.push(ConfigError::new(
-                format!("required_scopes[{index}]"),
-                "one scope each: printable ASCII without space, '\"' and '\\'",
-            ));
-        }
-    }
+    scopes::check(&config.required_scopes, "required_scopes", &mut faults);
     let wanted = Wanted::compile(config, &mut faults);
     let signer = Signer::compile(&config.assertion, &mut faults);
     let anonymous = config
@@ -137,7 +131,7 @@ fn compile_anonymous(
     if let Err(what) = keys::check_name(&anonymous.sub) {
         faults.push(ConfigError::new("anonymous.sub", what));
     }
-    let scope = claims::scope(&anonymous.scope);
+    let scope = scopes::read(&anonymous.scope);
     if scope.is_none() {
         faults.push(ConfigError::new(
             "anonymous.scope",
@@ -146,7 +140,7 @@ fn compile_anonymous(
     }
     let scope = scope.unwrap_or_default();
     // What is required of everybody would else be required of nobody: leave the token out, and pass.
-    if !claims::grants(&scope, &config.required_scopes) {
+    if !scopes::grants(&scope, &config.required_scopes) {
         faults.push(ConfigError::new(
             "anonymous.scope",
             "lacks a scope of required_scopes",
@@ -242,12 +236,12 @@ impl Policy {
     ) -> Result<Pass, Refusal> {
         for name in RESERVED_HEADERS {
             if !head.header(name)?.is_empty() {
-                return Err(answer::reserved(name));
+                return Err(Refusal::reserved(name));
             }
         }
         for name in head.odd_names()? {
             if let Some(reserved) = assertion::reserved_alias(&name) {
-                return Err(answer::reserved(reserved));
+                return Err(Refusal::reserved(reserved));
             }
         }
         let refused = |fault| self.answers.refused(fault);
@@ -320,7 +314,7 @@ impl Policy {
         }
         let sub = claims.sub.ok_or(Fault::MissingClaim)?;
         let scope = claims.scope.unwrap_or_default();
-        if !claims::grants(&scope, &self.required_scopes) {
+        if !scopes::grants(&scope, &self.required_scopes) {
             return Err(Fault::Scope);
         }
         if !self.wanted.holds(&claims.texts) {

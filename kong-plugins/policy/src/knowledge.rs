@@ -2,7 +2,8 @@
 //! stated time.
 
 use crate::config::{Load, WhenStale};
-use crate::{ConfigError, Fetch, Fetched, Host, fetch};
+use crate::fetch::Service;
+use crate::{ConfigError, Fetch, Fetched, Host};
 use mesh_protocol::load::{self, AgentLoad, Loads};
 use std::cell::RefCell;
 
@@ -12,8 +13,6 @@ const ID: u32 = 1;
 const INTERVAL_MS: std::ops::RangeInclusive<u32> = 100..=600_000;
 /// How many intervals what is known may be believed.
 const STALE_AFTER: std::ops::RangeInclusive<u32> = 1..=1_000;
-/// Longest host or token, in bytes.
-const MAX_TEXT: usize = 1024;
 
 /// What is known, and how it is learned.
 pub(crate) struct Knowledge {
@@ -47,24 +46,11 @@ impl Knowledge {
         faults: &mut Vec<ConfigError>,
     ) -> Option<Self> {
         let before = faults.len();
+        let (at, host, token) = (&config.authority, &config.host, &config.token);
+        let service = Service::compile(at, host, token, path, faults);
         let mut wrong = |field: &str, what: String| {
             faults.push(ConfigError::new(format!("{path}.{field}"), what));
         };
-        if !fetch::is_authority(&config.authority) {
-            wrong(
-                "authority",
-                "must be an address and a port, such as 127.0.0.1:8589; names are not resolved"
-                    .to_owned(),
-            );
-        }
-        for (field, text) in [("host", &config.host), ("token", &config.token)] {
-            if text.len() > MAX_TEXT || !text.bytes().all(|b| b.is_ascii_graphic()) {
-                wrong(
-                    field,
-                    format!("at most {MAX_TEXT} printable ASCII characters without spaces"),
-                );
-            }
-        }
         if !INTERVAL_MS.contains(&config.interval_ms) {
             let (low, high) = (INTERVAL_MS.start(), INTERVAL_MS.end());
             wrong("interval_ms", format!("must be from {low} to {high}"));
@@ -73,20 +59,10 @@ impl Knowledge {
             let (low, high) = (STALE_AFTER.start(), STALE_AFTER.end());
             wrong("stale_after", format!("must be from {low} to {high}"));
         }
-        let host = if config.host.is_empty() {
-            &config.authority
-        } else {
-            &config.host
-        };
-        let mut asked = Fetch::get(ID, &config.authority, load::PATH);
-        asked.headers.push(("host", host.clone()));
+        let mut asked = service.get(ID, load::PATH);
         asked
             .headers
             .push(("accept", "application/json".to_owned()));
-        if !config.token.is_empty() {
-            let bearer = format!("Bearer {}", config.token);
-            asked.headers.push(("authorization", bearer));
-        }
         (faults.len() == before).then(|| Self {
             asked,
             interval_ms: config.interval_ms,

@@ -17,6 +17,7 @@ pub mod path;
 pub mod rate_limit;
 pub mod request;
 pub mod routing;
+mod scopes;
 pub mod task_body;
 
 #[cfg(test)]

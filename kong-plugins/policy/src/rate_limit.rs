@@ -22,6 +22,7 @@ mod table;
 
 pub use compile::compile;
 
+use crate::callers::Calling;
 use crate::config::{Cost, LimitHeaders, RateLimit, WhenUnusable};
 use crate::host::{Host, Unshared};
 use crate::{ConfigError, Decision, Fetch, Fetched, Filter, Pass, Refusal, RequestHead};
@@ -188,11 +189,18 @@ impl Policy {
         head: &dyn RequestHead,
         host: &dyn Host,
     ) -> Result<(), Stop> {
+        // Asked for once, however many limits tell callers apart.
+        let calling = Calling::of(host);
         for (number, limit) in self.limits.iter().enumerate() {
             let priced = cost::by_head(limit.cost.as_ref(), head)?;
-            let key = limit
-                .keys
-                .key(&self.table, &limit.name, &self.trusted, head, host)?;
+            let key = limit.keys.key(
+                &self.table,
+                &limit.name,
+                &self.trusted,
+                head,
+                &calling,
+                host,
+            )?;
             match priced {
                 Priced::ByBody => request.by_body.push((number, key)),
                 Priced::Units(cost) => self.take_from(request, number, limit, key, cost, host)?,

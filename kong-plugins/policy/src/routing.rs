@@ -20,7 +20,9 @@ use crate::callers::Calling;
 use crate::config::{AgentRouter, Otherwise, Sticky, WhenStale};
 use crate::decision::FOUND_AGENT;
 use crate::knowledge::{self, Knowledge};
-use crate::{ConfigError, Decision, Fetch, Fetched, Filter, Host, Pass, Refusal, RequestHead};
+use crate::{
+    Caller, ConfigError, Decision, Fetch, Fetched, Filter, Host, Pass, Refusal, RequestHead,
+};
 use crate::{task_body, task_body::MAX_DEPTH};
 use mesh_protocol::assertion::{HEADER_AGENT, RESERVED_HEADERS};
 use rules::{Agents, MOST, Named, Pathed, Rule, To};
@@ -92,7 +94,7 @@ impl Filter for Policy {
     fn decide_body(&self, request: &mut Request, body: Option<&[u8]>, host: &dyn Host) -> Decision {
         let open = std::mem::take(&mut request.open);
         let Some(body) = body else {
-            return answer::too_large().into();
+            return Refusal::body_too_large().into();
         };
         match self.by_body(&open, body, host) {
             Ok(pass) => Decision::Pass(pass),
@@ -114,7 +116,7 @@ impl Policy {
         if !calling.is_known() {
             for name in RESERVED_HEADERS.iter().filter(|n| n.ends_with("agent")) {
                 if !head.header(name)?.is_empty() {
-                    return Err(answer::reserved(name));
+                    return Err(Refusal::reserved(name));
                 }
             }
         }
@@ -194,10 +196,7 @@ impl Policy {
             To::Weighted(..) | To::Named(_) => return Ok(Vec::new()),
         };
         let together = match sticky {
-            Some(Sticky::Consumer) => calling.caller().map(|caller| {
-                // An issuer's name has no zero.
-                [caller.origin.as_bytes(), b"\0", caller.sub.as_bytes()].concat()
-            }),
+            Some(Sticky::Consumer) => calling.caller().map(Caller::identity),
             Some(Sticky::Header(name)) => {
                 let values = head.header(name)?;
                 (!values.is_empty()).then(|| values.join(&b','))

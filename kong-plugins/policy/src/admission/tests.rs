@@ -1,3 +1,5 @@
+//! Which tasks enter: their shape, type, priority and time, and whether there is room.
+
 mod busy;
 mod ceilings;
 mod configs;

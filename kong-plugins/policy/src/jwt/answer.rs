@@ -160,14 +160,3 @@ fn keys_unavailable() -> Refusal {
     Refusal::new(fault.reason(), &problem)
         .with_header("retry-after", RETRY_MS.div_ceil(1000).to_string())
 }
-
-/// A client sent a header that only the gateway may set.
-pub(super) fn reserved(name: &str) -> Refusal {
-    let problem = Problem::new(
-        400,
-        "reserved-header",
-        "a header of the request is reserved",
-    )
-    .with_detail(format!("remove the header {name} from the request"));
-    Refusal::new("reserved_header", &problem)
-}

@@ -6,6 +6,7 @@
 use super::keys::MAX_NAME;
 use super::wanted::{Texts, Wanted};
 use crate::config::Algorithm;
+use crate::scopes;
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor,
 };
@@ -13,8 +14,6 @@ use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Longest `scope`, in bytes. With `sub` it decides how long an assertion may become.
-const MAX_SCOPE: usize = 1024;
 /// The last second of the year 9999, where written time ends.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -144,29 +143,7 @@ fn checked_sub<E: Error>(sub: String) -> Result<String, E> {
 }
 
 fn checked_scope<E: Error>(many: OneOrMany) -> Result<String, E> {
-    scope(&many.0.join(" ")).ok_or_else(|| E::custom("no usable scope"))
-}
-
-/// `text` in the form of RFC 6749, section 3.3; several spaces are one.
-pub(super) fn scope(text: &str) -> Option<String> {
-    if text.len() > MAX_SCOPE || !is_scope(text) {
-        return None;
-    }
-    let names: Vec<&str> = text.split(' ').filter(|name| !name.is_empty()).collect();
-    Some(names.join(" "))
-}
-
-/// Whether `scope` holds all of `required`.
-pub(super) fn grants(scope: &str, required: &[String]) -> bool {
-    required
-        .iter()
-        .all(|needed| scope.split(' ').any(|held| held == needed))
-}
-
-/// Whether `text` holds only what scopes are made of, and spaces.
-pub(super) fn is_scope(text: &str) -> bool {
-    text.bytes()
-        .all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'))
+    scopes::read(&many.0.join(" ")).ok_or_else(|| E::custom("no usable scope"))
 }
 
 /// A string, or an array of strings.

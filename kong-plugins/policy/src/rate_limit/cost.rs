@@ -69,7 +69,8 @@ pub(super) fn by_body(cost: Option<&Cost>, body: &[u8]) -> u64 {
     }
 }
 
-/// The members that name a task's type; the older one counts where the newer is not.
+/// The members that name a task's type; the older one counts where the newer is not. Not `task_body`: what
+/// is no good task otherwise is priced by its type all the same, and refused by somebody else.
 #[derive(Deserialize)]
 struct Named<'a> {
     #[serde(borrow)]

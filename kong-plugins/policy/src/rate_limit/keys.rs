@@ -1,6 +1,7 @@
 //! Whose units a request takes: the parts of its head that make a limit's key.
 
 use super::table::{Key, Table};
+use crate::callers::Calling;
 use crate::config::Dimension;
 use crate::decision::FOUND_AGENT;
 use crate::host::Host;
@@ -56,11 +57,12 @@ impl Keys {
         limit: &str,
         trusted: &Networks,
         head: &dyn RequestHead,
+        calling: &Calling<'_>,
         host: &dyn Host,
     ) -> Result<Key, Unreadable> {
         let mut parts: Vec<Vec<u8>> = vec![limit.into()];
         for dimension in &self.0 {
-            let mut part = part(dimension, trusted, head, host)?;
+            let mut part = part(dimension, trusted, head, calling, host)?;
             part.truncate(MAX_PART);
             parts.push(part);
         }
@@ -72,14 +74,11 @@ fn part(
     dimension: &Dimension,
     trusted: &Networks,
     head: &dyn RequestHead,
+    calling: &Calling<'_>,
     host: &dyn Host,
 ) -> Result<Vec<u8>, Unreadable> {
     Ok(match dimension {
-        Dimension::Consumer => match Caller::found(host) {
-            // An issuer's name has no zero.
-            Some(caller) => [caller.origin.as_bytes(), b"\0", caller.sub.as_bytes()].concat(),
-            None => Vec::new(),
-        },
+        Dimension::Consumer => calling.caller().map(Caller::identity).unwrap_or_default(),
         Dimension::Address => match client(trusted, head)? {
             IpAddr::V4(address) => address.octets().to_vec(),
             // Whoever has one address of such a network has all of them.
@@ -87,7 +86,8 @@ fn part(
         },
         Dimension::Path => crate::path::plain(&head.path()?),
         Dimension::Agent => host.found(FOUND_AGENT).unwrap_or_default(),
-        Dimension::Claim(name) => Caller::found(host)
+        Dimension::Claim(name) => calling
+            .caller()
             .and_then(|caller| caller.claims.get(name).cloned())
             .unwrap_or_default()
             .into_bytes(),

@@ -19,7 +19,7 @@
 use super::gcra::Rate;
 use super::table::{Kept, Key, Table};
 use crate::config::{Exchange, WhenUnreachable};
-use crate::fetch::is_authority;
+use crate::fetch::Service;
 use crate::host::{Host, Swapped, Unshared};
 use crate::{ConfigError, Fetch, Fetched};
 use mesh_protocol::quota::{self, MAX_ENTRIES, Standings, Usage, Used};
@@ -41,7 +41,9 @@ const NS_PER_MS: u64 = 1_000_000;
 /// The exchange of one configuration.
 #[derive(Debug)]
 pub(super) struct Sharing {
-    exchange: Exchange,
+    service: Service,
+    interval_ms: u32,
+    when_unreachable: WhenUnreachable,
     state: RefCell<State>,
 }
 
@@ -85,40 +87,40 @@ pub(super) enum Reach {
 
 impl Sharing {
     pub(super) fn compile(exchange: &Exchange, faults: &mut Vec<ConfigError>) -> Self {
+        let host = exchange.host.as_deref().unwrap_or_default();
+        let service = Service::compile(
+            &exchange.authority,
+            host,
+            &exchange.token,
+            "exchange",
+            faults,
+        );
         let mut wrong = |field: &str, what: &str| {
             faults.push(ConfigError::new(format!("exchange.{field}"), what));
         };
-        if !is_authority(&exchange.authority) {
-            wrong(
-                "authority",
-                "must be an address with a port, such as 127.0.0.1:8589",
-            );
+        if exchange.token.is_empty() {
+            wrong("token", "is needed");
         }
-        if exchange.token.is_empty() || !exchange.token.bytes().all(|b| b.is_ascii_graphic()) {
-            wrong("token", "is needed, in printable ASCII without spaces");
-        }
-        if exchange
-            .host
-            .as_ref()
-            .is_some_and(|host| host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic()))
-        {
+        if exchange.host.as_ref().is_some_and(String::is_empty) {
             wrong("host", "must be a host's name");
         }
         if !(100..=60_000).contains(&exchange.interval_ms) {
             wrong("interval_ms", "must be from 100 to 60000");
         }
         Self {
-            exchange: exchange.clone(),
+            service,
+            interval_ms: exchange.interval_ms,
+            when_unreachable: exchange.when_unreachable,
             state: RefCell::default(),
         }
     }
 
     pub(super) fn interval_ms(&self) -> u32 {
-        self.exchange.interval_ms
+        self.interval_ms
     }
 
     pub(super) fn interval_ns(&self) -> u64 {
-        u64::from(self.exchange.interval_ms).saturating_mul(NS_PER_MS)
+        u64::from(self.interval_ms).saturating_mul(NS_PER_MS)
     }
 
     /// Whether the other gateways can be heard.
@@ -137,7 +139,7 @@ impl Sharing {
                 .is_some_and(|known| now_ns.saturating_sub(known) >= settling);
             return Reach::Gateways(state.gateways.filter(|_| settled));
         }
-        match self.exchange.when_unreachable {
+        match self.when_unreachable {
             WhenUnreachable::HoldLocally => Reach::Alone,
             WhenUnreachable::Refuse => Reach::Refused,
         }
@@ -222,27 +224,19 @@ impl Sharing {
     fn fetch(&self, id: u32, gateway: &str, used: Vec<Used>) -> Fetch {
         let usage = Usage {
             gateway: gateway.to_owned(),
-            interval_ms: self.exchange.interval_ms.into(),
+            interval_ms: self.interval_ms.into(),
             used,
         };
-        let mut headers = vec![
-            ("content-type", "application/json".to_owned()),
-            ("authorization", format!("Bearer {}", self.exchange.token)),
-        ];
-        if let Some(host) = &self.exchange.host {
-            headers.push(("host", host.clone()));
-        }
-        Fetch {
-            id,
-            authority: self.exchange.authority.clone(),
-            method: "POST",
-            path: quota::PATH.to_owned(),
-            headers,
-            // Strings and numbers always serialise.
-            body: serde_json::to_vec(&usage).unwrap_or_default(),
-            // Longer than the orchestrator waits for its store.
-            timeout_ms: self.exchange.interval_ms.max(2_000),
-        }
+        let mut fetch = self.service.get(id, quota::PATH);
+        fetch.method = "POST";
+        fetch
+            .headers
+            .push(("content-type", "application/json".to_owned()));
+        // Strings and numbers always serialise.
+        fetch.body = serde_json::to_vec(&usage).unwrap_or_default();
+        // Longer than the orchestrator waits for its store.
+        fetch.timeout_ms = self.interval_ms.max(2_000);
+        fetch
     }
 
     /// What all gateways told, or that they could not be reached.

@@ -7,17 +7,6 @@ use mesh_protocol::problem::Problem;
 /// needs to come back.
 const RETURN_S: u64 = 10;
 
-/// 400: a client sent a header that only the gateway may set.
-pub(super) fn reserved(name: &str) -> Refusal {
-    let problem = Problem::new(
-        400,
-        "reserved-header",
-        "a header of the request is reserved",
-    )
-    .with_detail(format!("remove the header {name} from the request"));
-    Refusal::new("reserved_header", &problem)
-}
-
 /// 404: no rule is about the request.
 pub(super) fn no_rule() -> Refusal {
     let problem = Problem::new(404, "unknown-agent", "there is no such agent")
@@ -37,13 +26,6 @@ pub(super) fn unknown_capability() -> Refusal {
     let problem = Problem::new(404, "unknown-capability", "no agent can do that")
         .with_detail("the request asks for a capability that no agent of this mesh has");
     Refusal::new("unknown_capability", &problem)
-}
-
-/// 413: the body is longer than the gateway's buffer.
-pub(super) fn too_large() -> Refusal {
-    let problem = Problem::new(413, "body-too-large", "the body is too large")
-        .with_detail("the gateway cannot look into it to find the task's type");
-    Refusal::new("too_large", &problem)
 }
 
 /// 503: nobody works for the agents that could take the request.

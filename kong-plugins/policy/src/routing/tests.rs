@@ -1,3 +1,5 @@
+//! Which agent a request is sent to, and which requests are sent nowhere.
+
 mod configs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Task bodies: what is read of them is what the orchestrator reads, and what is refused.
+
 use super::*;
 use mesh_protocol::task::TaskRequest;
 use proptest::prelude::*;
