@@ -2,10 +2,12 @@
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::registry::Registry;
 use crate::status::Status;
 use crate::worker::Worker;
 use crate::{SidecarError, admin};
 use mesh_bus::Bus;
+use mesh_trace::Tracer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -13,8 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 /// What a sidecar is given.
 pub struct Deps {
-    /// The lane that steps and results travel; stays its owner's to close.
-    pub bus: Arc<dyn Bus>,
+    /// The lane that steps and results travel, for a worker; stays its owner's to close.
+    pub bus: Option<Arc<dyn Bus>>,
+    /// Where services are found.
+    pub registry: Arc<dyn Registry>,
+    /// Begins spans.
+    pub tracer: Tracer,
     /// Where the metrics are registered, and what `/metrics` shows.
     pub metrics: prometheus::Registry,
 }
@@ -25,7 +31,7 @@ pub struct Bound {
     address: SocketAddr,
     registry: prometheus::Registry,
     status: Arc<Status>,
-    worker: Worker,
+    worker: Option<Worker>,
 }
 
 /// Checks `config`, registers the metrics and binds the admin listener.
@@ -36,19 +42,32 @@ pub struct Bound {
 /// [`SidecarError`], when it cannot start at all.
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
     let checked = config.check().map_err(SidecarError::Config)?;
-    let metrics = Arc::new(Metrics::register(&deps.metrics, &config.agent)?);
+    let metrics = Arc::new(Metrics::register(&deps.metrics, &config.service)?);
     let address = config.admin_listen;
     let listen = |source| SidecarError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let status = Arc::new(Status::new(deps.bus.connected(), checked.agent_address));
-    let worker = Worker::new(
-        &config,
-        checked.process_uri,
-        deps.bus,
-        Arc::clone(&metrics),
-        Arc::clone(&status),
-    );
+    let bus = deps.bus.filter(|_| config.worker.is_some());
+    if config.worker.is_some() && bus.is_none() {
+        let fault = "worker has no bus".to_owned();
+        return Err(SidecarError::Config(vec![fault]));
+    }
+    let status = Arc::new(Status::new(
+        bus.as_ref().map(|bus| bus.connected()),
+        checked.app.as_ref().map(|app| app.address),
+    ));
+    let worker = match (&config.worker, bus, checked.app, config.service.agent()) {
+        (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
+            settings,
+            agent,
+            config.drain_ms,
+            app.process_uri,
+            bus,
+            Arc::clone(&metrics),
+            Arc::clone(&status),
+        )),
+        _ => None,
+    };
     Ok(Bound {
         listener,
         address,
@@ -76,7 +95,10 @@ impl Bound {
             stop_admin.clone(),
         );
         let work = async {
-            self.worker.run(shutdown).await;
+            match self.worker {
+                Some(worker) => worker.run(shutdown).await,
+                None => shutdown.cancelled().await,
+            }
             stop_admin.cancel();
         };
         tokio::join!(admin, work);

@@ -1,4 +1,5 @@
-//! Stands beside an agent: takes its steps off the bus, hands them over, reports what came of them.
+//! Stands beside a service that knows nothing of the mesh: mTLS in and out, who may call whom, registration
+//! and discovery; beside an agent it also takes steps off the bus, hands them over and reports what came of them.
 //!
 //! A library, so that one process can run many of them: [`build`] binds and checks, [`Bound::run`]
 //! works until it is told to stop. Environment, signals and the log belong to `main.rs`.
@@ -6,7 +7,9 @@
 mod admin;
 mod app;
 pub mod config;
+pub mod identity;
 mod metrics;
+pub mod registry;
 mod status;
 mod worker;
 

@@ -5,7 +5,6 @@
 
 use anyhow::Context;
 use clap::Parser;
-use mesh_bus::{BrokerUrl, BusConfig};
 use mesh_sidecar::config::Config;
 use mesh_sidecar::{Deps, build};
 use std::path::PathBuf;
@@ -37,12 +36,9 @@ fn main() -> anyhow::Result<()> {
         std::fs::read_to_string(&arguments.config).with_context(|| format!("read {file}"))?;
     let mut config = Config::from_text(&text)
         .map_err(|faults| anyhow::anyhow!("{file}: {}", faults.join("; ")))?;
-    if let Ok(url) = std::env::var("RABBITMQ_URL") {
-        let url = BrokerUrl::try_from(url)
-            .map_err(anyhow::Error::msg)
-            .context("RABBITMQ_URL")?;
-        config.bus = BusConfig::Rabbitmq { url };
-    }
+    config
+        .apply(&|name| std::env::var(name).ok())
+        .map_err(|faults| anyhow::anyhow!("environment: {}", faults.join("; ")))?;
     if arguments.check {
         return Ok(());
     }
@@ -57,10 +53,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Listened for before anything starts, so that an early signal drains as well.
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let agent = config.agent.clone();
-    let bus = mesh_bus::connect(&config.bus).await.context("broker")?;
+    let agent = config.service.clone();
+    let bus = match &config.worker {
+        Some(worker) => Some(mesh_bus::connect(&worker.bus).await.context("broker")?),
+        None => None,
+    };
     let deps = Deps {
         bus: bus.clone(),
+        registry: mesh_sidecar::registry::connect(&config.registry).context("registry")?,
+        tracer: mesh_trace::Tracer::new(agent.as_str(), &config.traces)?,
         metrics: prometheus::Registry::new(),
     };
     let sidecar = build(config, deps).await?;
@@ -75,7 +76,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         shutdown.cancel();
     };
     tokio::join!(asked, sidecar.run(shutdown.clone()));
-    bus.close().await;
+    if let Some(bus) = bus {
+        bus.close().await;
+    }
     tracing::info!(%agent, "left");
     Ok(())
 }

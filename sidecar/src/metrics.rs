@@ -2,7 +2,7 @@
 //!
 //! Everything carries the label `agent`. The children that every step touches are looked up once.
 
-use mesh_protocol::AgentId;
+use crate::config::ServiceName;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -30,7 +30,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Makes the metrics of `agent` and registers them.
-    pub(crate) fn register(registry: &Registry, agent: &AgentId) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry, agent: &ServiceName) -> prometheus::Result<Self> {
         let agent = agent.as_str();
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let vec = IntCounterVec::new(Opts::new(name, help), labels)?;

@@ -14,8 +14,8 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// The state behind `/ready`.
 pub(crate) struct Status {
-    bus: watch::Receiver<bool>,
-    agent_address: SocketAddr,
+    bus: Option<watch::Receiver<bool>>,
+    agent_address: Option<SocketAddr>,
     state: Mutex<State>,
 }
 
@@ -28,13 +28,17 @@ struct State {
 }
 
 impl Status {
-    pub(crate) fn new(bus: watch::Receiver<bool>, agent_address: SocketAddr) -> Self {
+    pub(crate) fn new(
+        bus: Option<watch::Receiver<bool>>,
+        agent_address: Option<SocketAddr>,
+    ) -> Self {
+        let (queue, agent) = (bus.is_some(), agent_address.is_some());
         Self {
             bus,
             agent_address,
             state: Mutex::new(State {
-                queue: Some("queue is not declared yet".to_owned()),
-                agent: Some("agent was not called yet".to_owned()),
+                queue: queue.then(|| "queue is not declared yet".to_owned()),
+                agent: agent.then(|| "agent was not called yet".to_owned()),
                 draining: false,
             }),
         }
@@ -70,15 +74,16 @@ impl Status {
 
     /// Every reason why this sidecar is not ready; none when it is.
     pub(crate) async fn reasons(&self) -> Vec<String> {
-        if self.state().agent.is_some() {
-            match tokio::time::timeout(PROBE, TcpStream::connect(self.agent_address)).await {
+        let away = self.state().agent.is_some();
+        if let Some(address) = self.agent_address.filter(|_| away) {
+            match tokio::time::timeout(PROBE, TcpStream::connect(address)).await {
                 Ok(Ok(_)) => self.agent_reached(),
                 Ok(Err(error)) => self.agent_away(&format!("agent cannot be reached: {error}")),
                 Err(_) => self.agent_away("agent does not accept connections in time"),
             }
         }
         let mut reasons = Vec::new();
-        if !*self.bus.borrow() {
+        if self.bus.as_ref().is_some_and(|bus| !*bus.borrow()) {
             reasons.push("broker is not connected".to_owned());
         }
         let state = self.state();

@@ -55,8 +55,8 @@ async fn a_queue_with_other_arguments_is_named_in_ready() {
     other.declare(&classic).await.unwrap();
     let agent = TestAgent::start(vec![ok(json!(1))]).await;
     let deps = mesh_sidecar::Deps {
-        bus: bus(&url).await,
-        metrics: prometheus::Registry::new(),
+        bus: Some(bus(&url).await),
+        ..lane::deps()
     };
     let bound = mesh_sidecar::build(config(agent.address, quick()), deps)
         .await

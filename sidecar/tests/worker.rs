@@ -182,8 +182,8 @@ async fn an_agent_that_is_not_there_is_said_to_be_away() {
     lane.stop().await;
 
     let deps = mesh_sidecar::Deps {
-        bus: Arc::new(MemoryBus::new()),
-        metrics: prometheus::Registry::new(),
+        bus: Some(Arc::new(MemoryBus::new())),
+        ..lane::deps()
     };
     let bound = mesh_sidecar::build(lane::config(gone, quick()), deps)
         .await
@@ -368,11 +368,7 @@ async fn a_drain_finishes_what_was_begun() {
 
 #[tokio::test]
 async fn a_drain_gives_back_what_takes_too_long() {
-    let worker = Worker {
-        drain_ms: 50,
-        ..quick()
-    };
-    let mut lane = start(vec![Reply::Held], worker).await;
+    let mut lane = lane::Lane::draining(Arc::new(MemoryBus::new()), vec![Reply::Held], 50).await;
     lane.step(&step("slow")).await;
     lane.agent.was_called(1).await;
     lane.shutdown.cancel();
@@ -386,11 +382,11 @@ async fn a_drain_gives_back_what_takes_too_long() {
 async fn a_configuration_that_cannot_work_is_refused_whole() {
     let agent = TestAgent::start(vec![ok(json!(1))]).await;
     let mut config = lane::config(agent.address, quick());
-    config.worker.concurrency = 0;
-    config.agent_url = "https://agent.example".into();
+    config.worker.as_mut().unwrap().concurrency = 0;
+    config.app.as_mut().unwrap().url = "https://agent.example".into();
     let deps = mesh_sidecar::Deps {
-        bus: Arc::new(MemoryBus::new()),
-        metrics: prometheus::Registry::new(),
+        bus: Some(Arc::new(MemoryBus::new())),
+        ..lane::deps()
     };
     let error = mesh_sidecar::build(config, deps)
         .await

@@ -100,10 +100,10 @@ async fn no_task_is_lost_or_done_twice_when_the_orchestrator_is_killed() {
         let endpoint = format!("http://127.0.0.1:{}", agent(Arc::clone(&calls)).await);
         let admin = free_port();
         let config = json!({
-            "agent": agent_id,
-            "agent_url": endpoint,
+            "service": agent_id,
+            "app": {"url": endpoint},
             "admin_listen": format!("127.0.0.1:{admin}"),
-            "bus": bus,
+            "worker": {"bus": bus},
         });
         let place = directory("sidecar");
         let file = write(place.path(), "sidecar.json", &config);

@@ -126,11 +126,13 @@ impl Lane {
 
     fn sidecar(&self, bench: &Bench) -> Result<impl FnOnce() -> Result<Process> + use<>> {
         let config = json!({
-            "agent": self.agent,
-            "agent_url": self.agent_url,
+            "service": self.agent,
+            "app": {"url": self.agent_url},
             "admin_listen": free_address()?,
-            "bus": {"backend": "rabbitmq", "url": self.broker.url()},
-            "worker": {"concurrency": PREFETCH},
+            "worker": {
+                "bus": {"backend": "rabbitmq", "url": self.broker.url()},
+                "concurrency": PREFETCH,
+            },
         });
         let (binary, scratch) = (bench.binary("sidecar"), bench.scratch.path().to_owned());
         Ok(move || mesh::sidecar(&binary, &scratch, "sidecar", &config))

@@ -30,10 +30,10 @@ pub async fn measure(bench: &Bench) -> Result<Row> {
     for round in 0..bench.rounds {
         let admin = free_address()?;
         let config = json!({
-            "agent": "idle",
-            "agent_url": format!("http://127.0.0.1:{port}"),
+            "service": "idle",
+            "app": {"url": format!("http://127.0.0.1:{port}")},
             "admin_listen": admin,
-            "bus": {"backend": "rabbitmq", "url": broker.url()},
+            "worker": {"bus": {"backend": "rabbitmq", "url": broker.url()}},
         });
         let name = format!("sidecar-{round}");
         let sidecar = mesh::sidecar(&bench.binary("sidecar"), scratch, &name, &config)?;

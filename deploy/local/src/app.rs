@@ -102,17 +102,21 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
 
     let quota = mesh_orchestrator::quota::connect(&config.store).map_err(|e| part("quotas", &e))?;
 
+    let registry = mesh_sidecar::registry::Memory::new();
     let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for agent in &mesh.agents {
         let (endpoint, started) = start(&mesh, agent, &base, &groups).await?;
         agents.extend(started);
         let mut config = render::sidecar(&mesh, agent, &secrets)?;
-        if let Some(endpoint) = endpoint {
-            config.agent_url = endpoint;
+        if let (Some(endpoint), Some(app)) = (endpoint, &mut config.app) {
+            app.url = endpoint;
         }
-        let endpoint = config.agent_url.clone();
+        let endpoint = config.app.as_ref().map(|app| app.url.clone());
+        let endpoint = endpoint.unwrap_or_default();
         let deps = mesh_sidecar::Deps {
-            bus: Arc::clone(&bus),
+            bus: Some(Arc::clone(&bus)),
+            registry: Arc::<mesh_sidecar::registry::Memory>::clone(&registry),
+            tracer: mesh_trace::Tracer::off(),
             // Sidecars have the same metrics, so each has its own registry.
             metrics: prometheus::Registry::new(),
         };

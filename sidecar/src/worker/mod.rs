@@ -21,7 +21,7 @@ mod step;
 mod verdict;
 mod wire;
 
-use crate::config::Config;
+use crate::config;
 use crate::metrics::Metrics;
 use crate::status::Status;
 use mesh_bus::{Bus, Topology};
@@ -52,24 +52,26 @@ struct Lane {
 
 impl Worker {
     pub(crate) fn new(
-        config: &Config,
+        settings: &config::Worker,
+        agent: AgentId,
+        drain_ms: u64,
         process_uri: http::Uri,
         bus: Arc<dyn Bus>,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
     ) -> Self {
         let invoker = invoke::Invoker::new(
-            &config.worker,
+            settings,
             process_uri,
             Arc::clone(&metrics),
             Arc::clone(&status),
         );
         Self {
-            topology: Topology::exchanges().with_agent(&config.agent, config.queue_kind),
-            concurrency: config.worker.concurrency,
-            drain: Duration::from_millis(config.worker.drain_ms),
+            topology: Topology::exchanges().with_agent(&agent, settings.queue_kind),
+            concurrency: settings.concurrency,
+            drain: Duration::from_millis(drain_ms),
             lane: Arc::new(Lane {
-                agent: config.agent.clone(),
+                agent,
                 bus,
                 invoker,
                 recent: recent::Recent::default(),

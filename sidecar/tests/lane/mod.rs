@@ -13,8 +13,10 @@ use mesh_protocol::message::StepTask;
 use mesh_protocol::names::EXCHANGE_TASKS;
 use mesh_protocol::outcome::{Outcome, StepResult};
 use mesh_sidecar::config::{Config, Worker};
+use mesh_sidecar::registry::Memory;
 use mesh_sidecar::{Deps, build};
 use mesh_tests::{wait_for, within};
+use mesh_trace::Tracer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -199,12 +201,21 @@ pub fn quick() -> Worker {
     }
 }
 
+/// What a sidecar without a bus and without traces is given.
+pub fn deps() -> Deps {
+    Deps {
+        bus: None,
+        registry: Memory::new(),
+        tracer: Tracer::off(),
+        metrics: prometheus::Registry::new(),
+    }
+}
+
 pub fn config(agent: SocketAddr, worker: Worker) -> Config {
     serde_json::from_value(json!({
-        "agent": agent_id(),
-        "agent_url": format!("http://{agent}"),
+        "service": agent_id(),
+        "app": {"url": format!("http://{agent}")},
         "admin_listen": "127.0.0.1:0",
-        "bus": {"backend": "memory"},
         "worker": worker,
     }))
     .unwrap()
@@ -217,6 +228,21 @@ impl Lane {
     }
 
     pub async fn with_agent(bus: Arc<dyn Bus>, agent: Arc<TestAgent>, worker: Worker) -> Self {
+        let config = config(agent.address, worker);
+        Self::configured(bus, agent, config).await
+    }
+
+    /// A lane whose drain lasts no longer than `drain_ms`.
+    pub async fn draining(bus: Arc<dyn Bus>, script: Vec<Reply>, drain_ms: u64) -> Self {
+        let agent = TestAgent::start(script).await;
+        let config = Config {
+            drain_ms,
+            ..config(agent.address, quick())
+        };
+        Self::configured(bus, agent, config).await
+    }
+
+    async fn configured(bus: Arc<dyn Bus>, agent: Arc<TestAgent>, config: Config) -> Self {
         let topology = Topology::exchanges()
             .with_orchestrator(QueueKind::Quorum)
             .with_agent(&agent_id(), QueueKind::Quorum);
@@ -226,10 +252,10 @@ impl Lane {
             .await
             .unwrap();
         let deps = Deps {
-            bus: Arc::clone(&bus),
-            metrics: prometheus::Registry::new(),
+            bus: Some(Arc::clone(&bus)),
+            ..deps()
         };
-        let bound = build(config(agent.address, worker), deps).await.unwrap();
+        let bound = build(config, deps).await.unwrap();
         let admin = bound.admin_address();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(bound.run(shutdown.clone()));

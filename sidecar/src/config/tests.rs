@@ -1,0 +1,96 @@
+//! What is read, what is refused, and what is never shown.
+
+use super::*;
+
+const FILE: &str = "
+service: data-processor
+app: {url: 'http://localhost:8080/base/'}
+admin_listen: 127.0.0.1:0
+worker:
+  bus: {backend: rabbitmq, url: 'amqp://u:secret@127.0.0.1:5672/%2f'}
+  concurrency: 2
+registry: {consul: {url: 'http://127.0.0.1:8500', token: hidden}}
+identity: {source: {consul: {}}}
+inbound: {listen: '127.0.0.1:0'}
+outbound: {listen: '127.0.0.1:0'}
+policy: {intentions: [{from: any, paths: [/process]}]}
+";
+
+#[test]
+fn yaml_and_json_are_read() {
+    let config = Config::from_text(FILE).unwrap();
+    let place = config.check().unwrap().app.unwrap();
+    assert_eq!(place.process_uri, "http://127.0.0.1:8080/base/process");
+    assert_eq!(config.worker.as_ref().unwrap().max_attempts, 3);
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(Config::from_text(&json).unwrap(), config);
+}
+
+#[test]
+fn every_fault_is_named() {
+    for (from, to, wanted) in [
+        ("concurrency: 2", "concurrency: 0", "concurrency"),
+        ("concurrency: 2", "max_attempts: 0", "max_attempts"),
+        ("service: data-processor", "service: Data", "is no service"),
+        ("concurrency: 2", "surprise: 2", "surprise"),
+        ("localhost:8080", "agent.example", "by address"),
+        ("localhost:8080", "u:p@127.0.0.1", "credentials"),
+        ("http://localhost", "https://localhost", "http://"),
+        (
+            "{consul: {}}",
+            "{development: {directory: d}}",
+            "trust_domain",
+        ),
+        ("[/process]", "[/a/../b]", "dot segments"),
+        (
+            "inbound: {listen: '127.0",
+            "inbound: {listen: '0.0",
+            "advertise",
+        ),
+        (
+            "outbound: {listen: '127.0",
+            "outbound: {listen: '0.0",
+            "loopback",
+        ),
+        (
+            "{from: any,",
+            "{from: any, callers: {subjects: [a]},",
+            "policy.assertions",
+        ),
+    ] {
+        let faults = Config::from_text(&FILE.replace(from, to)).unwrap_err();
+        assert!(faults.join(" ").contains(wanted), "{to}: {faults:?}");
+    }
+    let two = FILE.replace("concurrency: 2", "concurrency: 0, timeout_ms: 0");
+    assert_eq!(Config::from_text(&two).unwrap_err().len(), 2);
+}
+
+#[test]
+fn the_environment_wins() {
+    let mut config = Config::from_text(FILE).unwrap();
+    let environment = |name: &str| match name {
+        "CONSUL_URL" => Some("http://127.0.0.9:1".to_owned()),
+        "CONSUL_HTTP_TOKEN" => Some("other".to_owned()),
+        "RABBITMQ_URL" => Some(" ".to_owned()),
+        _ => None,
+    };
+    config.apply(&environment).unwrap();
+    let consul = config.registry.consul().unwrap();
+    assert_eq!(consul.url, "http://127.0.0.9:1");
+    assert_eq!(consul.token.as_ref().unwrap().expose(), "other");
+    let wrong = |name: &str| (name == "RABBITMQ_URL").then(|| "http://secret@x".to_owned());
+    let faults = config.apply(&wrong).unwrap_err().join(" ");
+    assert!(
+        faults.contains("RABBITMQ_URL") && !faults.contains("secret"),
+        "{faults}"
+    );
+}
+
+#[test]
+fn no_secret_is_in_any_text() {
+    let text = format!("{:?}", Config::from_text(FILE).unwrap());
+    assert!(
+        !text.contains("secret") && !text.contains("hidden"),
+        "{text}"
+    );
+}
