@@ -2,6 +2,7 @@
 
 mod filters;
 mod gateway;
+mod trust;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
 use crate::finding::{Finding, Place, nearest};
@@ -20,6 +21,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     gateway::run(file, &mut out);
     filters::run(file, &mut out);
     backends(file, &mut out);
+    trust::run(file, &mut out);
     ports(file, &mut out);
     out
 }
@@ -279,8 +281,10 @@ fn ports(file: &File, out: &mut Vec<Finding>) {
             "orchestrator.listen",
         ),
     ];
+    listeners.extend(trust::listeners(file.gateway.sidecar.as_ref()));
+    listeners.extend(trust::listeners(file.orchestrator.sidecar.as_ref()));
     for agent in &file.agents {
-        listeners.extend(agent.value.admin_listen.clone());
+        listeners.extend(trust::listeners(agent.value.sidecar.as_ref()));
         // Two entries may share an agent that runs elsewhere; one that is started here is alone.
         if let (Some(endpoint), Some(_)) = (&agent.value.endpoint, &agent.value.run)
             && let Some(address) = loopback(&endpoint.value)

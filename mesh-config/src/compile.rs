@@ -3,6 +3,8 @@
 //! Everything that can be said about the file is said in one go: reading goes on after a fault, the
 //! checks run on what was read, and the mesh is built only when there is no error.
 
+mod trust;
+
 use crate::checks;
 use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report};
@@ -14,7 +16,7 @@ use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
 use crate::secret::Source;
 use mesh_orchestrator::config as orchestrator;
-use mesh_sidecar::config::Worker;
+use mesh_sidecar::config::{Settings, Worker};
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -26,9 +28,6 @@ pub(crate) const GATEWAY_LISTEN: SocketAddr =
 /// Where the orchestrator listens when mesh.yaml does not say; the plan's port.
 pub(crate) const ORCHESTRATOR_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8589);
-
-/// Where the sidecar beside the gateway takes requests to agents when mesh.yaml does not say.
-const SIDECAR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
 
 /// A mesh that can be used, and what is odd about its file.
 #[derive(Debug, Clone)]
@@ -103,9 +102,11 @@ fn revision(text: &str) -> String {
 }
 
 /// Fills in defaults. What is still absent here was reported, so its stand-in is never used.
-fn build(file: File, revision: String) -> Mesh {
+fn build(mut file: File, revision: String) -> Mesh {
+    let name = value(file.mesh.take()).unwrap_or_default();
+    let trust = trust::trust(&mut file, &name);
     Mesh {
-        name: value(file.mesh).unwrap_or_default(),
+        name,
         revision,
         gateway: gateway(file.gateway),
         orchestrator: orchestrator(file.orchestrator),
@@ -126,8 +127,9 @@ fn build(file: File, revision: String) -> Mesh {
         agents: file
             .agents
             .into_iter()
-            .filter_map(|a| agent(a.value))
+            .filter_map(|a| agent(a.value, &trust.traffic))
             .collect(),
+        trust,
     }
 }
 
@@ -149,7 +151,7 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         assertion_key: value(auth.assertion_key)
             .unwrap_or_else(|| Source::File(PathBuf::from(ASSERTION_KEY))),
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
-        sidecar: value(raw.sidecar).unwrap_or(SIDECAR),
+        sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
@@ -231,6 +233,7 @@ fn orchestrator(raw: schema::Orchestrator) -> Orchestrator {
     });
     Orchestrator {
         listen: value(raw.listen).unwrap_or(ORCHESTRATOR_LISTEN),
+        sidecar: trust::sidecar(raw.sidecar),
         rules: rules.unwrap_or_else(orchestrator::plan_rules),
         general_agent: value(planner.general_agent),
         ollama: value(planner.ollama).and_then(|o| {
@@ -255,7 +258,7 @@ fn orchestrator(raw: schema::Orchestrator) -> Orchestrator {
     }
 }
 
-fn agent(raw: schema::Agent) -> Option<Agent> {
+fn agent(raw: schema::Agent, traffic: &Settings) -> Option<Agent> {
     let worker = Worker::default();
     let run = value(raw.run).and_then(|run: schema::Run| {
         value(run.builtin).map(Run::Builtin).or_else(|| {
@@ -276,7 +279,9 @@ fn agent(raw: schema::Agent) -> Option<Agent> {
         timeout: value(raw.timeout).unwrap_or(Duration::from_millis(worker.timeout_ms)),
         attempts: value(raw.attempts).unwrap_or(worker.max_attempts),
         pause: value(raw.pause).unwrap_or(Duration::from_millis(worker.retry_base_ms)),
-        admin_listen: value(raw.admin_listen),
+        sidecar: trust::sidecar(raw.sidecar),
+        health: value(raw.health).unwrap_or_default(),
+        traffic: value(raw.traffic).map_or_else(|| traffic.clone(), |own| own.over(traffic)),
     })
 }
 

@@ -6,6 +6,7 @@
 
 use mesh_policy::config::{AgentRouter, JwtAuth, RateLimit, TaskAdmission};
 use mesh_policy::{ConfigError, Filter};
+use mesh_protocol::names::ORCHESTRATOR;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -73,8 +74,8 @@ pub(crate) struct Known {
     pub assertion: Value,
     /// `table_key` of rate_limit.
     pub table_key: String,
-    /// Where the orchestrator is found, and the token of its inner paths.
-    pub orchestrator: String,
+    /// Outbound listener of the sidecar beside the gateway, and the token of the orchestrator's inner paths.
+    pub sidecar: String,
     pub token: String,
     /// `agents` of agent_router.
     pub agents: Value,
@@ -97,7 +98,7 @@ impl Known {
                 "issuer": "gateway", "audience": "check", "kid": "check", "signing_key": KEY,
             }),
             table_key: KEY.to_owned(),
-            orchestrator: "127.0.0.1:1".to_owned(),
+            sidecar: "127.0.0.1:1".to_owned(),
             token: "check".to_owned(),
             agents,
             max_body: 1 << 20,
@@ -172,8 +173,10 @@ impl Whole {
     /// Says where the orchestrator is, in the object `name`, if that is there.
     fn reach(&mut self, name: &str, known: &Known) {
         if let Some(Value::Object(object)) = self.config.get_mut(name) {
-            let authority = known.orchestrator.clone().into();
+            let authority = known.sidecar.clone().into();
             put(object, name, "authority", authority, &mut self.faults);
+            // By which the sidecar finds it.
+            put(object, name, "host", ORCHESTRATOR.into(), &mut self.faults);
             let token = known.token.clone().into();
             put(object, name, "token", token, &mut self.faults);
         }

@@ -15,6 +15,7 @@ pub mod render;
 mod schema;
 pub mod secret;
 mod snippet;
+pub mod trust;
 
 pub use compile::{Compiled, compile, compile_bytes};
 pub use finding::{Finding, Place, Report, Severity};

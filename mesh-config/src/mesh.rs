@@ -2,10 +2,12 @@
 
 use crate::filters::Filters;
 use crate::secret::Source;
+use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, OnFailure};
 use mesh_policy::config::{Algorithm, JwksUrl};
 use mesh_protocol::AgentId;
+use mesh_sidecar::config::{Health, Settings};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub struct Mesh {
     pub messaging: Messaging,
     /// Where runs are kept.
     pub store: Store,
+    /// Who is who, and who may call whom.
+    pub trust: Trust,
     /// Who does the work; ids are unique.
     pub agents: Vec<Agent>,
 }
@@ -56,8 +60,8 @@ pub struct Gateway {
     pub assertion_lifetime: Duration,
     /// What leads where; names are unique.
     pub routes: Vec<Route>,
-    /// Outbound listener of the sidecar beside it: where requests to agents go in a real Kong.
-    pub sidecar: SocketAddr,
+    /// The sidecar beside it: its outbound listener is where every route leads.
+    pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
 }
@@ -135,6 +139,8 @@ pub struct Route {
 pub struct Orchestrator {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// The sidecar beside it.
+    pub sidecar: Sidecar,
     /// Task type to agents.
     pub rules: BTreeMap<String, Vec<String>>,
     /// Takes what nothing else covers.
@@ -205,8 +211,12 @@ pub struct Agent {
     pub attempts: u32,
     /// Pause before the second call.
     pub pause: Duration,
-    /// Where the sidecar shows health and metrics; a free loopback port when absent.
-    pub admin_listen: Option<SocketAddr>,
+    /// The sidecar beside it.
+    pub sidecar: Sidecar,
+    /// How its health is found out.
+    pub health: Health,
+    /// How it is called.
+    pub traffic: Settings,
 }
 
 /// How `mesh up` starts an agent.
@@ -259,6 +269,8 @@ pub struct Overrides {
     pub ollama_model: Option<String>,
     /// `PORT`: port of the orchestrator.
     pub port: Option<String>,
+    /// `CONSUL_URL`: services are found there.
+    pub consul_url: Option<String>,
 }
 
 impl Overrides {
@@ -271,6 +283,7 @@ impl Overrides {
             ollama_url: get("OLLAMA_URL"),
             ollama_model: get("OLLAMA_MODEL"),
             port: get("PORT"),
+            consul_url: get("CONSUL_URL"),
         }
     }
 }
@@ -327,6 +340,19 @@ impl Mesh {
         {
             ollama.model.clone_from(model);
         }
+        if let Some(text) = &overrides.consul_url {
+            let url = Url::parse(text)
+                .ok()
+                .filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host())
+                .filter(|u| crate::schema::values::bare(u).is_ok())
+                .ok_or_else(|| refuse("CONSUL_URL", "no http:// or https:// URL without more"))?;
+            let consul = self.trust.registry.consul.get_or_insert_with(|| Consul {
+                url: url.clone(),
+                token: None,
+                ca: None,
+            });
+            consul.url = url;
+        }
         if let Some(port) = &overrides.port {
             let port = port
                 .trim()
@@ -355,6 +381,12 @@ impl Mesh {
         all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
         let redis = self.store.redis.iter();
         all.extend(redis.map(|s| ("store.url".to_owned(), s)));
+        let consul = self.trust.registry.consul.iter();
+        let consul = consul.filter_map(|consul| consul.token.as_ref());
+        all.extend(consul.map(|s| ("registry.token".to_owned(), s)));
+        if let IdentitySource::Vault { token, .. } = &self.trust.identity.source {
+            all.push(("identity.token".to_owned(), token));
+        }
         all
     }
 

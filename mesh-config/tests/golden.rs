@@ -43,10 +43,9 @@ fn outputs(text: &str) -> BTreeMap<String, String> {
                 "orchestrator.json".to_owned(),
                 serde_json::to_value(orchestrator).unwrap(),
             );
-            for agent in &mesh.agents {
-                let sidecar = render::sidecar(mesh, agent, &none).unwrap();
+            for sidecar in render::sidecars(mesh, &none).unwrap() {
                 json(
-                    format!("sidecar-{}.json", agent.id),
+                    format!("sidecar-{}.json", sidecar.service),
                     serde_json::to_value(sidecar).unwrap(),
                 );
             }
@@ -154,8 +153,8 @@ fn an_endpoint_that_is_accepted_is_accepted_by_the_sidecar() {
         let agent = &compiled.mesh.agents[0];
         let sidecar = render::sidecar(&compiled.mesh, agent, &Secrets::none()).unwrap();
         let rendered = serde_json::to_string(&sidecar).unwrap();
-        mesh_sidecar::config::Config::from_text(&rendered)
-            .unwrap_or_else(|e| panic!("{url}: {e:?}"));
+        serde_json::from_str::<mesh_sidecar::config::Config>(&rendered)
+            .unwrap_or_else(|e| panic!("{url}: {e}"));
     }
 }
 

@@ -83,6 +83,11 @@ impl Bound {
         self.address
     }
 
+    /// Where the program sends its requests, if there is a way out.
+    pub fn outbound_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Works until `shutdown` is cancelled and the drain is over.
     ///
     /// The admin listener goes last, so that a drain can be watched.

@@ -93,7 +93,7 @@ pub fn addresses(loaded: &Loaded) -> anyhow::Result<Addresses> {
         Some(mesh_local::AgentAddress {
             id: agent.id.clone(),
             endpoint: agent.endpoint.as_ref()?.to_string(),
-            admin: agent.admin_listen?,
+            admin: agent.sidecar.admin_listen?,
         })
     });
     Ok(Addresses {
@@ -101,6 +101,8 @@ pub fn addresses(loaded: &Loaded) -> anyhow::Result<Addresses> {
         mesh: mesh.name.clone(),
         gateway: reachable(mesh.gateway.listen).context("gateway.listen")?,
         orchestrator: reachable(mesh.orchestrator.listen).context("orchestrator.listen")?,
+        gateway_sidecar: mesh.gateway.sidecar.admin_listen,
+        orchestrator_sidecar: mesh.orchestrator.sidecar.admin_listen,
         agents: agents.collect(),
     })
 }

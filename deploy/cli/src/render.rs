@@ -57,10 +57,9 @@ fn files(
         }
         Part::Sidecar => {
             let mut files = Vec::new();
-            for agent in &mesh.agents {
-                let config = render::sidecar(mesh, agent, secrets)?;
+            for config in render::sidecars(mesh, secrets)? {
                 let text = serde_json::to_string_pretty(&config)? + "\n";
-                files.push(file(&format!("sidecar-{}", agent.id), "json", text));
+                files.push(file(&format!("sidecar-{}", config.service), "json", text));
             }
             files
         }

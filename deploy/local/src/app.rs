@@ -1,8 +1,8 @@
 //! Puts the parts together, runs them, and takes them down in order.
 //!
 //! ```text
-//!  build:  bus, store ▸ agents ▸ sidecars ▸ orchestrator ▸ gateway      (each bound before the next)
-//!  drain:  gateway ▸ orchestrator ▸ sidecars ▸ agents ▸ bus
+//!  build:  bus, store ▸ agents ▸ their sidecars ▸ orchestrator ▸ its sidecar ▸ the gateway's sidecar ▸ gateway
+//!  drain:  gateway ▸ its sidecar ▸ the orchestrator's sidecar ▸ orchestrator ▸ sidecars ▸ agents ▸ bus
 //! ```
 //!
 //! Every part is one task with a token of its own. None may end before it is told to: a mesh that lost
@@ -10,14 +10,15 @@
 
 use crate::child::{Program, Running};
 use crate::group::Groups;
+use crate::sidecars::Sidecars;
 use crate::{Addresses, AgentAddress, LocalError, filters};
 use mesh_bus::Bus;
 use mesh_config::mesh::{Agent, Builtin, Mesh, Run};
 use mesh_config::render;
 use mesh_config::secret::Secrets;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
 
     let quota = mesh_orchestrator::quota::connect(&config.store).map_err(|e| part("quotas", &e))?;
 
-    let registry = mesh_sidecar::registry::Memory::new();
+    let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus));
     let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for agent in &mesh.agents {
         let (endpoint, started) = start(&mesh, agent, &base, &groups).await?;
@@ -112,25 +113,13 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             app.url = endpoint;
         }
         let endpoint = config.app.as_ref().map(|app| app.url.clone());
-        let endpoint = endpoint.unwrap_or_default();
-        let deps = mesh_sidecar::Deps {
-            bus: Some(Arc::clone(&bus)),
-            registry: Arc::<mesh_sidecar::registry::Memory>::clone(&registry),
-            tracer: mesh_trace::Tracer::off(),
-            // Sidecars have the same metrics, so each has its own registry.
-            metrics: prometheus::Registry::new(),
-        };
-        let name = format!("sidecar {}", agent.id);
-        let listen = config.admin_listen;
-        free(&name, listen).await?;
-        let sidecar = mesh_sidecar::build(config, deps)
-            .await
-            .map_err(|e| part(&name, &e))?;
+        let sidecar = beside.build(config).await?;
         found.push(AgentAddress {
             id: agent.id.clone(),
-            endpoint,
+            endpoint: endpoint.unwrap_or_default(),
             admin: sidecar.admin_address(),
         });
+        let name = format!("sidecar {}", agent.id);
         sidecars.push(Part::new(name, |stop| sidecar.run(stop)));
     }
 
@@ -147,12 +136,21 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     mesh.orchestrator
         .listen
         .set_port(orchestrator.address().port());
+    let way_in = beside
+        .build(render::orchestrator_sidecar(&mesh, &secrets)?)
+        .await?;
+    let mut config = render::gateway_sidecar(&mesh, &secrets)?;
+    if let (None, Some(outbound)) = (mesh.gateway.sidecar.outbound, &mut config.outbound) {
+        // Nobody but this gateway has to know it, so two meshes need not quarrel over a port.
+        outbound.listen.set_port(0);
+    }
+    let way_out = beside.build(config).await?;
+    mesh.gateway.sidecar.outbound = way_out.outbound_address();
 
     let kong = render::kong(&mesh, &secrets)?;
     let gateway = mesh_gateway::build(
         mesh_gateway::Config {
             max_request_body: mesh.orchestrator.limits.max_body_bytes,
-            agents: instances(&found),
             ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
         },
         mesh_gateway::Deps {
@@ -167,6 +165,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         mesh: mesh.name,
         gateway: gateway.address(),
         orchestrator: orchestrator.address(),
+        gateway_sidecar: Some(way_out.admin_address()),
+        orchestrator_sidecar: Some(way_in.admin_address()),
         agents: found,
     };
     Ok(Bound {
@@ -177,6 +177,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
                     tracing::error!(%error, "gateway failed");
                 }
             })],
+            vec![Part::new("sidecar gateway", |stop| way_out.run(stop))],
+            vec![Part::new("sidecar orchestrator", |stop| way_in.run(stop))],
             vec![Part::new("orchestrator", |stop| orchestrator.run(stop))],
             sidecars,
             agents,
@@ -185,21 +187,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     })
 }
 
-/// Where the gateway finds each agent, for routes that lead to agents; a real Kong asks the sidecar beside it.
-fn instances(agents: &[AgentAddress]) -> BTreeMap<String, Vec<String>> {
-    let places = agents.iter().filter_map(|agent| {
-        let endpoint = url::Url::parse(&agent.endpoint).ok()?;
-        let host = endpoint.host_str()?;
-        // Nothing here asks a name server; such an agent is reached by tasks alone.
-        let known = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        let port = endpoint.port_or_known_default()?;
-        known.then(|| (agent.id.to_string(), vec![format!("{host}:{port}")]))
-    });
-    places.collect()
-}
-
 /// The text of an error with its causes.
-fn part(name: &str, error: &dyn std::error::Error) -> LocalError {
+pub(crate) fn part(name: &str, error: &dyn std::error::Error) -> LocalError {
     let mut detail = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

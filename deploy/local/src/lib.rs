@@ -10,6 +10,7 @@ mod filters;
 mod group;
 pub mod identity;
 pub mod probe;
+mod sidecars;
 pub mod state;
 
 pub use app::{Bound, Options, build};

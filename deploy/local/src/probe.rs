@@ -51,6 +51,16 @@ pub fn parts(addresses: &Addresses) -> Vec<Part> {
             url: format!("http://{}/ready", addresses.orchestrator),
         },
     ];
+    for (name, admin) in [
+        ("gateway", addresses.gateway_sidecar),
+        ("orchestrator", addresses.orchestrator_sidecar),
+    ] {
+        parts.extend(admin.map(|admin| Part {
+            kind: "sidecar",
+            name: name.to_owned(),
+            url: format!("http://{admin}/ready"),
+        }));
+    }
     for agent in &addresses.agents {
         parts.push(Part {
             kind: "sidecar",

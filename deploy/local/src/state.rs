@@ -23,6 +23,12 @@ pub struct Addresses {
     pub gateway: SocketAddr,
     /// The orchestrator's API.
     pub orchestrator: SocketAddr,
+    /// Health and metrics of the gateway's sidecar, where it is known.
+    #[serde(default)]
+    pub gateway_sidecar: Option<SocketAddr>,
+    /// Health and metrics of the orchestrator's sidecar, where it is known.
+    #[serde(default)]
+    pub orchestrator_sidecar: Option<SocketAddr>,
     /// The agents, in the order of mesh.yaml.
     pub agents: Vec<AgentAddress>,
 }
@@ -124,6 +130,8 @@ mod tests {
             mesh: mesh.to_owned(),
             gateway: address,
             orchestrator: address,
+            gateway_sidecar: None,
+            orchestrator_sidecar: None,
             agents: Vec::new(),
         }
     }

@@ -32,9 +32,6 @@ pub(crate) enum Problem {
     GatewayTimeout,
     /// All targets of the service are out.
     NoTarget,
-    /// The service leads to agents, and no filter has chosen one.
-    NoAgent,
-    UnknownAgent,
 }
 
 impl Problem {
@@ -94,18 +91,6 @@ impl Problem {
                 "no-healthy-target",
                 "no healthy target",
                 "no target of the service may be used now",
-            ),
-            Self::NoAgent => (
-                StatusCode::BAD_GATEWAY,
-                "no-agent",
-                "no agent",
-                "no filter of the route has chosen an agent",
-            ),
-            Self::UnknownAgent => (
-                StatusCode::NOT_FOUND,
-                "unknown-agent",
-                "unknown agent",
-                "the gateway knows no agent of this name",
             ),
         }
     }

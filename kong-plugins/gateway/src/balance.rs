@@ -4,11 +4,9 @@
 //! credit is next; it pays the sum of the weights, and each earns its own. Credits and health belong to
 //! the process, not to a worker, so the shares are exact over all workers.
 
-mod agents;
 mod health;
 mod probe;
 
-pub(crate) use agents::Agents;
 pub(crate) use health::Event;
 pub(crate) use probe::watch;
 

@@ -39,7 +39,7 @@ impl std::fmt::Debug for Bound {
 /// [`BuildError`], which names what cannot be run.
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     // First what is wrong in the file: it is found without touching anything.
-    Checked::read(&config.declarative, &config.agents).map_err(BuildError::Declarative)?;
+    Checked::read(&config.declarative).map_err(BuildError::Declarative)?;
     let (listener, address) = listen(config.listen)?;
     let store = Arc::new(FilterShared::default());
     let metrics =

@@ -1,6 +1,6 @@
 //! A kong.yml, read as a whole: what leads where, and what cannot be run, all of it by name.
 
-use crate::balance::{Agents, Pool};
+use crate::balance::Pool;
 use crate::filters::{RootPlan, Use};
 use crate::plugins::Scopes;
 use crate::routes::{Conditions, Destination, Table};
@@ -8,7 +8,7 @@ use crate::upstream::ServicePlan;
 use bytes::Bytes;
 use mesh_declarative::{FilterChain, FilterUse, Route, Upstream};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Filters and their configurations, in the order in which chains first name them.
@@ -25,13 +25,9 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    pub(crate) fn read(
-        config: &mesh_declarative::Config,
-        agents: &BTreeMap<String, Vec<String>>,
-    ) -> Result<Self, Vec<String>> {
+    pub(crate) fn read(config: &mesh_declarative::Config) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let pools = pools(&config.upstreams, &mut problems);
-        let agents = Arc::new(Agents::read(agents, &mut problems));
         let plugins = Scopes::read(config, &mut problems);
         let mut filters = Filters::new();
         let mut chains = Chains::read(&config.filter_chains, &mut filters, &mut problems);
@@ -41,8 +37,8 @@ impl Checked {
         let mut routes: Vec<(&Route, &str)> = Vec::new();
         for service in &config.services {
             let name = service.name.as_str();
-            let plan = ServicePlan::read(service, &pools, &agents, &mut problems)
-                .filter(|_| service.enabled);
+            let plan =
+                ServicePlan::read(service, &pools, &mut problems).filter(|_| service.enabled);
             let index = plan.map(|plan| {
                 services.push(plan);
                 services.len() - 1

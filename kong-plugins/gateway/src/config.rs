@@ -1,6 +1,5 @@
 //! What a gateway is built from, and why it may not be.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,9 +32,6 @@ pub struct Config {
     pub drain: Duration,
     /// What a filter may use.
     pub limits: mesh_wasm_host::Limits,
-    /// Instances of each agent, `address:port` each, for services with the tag `mesh-agents`: their
-    /// requests go to the agent that a filter has named in `x-mesh-agent`.
-    pub agents: BTreeMap<String, Vec<String>>,
     /// Where a line of JSON goes for every request; nowhere when None.
     pub access_log: Option<AccessLog>,
 }
@@ -81,7 +77,6 @@ impl Config {
             body_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(10),
             limits: mesh_wasm_host::Limits::default(),
-            agents: BTreeMap::new(),
             access_log: None,
         }
     }

@@ -4,7 +4,6 @@ use crate::checked::Checked;
 use crate::hygiene;
 use crate::proxy::subject::Subject;
 use http::Request;
-use std::collections::BTreeMap;
 
 /// The routes of a kong.yml.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ impl Routes {
     /// # Errors
     /// All that cannot be run.
     pub fn read(config: &mesh_declarative::Config) -> Result<Self, Vec<String>> {
-        let checked = Checked::read(config, &BTreeMap::new())?;
+        let checked = Checked::read(config)?;
         Ok(Self(checked.table))
     }
 

@@ -42,8 +42,7 @@ impl Generation {
         config: Config,
         process: &Process,
     ) -> Result<(Arc<Self>, Vec<Set>), BuildError> {
-        let checked =
-            Checked::read(&config.declarative, &config.agents).map_err(BuildError::Declarative)?;
+        let checked = Checked::read(&config.declarative).map_err(BuildError::Declarative)?;
         let workers = config.workers.max(1);
         let instances = u32::try_from(workers * checked.filters.len().max(1)).unwrap_or(u32::MAX);
         let engine = Engine::new(config.limits, instances).map_err(BuildError::Engine)?;

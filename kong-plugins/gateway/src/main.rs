@@ -24,22 +24,12 @@ struct Arguments {
     /// Threads; as many as cores when left out.
     #[arg(long)]
     workers: Option<usize>,
-    /// An instance of an agent, AGENT=ADDRESS:PORT, for services with the tag mesh-agents.
-    #[arg(long = "agent", value_parser = agent)]
-    agents: Vec<(String, String)>,
     /// Where a line of JSON goes for every request: a file, or `stdout`.
     #[arg(long)]
     access_log: Option<AccessLog>,
     /// Address of the metrics, at /metrics.
     #[arg(long)]
     status: Option<SocketAddr>,
-}
-
-fn agent(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((id, place)) => Ok((id.to_owned(), place.to_owned())),
-        None => Err("not AGENT=ADDRESS:PORT".to_owned()),
-    }
 }
 
 impl Arguments {
@@ -50,10 +40,6 @@ impl Arguments {
         let mut config = Config::new(self.listen, declarative, &self.filters);
         config.workers = self.workers.unwrap_or(config.workers);
         config.access_log.clone_from(&self.access_log);
-        for (id, place) in &self.agents {
-            let places = config.agents.entry(id.clone()).or_default();
-            places.push(place.clone());
-        }
         Ok(config)
     }
 }

@@ -16,7 +16,7 @@ use crate::local::Local;
 use crate::metrics::{Entry, Finished};
 use crate::plugins::{self, Additions, Asked, Decision, Plugins};
 use crate::routes::Destination;
-use crate::upstream::{Payload, To, Upstream};
+use crate::upstream::{Payload, Upstream};
 use bytes::Bytes;
 use exchange::{exchange, local_response, of_body, respond, with_changes};
 use http::header::{CONTENT_TYPE, COOKIE, HeaderValue};
@@ -346,10 +346,6 @@ fn refused(request: &Request<Incoming>, way: &Way<'_>) -> Option<Response<Body>>
         if !is_grpc || request.version() != Version::HTTP_2 {
             return Some(answer::grpc_only(is_grpc));
         }
-    }
-    if matches!(way.upstream.plan.to, To::Agents(_)) && forward::names_agent(request.headers()) {
-        let problem = Problem::BadRequest("x-mesh-agent is the gateway's own header");
-        return Some(problem.response());
     }
     None
 }

@@ -3,7 +3,7 @@
 mod connect;
 mod plan;
 
-pub(crate) use plan::{ServicePlan, To};
+pub(crate) use plan::ServicePlan;
 
 use crate::answer::Problem;
 use crate::balance::{Event, Pool, Target};

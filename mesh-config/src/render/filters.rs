@@ -1,7 +1,7 @@
 //! The filter chains of kong.yml: which filters run on which route, and with what.
 
 use super::RenderError;
-use super::kong::reachable;
+use super::sidecar::gateway_outbound;
 use crate::derive::{self, derived};
 use crate::filters::{Filters, Known, Setting};
 use crate::mesh::{Destination, Mesh, Route};
@@ -24,7 +24,7 @@ pub(super) fn known(mesh: &Mesh, guard: &JwtAuth, secrets: &Secrets) -> Result<K
         issuers: written(&guard.issuers)?,
         assertion: written(&guard.assertion)?,
         table_key: derived(key, secrets, derive::RATE_LIMIT_TABLE)?,
-        orchestrator: reachable(mesh.orchestrator.listen).to_string(),
+        sidecar: gateway_outbound(mesh).to_string(),
         token: derived(key, secrets, derive::INTERNAL_TOKEN)?,
         agents: agents.collect(),
         max_body: mesh.orchestrator.limits.max_body_bytes as u64,

@@ -1,5 +1,6 @@
 //! kong.yml: the routes of the mesh, each with the filters that guard it.
 
+use super::sidecar::gateway_outbound;
 use super::{RenderError, filters};
 use crate::filters::Setting;
 use crate::guard::{check_key, is_symmetric};
@@ -11,15 +12,14 @@ use ed25519_dalek::pkcs8::EncodePublicKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use mesh_declarative::{Config, Route, Service};
 use mesh_policy::config::{Algorithm, AssertionSigner, Issuer, JwtAuth};
+use mesh_protocol::assertion::HEADER_AGENT;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Name of the service that leads to the orchestrator.
 pub const SERVICE: &str = "orchestrator";
-/// Name of the service that leads to the agents, by way of the sidecar beside the gateway.
+/// Name of the service that leads to the agents.
 pub const AGENTS: &str = "agents";
-/// Tag of that service: a gateway that knows where the agents are goes to them itself.
-const AGENTS_TAG: &str = "mesh-agents";
 
 /// The development issuer's private key; its public half goes into kong.yml.
 fn development_key() -> Source {
@@ -48,9 +48,10 @@ pub fn kong(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
         let routes = routes.iter().filter(|route| route.to == to);
         routes.map(plain).collect()
     };
+    let sidecar = gateway_outbound(mesh);
     let mut services = vec![Service {
         name: SERVICE.to_owned(),
-        url: Some(format!("http://{}", reachable(mesh.orchestrator.listen))),
+        url: Some(format!("http://{sidecar}/{SERVICE}")),
         // A client may wait for its task's end: the gateway must not hang up before the orchestrator.
         read_timeout: mesh
             .orchestrator
@@ -65,8 +66,8 @@ pub fn kong(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
     if !to_agents.is_empty() {
         services.push(Service {
             name: AGENTS.to_owned(),
-            url: Some(format!("http://{}", mesh.gateway.sidecar)),
-            tags: vec![AGENTS_TAG.to_owned()],
+            // The sidecar reads which agent from the header that the filter agent_router sets.
+            url: Some(format!("http://{sidecar}/{HEADER_AGENT}")),
             routes: to_agents,
             ..Service::default()
         });

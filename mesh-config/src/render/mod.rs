@@ -13,7 +13,7 @@ mod sidecar;
 pub use files::{Rendered, Written, write_all};
 pub use kong::{SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
-pub use sidecar::sidecar;
+pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
 
 use crate::secret::{Secrets, Source};
 

@@ -44,14 +44,19 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         bus: bus(mesh, secrets)?,
         queue_kind: mesh.messaging.queue_kind,
         store: store(mesh, secrets)?,
-        assertions: Assertions {
-            audience: mesh.name.clone(),
-            keys: vec![AssertionKey {
-                kid: GATEWAY.to_owned(),
-                x: public_half(&mesh.gateway.assertion_key, secrets)?,
-            }],
-        },
+        assertions: assertions(mesh, secrets)?,
         internal_token: Some(internal_token(mesh, secrets)?),
+    })
+}
+
+/// Whom everyone behind the gateway believes.
+pub(super) fn assertions(mesh: &Mesh, secrets: &Secrets) -> Result<Assertions, RenderError> {
+    Ok(Assertions {
+        audience: mesh.name.clone(),
+        keys: vec![AssertionKey {
+            kid: GATEWAY.to_owned(),
+            x: public_half(&mesh.gateway.assertion_key, secrets)?,
+        }],
     })
 }
 

@@ -1,48 +1,319 @@
-//! A sidecar's configuration.
+//! The configurations of the sidecars: beside the gateway, the orchestrator and every agent.
 
 use super::RenderError;
-use super::orchestrator::{bus, millis};
-use crate::mesh::{Agent, Mesh};
-use crate::secret::Secrets;
-use mesh_sidecar::config::{App, Config, Health, Identity, Policy, Registry, ServiceName, Worker};
+use super::kong::reachable;
+use super::orchestrator::{assertions, bus, millis};
+use crate::mesh::{Agent, Destination, GATEWAY, Mesh};
+use crate::secret::{Secrets, Source};
+use crate::trust::{IdentitySource, SERVICE_PLACEHOLDER, Sidecar};
+use mesh_protocol::names::ORCHESTRATOR;
+use mesh_sidecar::config::{
+    self, Action, App, AssertionKey, AssertionRule, Assertions, Callers, Config, ConnectionLimits,
+    From, Health, Inbound, Intention, Outbound, Policy, Registration, Secret, ServiceName,
+    Settings, Worker,
+};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// Where the sidecar beside the gateway takes requests when mesh.yaml does not say.
+pub const GATEWAY_OUTBOUND: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
+
+/// What of the orchestrator is asked without a caller's assertion: the filters' own questions, which bring the
+/// internal token, and its health.
+const WITHOUT_ASSERTION: [&str; 2] = ["/internal", "/health"];
 
 /// Renders the configuration of the sidecar beside `agent`.
 ///
 /// A builtin without an endpoint has its address only when it runs; until then it is port 0.
 ///
 /// # Errors
-/// [`RenderError::Secret`] for a broker URL that is none.
+/// [`RenderError::Secret`] for a secret that is of no use.
 pub fn sidecar(mesh: &Mesh, agent: &Agent, secrets: &Secrets) -> Result<Config, RenderError> {
     let endpoint = agent.endpoint.as_ref().map_or_else(
         || "http://127.0.0.1:0".to_owned(),
         |url| url.as_str().trim_end_matches('/').to_owned(),
     );
+    let service = ServiceName::from(&agent.id);
+    let mut config = base(mesh, service, &agent.sidecar, secrets)?;
+    config.app = Some(App {
+        url: endpoint,
+        health: agent.health.clone(),
+    });
+    config.worker = Some(Worker {
+        bus: bus(mesh, secrets)?,
+        queue_kind: mesh.messaging.queue_kind,
+        concurrency: agent.concurrency,
+        timeout_ms: millis(agent.timeout),
+        max_attempts: agent.attempts,
+        retry_base_ms: millis(agent.pause),
+        ..Worker::default()
+    });
+    config.inbound = Some(Inbound {
+        identity_headers: mesh.trust.identity_headers.clone(),
+        // Who comes through the gateway shows that its filters ran.
+        assertion: AssertionRule::Required {
+            from: vec![name(GATEWAY)?],
+            except: Vec::new(),
+        },
+        ..inbound(&agent.sidecar, agent.traffic.clone())
+    });
+    config.outbound = agent.sidecar.outbound.map(|listen| outbound(mesh, listen));
+    config.registry.registration = Registration {
+        tags: vec!["agent".to_owned()],
+        capabilities: agent.capabilities.clone(),
+        ..Registration::default()
+    };
+    Ok(config)
+}
+
+/// Renders the configurations of all sidecars.
+///
+/// # Errors
+/// As [`sidecar`].
+pub fn sidecars(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Config>, RenderError> {
+    let mut all = vec![
+        gateway_sidecar(mesh, secrets)?,
+        orchestrator_sidecar(mesh, secrets)?,
+    ];
+    for agent in &mesh.agents {
+        all.push(sidecar(mesh, agent, secrets)?);
+    }
+    Ok(all)
+}
+
+/// Renders the configuration of the sidecar beside the orchestrator.
+///
+/// # Errors
+/// As [`sidecar`].
+pub fn orchestrator_sidecar(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
+    let own = &mesh.orchestrator.sidecar;
+    let mut config = base(mesh, name(ORCHESTRATOR)?, own, secrets)?;
+    config.app = Some(App {
+        url: format!("http://{}", reachable(mesh.orchestrator.listen)),
+        health: Health::default(),
+    });
+    config.inbound = Some(Inbound {
+        assertion: AssertionRule::Required {
+            from: Vec::new(),
+            except: WITHOUT_ASSERTION.map(str::to_owned).to_vec(),
+        },
+        // It verifies the assertion itself, and sends it on with the steps.
+        forward_assertion: true,
+        ..inbound(own, to_orchestrator(mesh))
+    });
+    config.registry.registration.tags = vec![ORCHESTRATOR.to_owned()];
+    Ok(config)
+}
+
+/// Renders the configuration of the sidecar beside the gateway.
+///
+/// # Errors
+/// As [`sidecar`].
+pub fn gateway_sidecar(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
+    let own = &mesh.gateway.sidecar;
+    let mut config = base(mesh, name(GATEWAY)?, own, secrets)?;
+    config.outbound = Some(Outbound {
+        by_agent_header: true,
+        ..outbound(mesh, gateway_outbound(mesh))
+    });
+    config.registry.registration.tags = vec![GATEWAY.to_owned()];
+    Ok(config)
+}
+
+/// Where the sidecar beside the gateway takes requests.
+pub(super) fn gateway_outbound(mesh: &Mesh) -> SocketAddr {
+    mesh.gateway.sidecar.outbound.unwrap_or(GATEWAY_OUTBOUND)
+}
+
+/// What all of them have.
+fn base(
+    mesh: &Mesh,
+    service: ServiceName,
+    own: &Sidecar,
+    secrets: &Secrets,
+) -> Result<Config, RenderError> {
+    let keys = assertions(mesh, secrets)?;
+    let assertions = Assertions {
+        audience: keys.audience,
+        keys: keys
+            .keys
+            .into_iter()
+            .map(|key| AssertionKey {
+                kid: key.kid,
+                x: key.x,
+            })
+            .collect(),
+    };
+    let consul = mesh.trust.registry.consul.as_ref();
     Ok(Config {
-        service: ServiceName::from(&agent.id),
-        app: Some(App {
-            url: endpoint,
-            health: Health::default(),
-        }),
-        admin_listen: agent
+        identity: identity(mesh, &service, secrets),
+        registry: config::Registry {
+            consul: consul.map(|consul| config::Consul {
+                token: consul.token.as_ref().map(|token| secret(token, secrets)),
+                ca_file: consul.ca.clone(),
+                ..config::Consul::at(consul.url.as_str().trim_end_matches('/'))
+            }),
+            registration: Registration::default(),
+        },
+        policy: Policy {
+            intentions: intentions(mesh, &service)?,
+            assertions: Some(assertions),
+            audit: mesh.trust.audit.clone(),
+        },
+        service,
+        admin_listen: own
             .admin_listen
             .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
         drain_ms: 30_000,
-        identity: Identity::default(),
-        registry: Registry::default(),
+        app: None,
+        worker: None,
         inbound: None,
         outbound: None,
-        policy: Policy::default(),
-        traces: mesh_trace::Config::default(),
+        traces: mesh.trust.traces.clone(),
         threads: 1,
-        worker: Some(Worker {
-            bus: bus(mesh, secrets)?,
-            queue_kind: mesh.messaging.queue_kind,
-            concurrency: agent.concurrency,
-            timeout_ms: millis(agent.timeout),
-            max_attempts: agent.attempts,
-            retry_base_ms: millis(agent.pause),
-            ..Worker::default()
-        }),
     })
+}
+
+fn identity(mesh: &Mesh, service: &ServiceName, secrets: &Secrets) -> config::Identity {
+    let own = &mesh.trust.identity;
+    let path = |text: &str| PathBuf::from(text.replace(SERVICE_PLACEHOLDER, service.as_str()));
+    config::Identity {
+        trust_domain: own.trust_domain.clone(),
+        warn_before_s: own.warn_before.as_secs(),
+        source: match &own.source {
+            IdentitySource::Consul => config::IdentitySource::Consul {},
+            IdentitySource::Development {
+                directory,
+                lifetime,
+            } => config::IdentitySource::Development {
+                directory: directory.clone(),
+                lifetime_s: lifetime.as_secs(),
+            },
+            IdentitySource::Files {
+                certificate,
+                key,
+                roots,
+            } => config::IdentitySource::Files {
+                certificate: path(certificate),
+                key: path(key),
+                roots: path(roots),
+            },
+            IdentitySource::Vault {
+                url,
+                mount,
+                role,
+                token,
+            } => config::IdentitySource::Vault {
+                url: url.as_str().trim_end_matches('/').to_owned(),
+                mount: mount.clone(),
+                role: role.clone(),
+                token: Some(secret(token, secrets)),
+                token_file: None,
+            },
+        },
+    }
+}
+
+fn secret(source: &Source, secrets: &Secrets) -> Secret {
+    Secret::from(secrets.show(source))
+}
+
+/// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.
+fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, RenderError> {
+    if let Some(intentions) = &mesh.trust.intentions {
+        let here = intentions.iter().filter(|i| i.leads_to(service));
+        return Ok(here
+            .map(|i| Intention {
+                from: i.from.clone(),
+                action: i.action,
+                methods: i.methods.clone(),
+                paths: i.paths.clone(),
+                callers: i.callers.clone(),
+            })
+            .collect());
+    }
+    let open = |from: &str, callers: Option<Callers>| {
+        Ok(Intention {
+            from: From::Services(vec![name(from)?]),
+            action: Action::Allow,
+            methods: Vec::new(),
+            paths: Vec::new(),
+            callers,
+        })
+    };
+    Ok(match service.as_str() {
+        ORCHESTRATOR => vec![open(GATEWAY, None)?],
+        GATEWAY => Vec::new(),
+        _ => {
+            let mut ways = vec![open(ORCHESTRATOR, None)?];
+            let routes = &mesh.gateway.routes;
+            if routes.iter().any(|route| route.to == Destination::Agents) {
+                ways.push(open(GATEWAY, None)?);
+            }
+            ways
+        }
+    })
+}
+
+fn inbound(own: &Sidecar, settings: Settings) -> Inbound {
+    Inbound {
+        listen: own
+            .listen
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        advertise: own.advertise,
+        assertion: AssertionRule::Optional,
+        identity_headers: BTreeMap::new(),
+        forward_assertion: false,
+        app_h2: false,
+        settings,
+        limits: ConnectionLimits::default(),
+    }
+}
+
+fn outbound(mesh: &Mesh, listen: SocketAddr) -> Outbound {
+    let usual = Settings::default();
+    let agents = mesh
+        .agents
+        .iter()
+        .map(|agent| (ServiceName::from(&agent.id), agent.traffic.clone()));
+    let orchestrator = name(ORCHESTRATOR)
+        .ok()
+        .map(|name| (name, to_orchestrator(mesh)));
+    Outbound {
+        listen,
+        between: config::Between::default(),
+        by_agent_header: false,
+        // Said once for the mesh, and only where it differs.
+        services: agents
+            .chain(orchestrator)
+            .filter(|(_, settings)| *settings != mesh.trust.traffic)
+            .collect(),
+        defaults: if mesh.trust.traffic == usual {
+            usual
+        } else {
+            mesh.trust.traffic.clone()
+        },
+        limits: ConnectionLimits::default(),
+    }
+}
+
+/// How the orchestrator is called: a client may wait for its task's end, and nothing on the way must hang up
+/// before the orchestrator answers.
+fn to_orchestrator(mesh: &Mesh) -> Settings {
+    let longest = u64::from(mesh.orchestrator.limits.max_wait_s).saturating_add(5) * 1000;
+    let usual = &mesh.trust.traffic;
+    Settings {
+        response_timeout_ms: usual.response_timeout_ms.max(longest),
+        ..usual.clone()
+    }
+}
+
+fn name(text: &str) -> Result<ServiceName, RenderError> {
+    text.parse()
+        .map_err(|e: config::NameError| RenderError::Write {
+            part: "sidecar",
+            detail: e.to_string(),
+        })
 }

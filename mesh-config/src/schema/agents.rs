@@ -3,11 +3,12 @@
 use super::gateway::filled;
 use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
+use super::services::{Sidecar, Traffic, Ways, health, sidecar, traffic};
 use super::values;
 use crate::finding::Finding;
 use crate::mesh::Builtin;
 use mesh_protocol::AgentId;
-use std::net::SocketAddr;
+use mesh_sidecar::config::Health;
 use std::time::Duration;
 use url::Url;
 
@@ -22,7 +23,9 @@ pub(crate) struct Agent {
     pub timeout: Option<At<Duration>>,
     pub attempts: Option<At<u32>>,
     pub pause: Option<At<Duration>>,
-    pub admin_listen: Option<At<SocketAddr>>,
+    pub sidecar: Option<At<Sidecar>>,
+    pub health: Option<At<Health>>,
+    pub traffic: Option<At<Traffic>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +49,9 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
         run: f.optional(reader, "run", run),
         concurrency: f.optional(reader, "concurrency", values::integer(1..=1000)),
         timeout: f.optional(reader, "timeout", values::duration(calls)),
-        admin_listen: f.optional(reader, "admin_listen", values::listen),
+        sidecar: f.optional(reader, "sidecar", sidecar(Ways::Both)),
+        health: f.optional(reader, "health", health),
+        traffic: f.optional(reader, "traffic", traffic),
         ..Agent::default()
     };
     f.optional(reader, "retries", |reader, spot| {

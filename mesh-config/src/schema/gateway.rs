@@ -2,6 +2,7 @@
 
 use super::filters::{Filters, Setting, filters, setting};
 use super::reader::{At, Reader, Spot};
+use super::services::{Sidecar, Ways, sidecar};
 use super::values;
 use crate::finding::Finding;
 use crate::guard::check_name;
@@ -17,7 +18,7 @@ pub(crate) struct Gateway {
     pub listen: Option<At<SocketAddr>>,
     pub auth: Option<At<Auth>>,
     pub routes: Option<At<Vec<At<Route>>>>,
-    pub sidecar: Option<At<SocketAddr>>,
+    pub sidecar: Option<At<Sidecar>>,
     pub filters: Option<At<Filters>>,
 }
 
@@ -61,7 +62,7 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway
         listen: f.optional(reader, "listen", values::listen),
         auth: f.required(reader, "auth", "{development: true}", auth),
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
-        sidecar: f.optional(reader, "sidecar", values::listen),
+        sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
     };
     f.finish(reader);

@@ -7,7 +7,9 @@ pub(crate) mod filters;
 mod gateway;
 mod orchestrator;
 pub(crate) mod reader;
+mod services;
 pub(crate) mod tree;
+mod trust;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
@@ -15,10 +17,13 @@ pub(crate) use filters::{Filters, Setting};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
 pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
+pub(crate) use services::{Sidecar, Traffic};
+pub(crate) use trust::{Identity, Intention, Registry, Services, Traces};
 
 use crate::finding::Finding;
 use crate::snippet::Tokens;
 use reader::{Reader, Spot};
+use std::collections::BTreeMap;
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -28,6 +33,13 @@ pub(crate) struct File {
     pub orchestrator: Orchestrator,
     pub messaging: Messaging,
     pub store: Store,
+    pub identity: Option<At<Identity>>,
+    pub registry: Registry,
+    pub intentions: Option<At<Vec<At<Intention>>>>,
+    pub identity_headers: Option<At<BTreeMap<String, String>>>,
+    pub audit: Option<At<String>>,
+    pub traces: Option<At<Traces>>,
+    pub traffic: Traffic,
     /// Whether there is a list of agents, be it empty.
     pub agents_listed: bool,
     pub agents: Vec<At<Agent>>,
@@ -84,6 +96,13 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let orchestrator = f.optional(reader, "orchestrator", orchestrator::orchestrator);
     let messaging = f.optional(reader, "messaging", orchestrator::messaging);
     let store = f.optional(reader, "store", orchestrator::store);
+    let identity = f.optional(reader, "identity", trust::identity);
+    let registry = f.optional(reader, "registry", trust::registry);
+    let intentions = f.optional(reader, "intentions", |r, s| r.list(s, trust::intention));
+    let identity_headers = f.optional(reader, "identity_headers", trust::texts);
+    let audit = f.optional(reader, "audit", values::text);
+    let traces = f.optional(reader, "traces", trust::traces);
+    let traffic = f.optional(reader, "traffic", services::traffic);
     let agents = f.required(reader, "agents", "[...]", |reader, spot| {
         reader.list(spot, agents::agent)
     });
@@ -94,6 +113,13 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         orchestrator: orchestrator.map(|o| o.value).unwrap_or_default(),
         messaging: messaging.map(|m| m.value).unwrap_or_default(),
         store: store.map(|s| s.value).unwrap_or_default(),
+        identity,
+        registry: registry.map(|r| r.value).unwrap_or_default(),
+        intentions,
+        identity_headers,
+        audit,
+        traces,
+        traffic: traffic.map(|t| t.value).unwrap_or_default(),
         agents_listed: agents.is_some(),
         agents: agents.map(|a| a.value).unwrap_or_default(),
     })

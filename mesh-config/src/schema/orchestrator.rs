@@ -2,6 +2,7 @@
 
 use super::gateway::filled;
 use super::reader::{At, Reader, Spot};
+use super::services::{Sidecar, Ways, sidecar};
 use super::tree::{Node, Value};
 use super::values;
 use crate::finding::Finding;
@@ -18,6 +19,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Debug, Default)]
 pub(crate) struct Orchestrator {
     pub listen: Option<At<SocketAddr>>,
+    pub sidecar: Option<At<Sidecar>>,
     pub planner: Planner,
     pub max_body: Option<At<usize>>,
     pub max_wait: Option<At<Duration>>,
@@ -68,6 +70,7 @@ pub(super) fn orchestrator(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Or
     let mut f = reader.fields(spot)?;
     let mut out = Orchestrator {
         listen: f.optional(reader, "listen", values::listen),
+        sidecar: f.optional(reader, "sidecar", sidecar(Ways::In)),
         ..Orchestrator::default()
     };
     if let Some(planner) = f.optional(reader, "planner", planner) {

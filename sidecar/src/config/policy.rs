@@ -106,8 +106,11 @@ pub enum AssertionRule {
     /// It may; one that is there must be good.
     #[default]
     Optional,
-    /// It must, but for paths under these prefixes.
+    /// It must, when it comes from one of these services, but for paths under these prefixes.
     Required {
+        /// The services; all when empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        from: Vec<ServiceName>,
         /// Prefixes of the path, by whole segments.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         except: Vec<String>,
@@ -151,7 +154,7 @@ impl Policy {
             }
         }
         let Some(inbound) = inbound else { return };
-        if let AssertionRule::Required { except } = &inbound.assertion {
+        if let AssertionRule::Required { except, .. } = &inbound.assertion {
             if self.assertions.is_none() {
                 faults.push("inbound.assertion is required and there is no policy.assertions");
             }

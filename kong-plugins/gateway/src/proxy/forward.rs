@@ -2,26 +2,14 @@
 
 use super::{Way, tunnel};
 use crate::answer::Problem;
-use crate::balance::Pool;
 use crate::body::Body;
 use crate::hygiene::{self, Forwarded};
 use crate::local::Local;
 use crate::path;
-use crate::upstream::{Outgoing, Payload, To};
+use crate::upstream::{Outgoing, Payload};
 use http::header::HeaderValue;
-use http::{HeaderMap, Response, StatusCode};
-use std::sync::Arc;
+use http::{Response, StatusCode};
 use std::time::Instant;
-
-/// By this header filters say which agent a request goes to.
-const AGENT: &str = "x-mesh-agent";
-
-/// Whether a client's request brings that header, in whatever spelling passes.
-pub(super) fn names_agent(headers: &HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|name| name.as_str().len() == AGENT.len() && name.as_str().replace('_', "-") == AGENT)
-}
 
 impl Local {
     /// Sends the request to its service; the answer is as the client gets it, before filters see it.
@@ -33,7 +21,6 @@ impl Local {
     ) -> Result<Response<Body>, Problem> {
         let subject = way.subject;
         let plan = &way.upstream.plan;
-        let pool = pool(&plan.to, &mut parts.headers)?;
         let strip = way.destination.strip_path;
         let mut target = path::join(&plan.path, &subject.path, way.prefix, strip);
         let sent = parts.uri.path().to_owned();
@@ -77,7 +64,7 @@ impl Local {
             body: payload,
         };
         let start = way.notes.wanted.then(Instant::now);
-        let answer = way.upstream.send(&pool, outgoing).await;
+        let answer = way.upstream.send(&plan.pool, outgoing).await;
         way.notes.upstream.set(start.map(|s| s.elapsed()));
         let mut response = answer?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -89,24 +76,4 @@ impl Local {
         }
         Ok(super::exchange::cleaned(response, way))
     }
-}
-
-/// Where the request goes. The header by which a filter has chosen an agent ends here: it says where, and
-/// the agent is there.
-fn pool(to: &To, headers: &mut HeaderMap) -> Result<Arc<Pool>, Problem> {
-    let agents = match to {
-        To::Pool(pool) => return Ok(Arc::clone(pool)),
-        To::Agents(agents) => agents,
-    };
-    let mut named = headers.get_all(AGENT).iter();
-    let (Some(agent), None) = (named.next(), named.next()) else {
-        return Err(Problem::NoAgent);
-    };
-    let agent = agent.to_str().map_err(|_| Problem::UnknownAgent)?;
-    let pool = agents.get(agent).ok_or(Problem::UnknownAgent)?;
-    let pool = Arc::clone(pool);
-    headers.remove(AGENT);
-    // What the client showed the gateway is not the agent's to use; the assertion says who it is.
-    headers.remove(http::header::AUTHORIZATION);
-    Ok(pool)
 }

@@ -1,13 +1,11 @@
 //! A service, checked.
 
-use crate::balance::{self, Agents, Pool};
+use crate::balance::{self, Pool};
 use mesh_declarative::{Service, Target};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tag of a service that leads to the agent which the filters chose.
-const AGENTS: &str = "mesh-agents";
 /// Most connections that one request may try, as in Kong.
 const MAX_RETRIES: u32 = 32_767;
 
@@ -15,7 +13,7 @@ const MAX_RETRIES: u32 = 32_767;
 #[derive(Debug, Clone)]
 pub(crate) struct ServicePlan {
     pub name: Arc<str>,
-    pub to: To,
+    pub pool: Arc<Pool>,
     /// The service's own path.
     pub path: String,
     /// Whether it speaks HTTP/2.
@@ -26,20 +24,11 @@ pub(crate) struct ServicePlan {
     pub read_timeout: Duration,
 }
 
-/// Where a service's requests go.
-#[derive(Debug, Clone)]
-pub(crate) enum To {
-    Pool(Arc<Pool>),
-    /// To the agent that a header of the filters names.
-    Agents(Arc<Agents>),
-}
-
 impl ServicePlan {
     /// Checks a service; what is wrong with it goes into `problems`.
     pub(crate) fn read(
         service: &Service,
         pools: &[(String, Arc<Pool>)],
-        agents: &Arc<Agents>,
         problems: &mut Vec<String>,
     ) -> Option<Self> {
         let target = match service.target() {
@@ -66,21 +55,17 @@ impl ServicePlan {
                 wrong(format!("{field} is 0"));
             }
         }
-        let to = if service.tags.iter().any(|tag| tag == AGENTS) {
-            To::Agents(Arc::clone(agents))
-        } else {
-            match pool(name, &target, pools) {
-                Ok(pool) => To::Pool(pool),
-                Err(problem) => {
-                    wrong(problem);
-                    return None;
-                }
+        let pool = match pool(name, &target, pools) {
+            Ok(pool) => pool,
+            Err(problem) => {
+                wrong(problem);
+                return None;
             }
         };
         let milliseconds = |ms: u32| Duration::from_millis(ms.into());
         Some(Self {
             name: name.as_str().into(),
-            to,
+            pool,
             path: target.path,
             h2: target.h2,
             retries: usize::try_from(service.retries).unwrap_or(usize::MAX),

@@ -7,7 +7,6 @@
 )]
 
 mod access;
-mod agents;
 mod balance;
 mod filters;
 mod hygiene;

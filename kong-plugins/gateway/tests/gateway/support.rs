@@ -7,7 +7,6 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use mesh_gateway::{BuildError, Config, Deps, Handle, RunError, build};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -128,7 +127,6 @@ pub struct Setup {
     pub yaml: String,
     pub filters: PathBuf,
     pub change: fn(&mut Config),
-    pub agents: BTreeMap<String, Vec<String>>,
     pub access_log: Option<PathBuf>,
     modules: Option<tempfile::TempDir>,
 }
@@ -147,7 +145,6 @@ impl Setup {
             yaml: head + rest,
             filters: PathBuf::from("."),
             change: |_| {},
-            agents: BTreeMap::new(),
             access_log: None,
             modules: None,
         }
@@ -175,7 +172,6 @@ impl Setup {
         let listen = "127.0.0.1:0".parse().unwrap();
         let mut config = Config::new(listen, declarative, &self.filters);
         config.workers = 1;
-        config.agents.clone_from(&self.agents);
         config.access_log = self.access_log.clone().map(mesh_gateway::AccessLog::File);
         (self.change)(&mut config);
         config
