@@ -1,17 +1,20 @@
-//! `/health`, `/ready` and `/metrics`, for loopback and whoever the mesh lets in.
+//! `/health`, `/ready`, `/metrics` and what an operator asks; for loopback and whoever the mesh lets in.
 //!
-//! Plain hyper: three fixed paths need no router, and an idle sidecar is to stay small.
+//! Plain hyper: a few fixed paths need no router, and an idle sidecar is to stay small. What changes something
+//! (`POST /drain`, `PUT /log`) is not for pages in a browser on this machine: whatever says where it comes from
+//! (`Origin`) is refused.
 
 use crate::status::Status;
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, Registry, TextEncoder};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +29,29 @@ const CONNECTIONS: usize = 32;
 const HEAD: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest filter of the log, in bytes.
+const MAX_FILTER: usize = 4_096;
+
+/// What a page shows now.
+pub(crate) type Page = Box<dyn Fn() -> Value + Send + Sync>;
+/// Changes which lines are logged; refuses in words.
+pub type SetLog = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// What the listener shows, and what it can set off.
+pub(crate) struct Admin {
+    pub(crate) metrics: Registry,
+    pub(crate) status: Arc<Status>,
+    /// By path: `/config`, `/registry`, `/certificate`, as far as this sidecar has them.
+    pub(crate) pages: Vec<(&'static str, Page)>,
+    /// Cancelled by `POST /drain`.
+    pub(crate) drain: CancellationToken,
+    /// `PUT /log`; the log is its process's, so not every sidecar can change it.
+    pub(crate) log: Option<SetLog>,
+}
 
 /// Serves until `stop` is cancelled.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    registry: Registry,
-    status: Arc<Status>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    let admin = Arc::new(admin);
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -52,11 +70,10 @@ pub(crate) async fn serve(
                 }
             },
         };
-        let registry = registry.clone();
-        let status = Arc::clone(&status);
+        let admin = Arc::clone(&admin);
         let stop = stop.clone();
         connections.spawn(async move {
-            let service = service_fn(|request| answer(request, &registry, &status));
+            let service = service_fn(|request| answer(request, &admin));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
@@ -79,20 +96,28 @@ pub(crate) async fn serve(
 
 async fn answer(
     request: Request<Incoming>,
-    registry: &Registry,
-    status: &Status,
+    admin: &Admin,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        refused
-            .headers_mut()
-            .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-        return Ok(refused);
+    let path = request.uri().path();
+    if let Some(method) = changing(path) {
+        return Ok(if request.method() != method {
+            not_allowed(&method)
+        } else if request.headers().contains_key(header::ORIGIN) {
+            plain(StatusCode::FORBIDDEN, "not for pages in a browser\n")
+        } else if path == "/drain" {
+            admin.drain.cancel();
+            json_response(StatusCode::ACCEPTED, &json!({"draining": true}))
+        } else {
+            set_log(request, admin).await
+        });
     }
-    Ok(match request.uri().path() {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(not_allowed(&Method::GET));
+    }
+    Ok(match path {
         "/health" => json_response(StatusCode::OK, &json!({"status": "healthy"})),
         "/ready" => {
-            let reasons = status.reasons().await;
+            let reasons = admin.status.reasons().await;
             let code = if reasons.is_empty() {
                 StatusCode::OK
             } else {
@@ -103,12 +128,64 @@ async fn answer(
                 &json!({"ready": reasons.is_empty(), "reasons": reasons}),
             )
         }
-        "/metrics" => metrics(registry),
-        _ => plain(
-            StatusCode::NOT_FOUND,
-            "there are /health, /ready and /metrics\n",
-        ),
+        "/metrics" => metrics(&admin.metrics),
+        _ => match admin.pages.iter().find(|(page, _)| *page == path) {
+            Some((_, page)) => json_response(StatusCode::OK, &page()),
+            None => {
+                let mut paths = vec!["/health", "/ready", "/metrics"];
+                paths.extend(admin.pages.iter().map(|(page, _)| *page));
+                let text = format!("there are {}, POST /drain and PUT /log\n", paths.join(", "));
+                response(StatusCode::NOT_FOUND, "text/plain", text.into())
+            }
+        },
     })
+}
+
+/// The method of a path that changes something.
+fn changing(path: &str) -> Option<Method> {
+    match path {
+        "/drain" => Some(Method::POST),
+        "/log" => Some(Method::PUT),
+        _ => None,
+    }
+}
+
+async fn set_log(request: Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
+    let Some(set) = &admin.log else {
+        return plain(
+            StatusCode::CONFLICT,
+            "the log of this process is not this sidecar's to change\n",
+        );
+    };
+    let body = Limited::new(request.into_body(), MAX_FILTER).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(HEAD, body).await else {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "send a filter, such as info,mesh_sidecar=debug\n",
+        );
+    };
+    let bytes = body.to_bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    match set(text.trim()) {
+        Ok(()) => json_response(StatusCode::OK, &json!({"log": text.trim()})),
+        Err(why) => response(
+            StatusCode::BAD_REQUEST,
+            "text/plain",
+            format!("{why}\n").into(),
+        ),
+    }
+}
+
+fn not_allowed(method: &Method) -> Response<Full<Bytes>> {
+    let text = format!("use {method}\n");
+    let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", text.into());
+    let allow = match *method {
+        Method::GET => HeaderValue::from_static("GET, HEAD"),
+        Method::POST => HeaderValue::from_static("POST"),
+        _ => HeaderValue::from_static("PUT"),
+    };
+    refused.headers_mut().insert(header::ALLOW, allow);
+    refused
 }
 
 fn metrics(registry: &Registry) -> Response<Full<Bytes>> {

@@ -1,11 +1,12 @@
 //! Puts the parts together: bind first, then run until drained.
 
+use crate::SidecarError;
+use crate::admin::{self, Admin, Page, SetLog};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::worker::Worker;
-use crate::{SidecarError, admin};
 use mesh_bus::Bus;
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ pub struct Deps {
     pub tracer: Tracer,
     /// Where the metrics are registered, and what `/metrics` shows.
     pub metrics: prometheus::Registry,
+    /// Changes which lines are logged (`PUT /log`); absent where the log belongs to more than this sidecar.
+    pub log: Option<SetLog>,
 }
 
 /// A sidecar that is bound and does not work yet.
@@ -31,6 +34,8 @@ pub struct Bound {
     address: SocketAddr,
     registry: prometheus::Registry,
     status: Arc<Status>,
+    pages: Vec<(&'static str, Page)>,
+    log: Option<SetLog>,
     worker: Option<Worker>,
 }
 
@@ -73,8 +78,16 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         address,
         registry: deps.metrics,
         status,
+        pages: vec![("/config", config_page(&config))],
+        log: deps.log,
         worker,
     })
+}
+
+/// The configuration, which does not change while it runs.
+fn config_page(config: &Config) -> Page {
+    let shown = serde_json::to_value(config.masked()).unwrap_or_default();
+    Box::new(move || shown.clone())
 }
 
 impl Bound {
@@ -93,17 +106,22 @@ impl Bound {
     /// The admin listener goes last, so that a drain can be watched.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_admin = CancellationToken::new();
-        let admin = admin::serve(
-            self.listener,
-            self.registry,
-            self.status,
-            stop_admin.clone(),
-        );
+        // Drained by an operator, it stays to say so until it is told to end.
+        let drain = shutdown.child_token();
+        let admin = Admin {
+            metrics: self.registry,
+            status: self.status,
+            pages: self.pages,
+            drain: drain.clone(),
+            log: self.log,
+        };
+        let admin = admin::serve(self.listener, admin, stop_admin.clone());
         let work = async {
             match self.worker {
-                Some(worker) => worker.run(shutdown).await,
-                None => shutdown.cancelled().await,
+                Some(worker) => worker.run(drain).await,
+                None => drain.cancelled().await,
             }
+            shutdown.cancelled().await;
             stop_admin.cancel();
         };
         tokio::join!(admin, work);

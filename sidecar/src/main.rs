@@ -63,6 +63,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         registry: mesh_sidecar::registry::connect(&config.registry).context("registry")?,
         tracer: mesh_trace::Tracer::new(agent.as_str(), &config.traces)?,
         metrics: prometheus::Registry::new(),
+        log: None,
     };
     let sidecar = build(config, deps).await?;
     tracing::info!(%agent, admin = %sidecar.admin_address(), "sidecar started");

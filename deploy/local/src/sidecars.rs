@@ -53,6 +53,7 @@ impl<'a> Sidecars<'a> {
             tracer,
             // Sidecars have the same metrics, so each has its own registry.
             metrics: prometheus::Registry::new(),
+            log: None,
         };
         mesh_sidecar::build(config, deps)
             .await

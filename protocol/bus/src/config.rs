@@ -28,6 +28,17 @@ impl BrokerUrl {
     pub(crate) fn expose(&self) -> &str {
         self.0.as_str()
     }
+
+    /// The URL with `***` for its password, to be shown.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() {
+            // Fails for URLs without a host alone, and such a one is none of these.
+            let _ = shown.set_password(Some("***"));
+        }
+        Self(shown)
+    }
 }
 
 impl TryFrom<String> for BrokerUrl {
@@ -49,11 +60,7 @@ impl From<BrokerUrl> for String {
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
-            return f.write_str("amqp://***");
-        }
-        fmt::Display::fmt(&shown, f)
+        fmt::Display::fmt(&self.masked().0, f)
     }
 }
 

@@ -155,6 +155,25 @@ impl Config {
         Err(faults)
     }
 
+    /// The same without its secrets, to be shown.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let hidden = || Secret::from("***".to_owned());
+        let mut shown = self.clone();
+        if let Some(worker) = &mut shown.worker
+            && let BusConfig::Rabbitmq { url } = &mut worker.bus
+        {
+            *url = url.masked();
+        }
+        if let Some(consul) = shown.registry.consul_mut() {
+            consul.token = consul.token.take().map(|_| hidden());
+        }
+        if let IdentitySource::Vault { token, .. } = &mut shown.identity.source {
+            *token = token.take().map(|_| hidden());
+        }
+        shown
+    }
+
     /// What a serving sidecar needs beyond the shape.
     pub(crate) fn check(&self) -> Result<Checked, Vec<String>> {
         let mut faults = Faults(Vec::new());

@@ -208,6 +208,7 @@ pub fn deps() -> Deps {
         registry: Memory::new(),
         tracer: Tracer::off(),
         metrics: prometheus::Registry::new(),
+        log: None,
     }
 }
 
