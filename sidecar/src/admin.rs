@@ -1,6 +1,8 @@
-//! `/health`, `/ready` and `/metrics`, for loopback and whoever the mesh lets in.
+//! `/health`, `/ready` and `/metrics`, for loopback and whoever the mesh lets in; `/log` for loopback alone.
 //!
 //! Plain hyper: three fixed paths need no router, and an idle sidecar is to stay small.
+
+mod log;
 
 use crate::status::Status;
 use bytes::Bytes;
@@ -10,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_trace::LogHandle;
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::json;
 use std::convert::Infallible;
@@ -31,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn serve(
     listener: TcpListener,
     registry: Registry,
+    logs: Option<LogHandle>,
     status: Arc<Status>,
     stop: CancellationToken,
 ) {
@@ -41,10 +45,10 @@ pub(crate) async fn serve(
             let place = Arc::clone(&places).acquire_owned().await.ok();
             (place, listener.accept().await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
             (place, accepted) = accept => match accepted {
-                Ok((stream, _)) => (place, stream),
+                Ok((stream, peer)) => (place, stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "admin connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -52,11 +56,16 @@ pub(crate) async fn serve(
                 }
             },
         };
-        let registry = registry.clone();
+        let (registry, logs) = (registry.clone(), logs.clone());
         let status = Arc::clone(&status);
         let stop = stop.clone();
         connections.spawn(async move {
-            let service = service_fn(|request| answer(request, &registry, &status));
+            let service = service_fn(async |request: Request<Incoming>| {
+                if request.uri().path() == log::PATH {
+                    return Ok(log::answer(request, peer, logs.as_ref()).await);
+                }
+                answer(request, &registry, &status).await
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
@@ -106,7 +115,7 @@ async fn answer(
         "/metrics" => metrics(registry),
         _ => plain(
             StatusCode::NOT_FOUND,
-            "there are /health, /ready and /metrics\n",
+            "there are /health, /ready, /metrics and /log\n",
         ),
     })
 }

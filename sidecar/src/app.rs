@@ -7,9 +7,10 @@ use crate::status::Status;
 use crate::worker::Worker;
 use crate::{SidecarError, admin};
 use mesh_bus::Bus;
-use mesh_trace::Tracer;
+use mesh_trace::{LogHandle, Tracer};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,8 @@ pub struct Deps {
     pub registry: Arc<dyn Registry>,
     /// Begins spans.
     pub tracer: Tracer,
+    /// Changes what the process logs; without it, nobody can over the admin listener.
+    pub logs: Option<LogHandle>,
     /// Where the metrics are registered, and what `/metrics` shows.
     pub metrics: prometheus::Registry,
 }
@@ -30,6 +33,7 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     registry: prometheus::Registry,
+    logs: Option<LogHandle>,
     status: Arc<Status>,
     worker: Option<Worker>,
 }
@@ -42,7 +46,11 @@ pub struct Bound {
 /// [`SidecarError`], when it cannot start at all.
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
     let checked = config.check().map_err(SidecarError::Config)?;
-    let metrics = Arc::new(Metrics::register(&deps.metrics, &config.service)?);
+    let worker = config.worker.as_ref();
+    let ack_deadline = worker.map(|w| Duration::from_millis(w.ack_deadline_ms));
+    let metrics = Metrics::register(&deps.metrics, &config.service, ack_deadline)?;
+    let metrics = Arc::new(metrics);
+    deps.tracer.register(&deps.metrics)?;
     let address = config.admin_listen;
     let listen = |source| SidecarError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -63,6 +71,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
             config.drain_ms,
             app.process_uri,
             bus,
+            deps.tracer,
             Arc::clone(&metrics),
             Arc::clone(&status),
         )),
@@ -72,6 +81,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         listener,
         address,
         registry: deps.metrics,
+        logs: deps.logs,
         status,
         worker,
     })
@@ -91,6 +101,7 @@ impl Bound {
         let admin = admin::serve(
             self.listener,
             self.registry,
+            self.logs,
             self.status,
             stop_admin.clone(),
         );

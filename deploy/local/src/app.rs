@@ -117,6 +117,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             bus: Some(Arc::clone(&bus)),
             registry: Arc::<mesh_sidecar::registry::Memory>::clone(&registry),
             tracer: mesh_trace::Tracer::off(),
+            logs: None,
             // Sidecars have the same metrics, so each has its own registry.
             metrics: prometheus::Registry::new(),
         };
@@ -138,6 +139,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         bus: Arc::clone(&bus),
         store,
         quota,
+        tracer: mesh_trace::Tracer::off(),
         metrics: prometheus::Registry::new(),
     };
     let orchestrator = mesh_orchestrator::build(config, deps)
@@ -156,6 +158,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
         },
         mesh_gateway::Deps {
+            tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         },
     )

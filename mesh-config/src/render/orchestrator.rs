@@ -52,6 +52,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
             }],
         },
         internal_token: Some(internal_token(mesh, secrets)?),
+        traces: mesh_trace::Config::default(),
     })
 }
 

@@ -75,6 +75,7 @@ impl Local {
             target,
             host,
             body: payload,
+            parent: way.notes.place.borrow().clone(),
         };
         let start = way.notes.wanted.then(Instant::now);
         let answer = way.upstream.send(&pool, outgoing).await;
