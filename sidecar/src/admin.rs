@@ -1,21 +1,25 @@
 //! `/health`, `/ready`, `/metrics` and what an operator asks; for loopback and whoever the mesh lets in.
 //!
 //! Plain hyper: a few fixed paths need no router, and an idle sidecar is to stay small. What changes something
-//! (`POST /drain`, `PUT /log`) is not for pages in a browser on this machine: whatever says where it comes from
+//! (`POST /drain`, `/log`) is not for pages in a browser on this machine: whatever says where it comes from
 //! (`Origin`) is refused.
+
+mod log;
 
 use crate::status::Status;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_trace::LogHandle;
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -29,14 +33,8 @@ const CONNECTIONS: usize = 32;
 const HEAD: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest filter of the log, in bytes.
-const MAX_FILTER: usize = 4_096;
-
 /// What a page shows now.
 pub(crate) type Page = Box<dyn Fn() -> Value + Send + Sync>;
-/// Changes which lines are logged; refuses in words.
-pub type SetLog = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
-
 /// What the listener shows, and what it can set off.
 pub(crate) struct Admin {
     pub(crate) metrics: Registry,
@@ -45,8 +43,8 @@ pub(crate) struct Admin {
     pub(crate) pages: Vec<(&'static str, Page)>,
     /// Cancelled by `POST /drain`.
     pub(crate) drain: CancellationToken,
-    /// `PUT /log`; the log is its process's, so not every sidecar can change it.
-    pub(crate) log: Option<SetLog>,
+    /// `/log`; the log is its process's, so not every sidecar can change it.
+    pub(crate) logs: Option<LogHandle>,
 }
 
 /// Serves until `stop` is cancelled.
@@ -59,10 +57,10 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: Cancellatio
             let place = Arc::clone(&places).acquire_owned().await.ok();
             (place, listener.accept().await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
             (place, accepted) = accept => match accepted {
-                Ok((stream, _)) => (place, stream),
+                Ok((stream, peer)) => (place, stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "admin connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -73,7 +71,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: Cancellatio
         let admin = Arc::clone(&admin);
         let stop = stop.clone();
         connections.spawn(async move {
-            let service = service_fn(|request| answer(request, &admin));
+            let service = service_fn(|request| answer(request, peer, &admin));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
@@ -96,20 +94,15 @@ pub(crate) async fn serve(listener: TcpListener, admin: Admin, stop: Cancellatio
 
 async fn answer(
     request: Request<Incoming>,
+    peer: SocketAddr,
     admin: &Admin,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path();
-    if let Some(method) = changing(path) {
-        return Ok(if request.method() != method {
-            not_allowed(&method)
-        } else if request.headers().contains_key(header::ORIGIN) {
-            plain(StatusCode::FORBIDDEN, "not for pages in a browser\n")
-        } else if path == "/drain" {
-            admin.drain.cancel();
-            json_response(StatusCode::ACCEPTED, &json!({"draining": true}))
-        } else {
-            set_log(request, admin).await
-        });
+    if path == log::PATH {
+        return Ok(log::answer(request, peer, admin.logs.as_ref()).await);
+    }
+    if path == "/drain" {
+        return Ok(drain(&request, peer, admin));
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(not_allowed(&Method::GET));
@@ -134,46 +127,31 @@ async fn answer(
             None => {
                 let mut paths = vec!["/health", "/ready", "/metrics"];
                 paths.extend(admin.pages.iter().map(|(page, _)| *page));
-                let text = format!("there are {}, POST /drain and PUT /log\n", paths.join(", "));
+                let text = format!("there are {}, /log and POST /drain\n", paths.join(", "));
                 response(StatusCode::NOT_FOUND, "text/plain", text.into())
             }
         },
     })
 }
 
-/// The method of a path that changes something.
-fn changing(path: &str) -> Option<Method> {
-    match path {
-        "/drain" => Some(Method::POST),
-        "/log" => Some(Method::PUT),
-        _ => None,
+/// Refuses who is not on this machine, or is a page in a browser on it.
+fn from_elsewhere(request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
+    if !peer.ip().to_canonical().is_loopback() {
+        return Some(plain(StatusCode::FORBIDDEN, "only from this machine\n"));
     }
+    let page = request.headers().contains_key(header::ORIGIN);
+    page.then(|| plain(StatusCode::FORBIDDEN, "not for pages in a browser\n"))
 }
 
-async fn set_log(request: Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
-    let Some(set) = &admin.log else {
-        return plain(
-            StatusCode::CONFLICT,
-            "the log of this process is not this sidecar's to change\n",
-        );
-    };
-    let body = Limited::new(request.into_body(), MAX_FILTER).collect();
-    let Ok(Ok(body)) = tokio::time::timeout(HEAD, body).await else {
-        return plain(
-            StatusCode::BAD_REQUEST,
-            "send a filter, such as info,mesh_sidecar=debug\n",
-        );
-    };
-    let bytes = body.to_bytes();
-    let text = String::from_utf8_lossy(&bytes);
-    match set(text.trim()) {
-        Ok(()) => json_response(StatusCode::OK, &json!({"log": text.trim()})),
-        Err(why) => response(
-            StatusCode::BAD_REQUEST,
-            "text/plain",
-            format!("{why}\n").into(),
-        ),
+fn drain(request: &Request<Incoming>, peer: SocketAddr, admin: &Admin) -> Response<Full<Bytes>> {
+    if request.method() != Method::POST {
+        return not_allowed(&Method::POST);
     }
+    if let Some(refused) = from_elsewhere(request, peer) {
+        return refused;
+    }
+    admin.drain.cancel();
+    json_response(StatusCode::ACCEPTED, &json!({"draining": true}))
 }
 
 fn not_allowed(method: &Method) -> Response<Full<Bytes>> {
@@ -181,8 +159,7 @@ fn not_allowed(method: &Method) -> Response<Full<Bytes>> {
     let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, "text/plain", text.into());
     let allow = match *method {
         Method::GET => HeaderValue::from_static("GET, HEAD"),
-        Method::POST => HeaderValue::from_static("POST"),
-        _ => HeaderValue::from_static("PUT"),
+        _ => HeaderValue::from_static("POST"),
     };
     refused.headers_mut().insert(header::ALLOW, allow);
     refused

@@ -1,16 +1,17 @@
 //! Puts the parts together: bind first, then run until drained.
 
 use crate::SidecarError;
-use crate::admin::{self, Admin, Page, SetLog};
+use crate::admin::{self, Admin, Page};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::worker::Worker;
 use mesh_bus::Bus;
-use mesh_trace::Tracer;
+use mesh_trace::{LogHandle, Tracer};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,10 +23,10 @@ pub struct Deps {
     pub registry: Arc<dyn Registry>,
     /// Begins spans.
     pub tracer: Tracer,
+    /// Changes what the process logs; without it, nobody can over the admin listener.
+    pub logs: Option<LogHandle>,
     /// Where the metrics are registered, and what `/metrics` shows.
     pub metrics: prometheus::Registry,
-    /// Changes which lines are logged (`PUT /log`); absent where the log belongs to more than this sidecar.
-    pub log: Option<SetLog>,
 }
 
 /// A sidecar that is bound and does not work yet.
@@ -33,9 +34,9 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     registry: prometheus::Registry,
+    logs: Option<LogHandle>,
     status: Arc<Status>,
     pages: Vec<(&'static str, Page)>,
-    log: Option<SetLog>,
     worker: Option<Worker>,
 }
 
@@ -47,7 +48,11 @@ pub struct Bound {
 /// [`SidecarError`], when it cannot start at all.
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
     let checked = config.check().map_err(SidecarError::Config)?;
-    let metrics = Arc::new(Metrics::register(&deps.metrics, &config.service)?);
+    let worker = config.worker.as_ref();
+    let ack_deadline = worker.map(|w| Duration::from_millis(w.ack_deadline_ms));
+    let metrics = Metrics::register(&deps.metrics, &config.service, ack_deadline)?;
+    let metrics = Arc::new(metrics);
+    deps.tracer.register(&deps.metrics)?;
     let address = config.admin_listen;
     let listen = |source| SidecarError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -68,6 +73,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
             config.drain_ms,
             app.process_uri,
             bus,
+            deps.tracer,
             Arc::clone(&metrics),
             Arc::clone(&status),
         )),
@@ -77,9 +83,9 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         listener,
         address,
         registry: deps.metrics,
+        logs: deps.logs,
         status,
         pages: vec![("/config", config_page(&config))],
-        log: deps.log,
         worker,
     })
 }
@@ -113,7 +119,7 @@ impl Bound {
             status: self.status,
             pages: self.pages,
             drain: drain.clone(),
-            log: self.log,
+            logs: self.logs,
         };
         let admin = admin::serve(self.listener, admin, stop_admin.clone());
         let work = async {

@@ -13,7 +13,6 @@ pub mod registry;
 mod status;
 mod worker;
 
-pub use admin::SetLog;
 pub use app::{Bound, Deps, build};
 
 /// Why a sidecar cannot start. What goes wrong later is mended, or shown in `/ready`.

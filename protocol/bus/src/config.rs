@@ -18,6 +18,16 @@ pub enum BusConfig {
     },
 }
 
+impl BusConfig {
+    /// The backend's name, as traces have it (OpenTelemetry's `messaging.system`).
+    pub fn system(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Rabbitmq { .. } => "rabbitmq",
+        }
+    }
+}
+
 /// An `amqp://` or `amqps://` URL; `Debug` and `Display` leave out the password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

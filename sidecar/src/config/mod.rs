@@ -123,7 +123,7 @@ impl Config {
 
     /// Applies what the environment says; it wins over the file. An empty variable counts as unset.
     ///
-    /// `RABBITMQ_URL`, `CONSUL_URL`, `CONSUL_HTTP_TOKEN`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// `RABBITMQ_URL`, `CONSUL_URL`, `CONSUL_HTTP_TOKEN`, `OTEL_EXPORTER_OTLP_ENDPOINT` and `_PROTOCOL`.
     ///
     /// # Errors
     /// Every variable that cannot be used, in words and without its value.
@@ -146,9 +146,7 @@ impl Config {
         {
             consul.token = Some(Secret::from(token));
         }
-        if let Some(endpoint) = get("OTEL_EXPORTER_OTLP_ENDPOINT") {
-            self.traces.endpoint = Some(endpoint);
-        }
+        faults.extend(self.traces.apply(environment).err());
         if faults.is_empty() {
             return self.check().map(|_| ());
         }

@@ -207,8 +207,8 @@ pub fn deps() -> Deps {
         bus: None,
         registry: Memory::new(),
         tracer: Tracer::off(),
+        logs: None,
         metrics: prometheus::Registry::new(),
-        log: None,
     }
 }
 
