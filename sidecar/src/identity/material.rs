@@ -5,7 +5,7 @@
 
 use super::spiffe::SpiffeId;
 use super::svid::Svid;
-use super::verify::Trust;
+use super::verify::{Root, Trust};
 use crate::config::ServiceName;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -72,14 +72,6 @@ pub(super) enum MaterialError {
     Refused(String),
 }
 
-/// A root of the trust bundle, as it is shown.
-#[derive(Debug, Clone)]
-pub(super) struct Root {
-    pub(super) subject: String,
-    pub(super) not_after: i64,
-    pub(super) sha256: String,
-}
-
 /// Material that peers believe.
 pub(super) struct Credentials {
     pub(super) certified: Arc<CertifiedKey>,
@@ -87,7 +79,6 @@ pub(super) struct Credentials {
     pub(super) svid: Svid,
     pub(super) serial: String,
     pub(super) issuer: String,
-    pub(super) roots: Vec<Root>,
     /// When it was checked, in seconds of Unix time.
     pub(super) since: i64,
     /// Of all certificates: equal material is no news.
@@ -142,8 +133,13 @@ impl Material {
         bounded("trust bundle", &self.roots, MAX_ROOTS)?;
         let provider = Arc::new(default_provider());
         let (store, roots) = bundle(&self.roots, now)?;
-        let trust = Trust::new(store, self.trust_domain.clone(), Arc::clone(&provider))
-            .ok_or(MaterialError::RootsExpired)?;
+        let trust = Trust::new(
+            store,
+            roots,
+            self.trust_domain.clone(),
+            Arc::clone(&provider),
+        )
+        .ok_or(MaterialError::RootsExpired)?;
         let svid = trust
             .both(&self.chain, moment(now))
             .map_err(|error| MaterialError::Refused(error.to_string()))?;
@@ -164,7 +160,6 @@ impl Material {
             svid,
             serial,
             issuer,
-            roots,
             since: now,
             fingerprint,
             provider,

@@ -153,9 +153,10 @@ impl Identity {
             return json!({"source": self.0.source, "certificate": null, "last_renewal_error": error});
         };
         let credentials = tls.credentials();
-        let roots: Vec<_> = credentials
-            .roots
-            .iter()
+        let roots: Vec<_> = tls
+            .rules()
+            .bundles()
+            .flat_map(|trust| trust.roots())
             .map(|root| {
                 json!({
                     "subject": root.subject,

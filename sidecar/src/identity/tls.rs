@@ -43,6 +43,7 @@ pub enum Alpn {
 /// mTLS with one certificate and one trust bundle.
 pub struct Tls {
     credentials: Arc<Credentials>,
+    rules: Arc<Rules>,
     server: TlsAcceptor,
     h2: TlsConnector,
     http1: TlsConnector,
@@ -90,7 +91,7 @@ impl Tls {
     ) -> Result<Self, rustls::Error> {
         let rules = Arc::new(Rules::new(Arc::clone(&credentials.trust), other));
         let server = server_config(&credentials, ClientVerifier(Arc::clone(&rules)))?;
-        let verifier = Arc::new(ServerVerifier(rules));
+        let verifier = Arc::new(ServerVerifier(Arc::clone(&rules)));
         let client = |alpn: &[u8]| {
             let config = client_config(&credentials, Arc::clone(&verifier), alpn);
             config.map(|config| TlsConnector::from(Arc::new(config)))
@@ -99,6 +100,7 @@ impl Tls {
         Ok(Self {
             server: TlsAcceptor::from(Arc::new(server)),
             credentials,
+            rules,
             h2,
             http1,
             metrics,
@@ -117,6 +119,10 @@ impl Tls {
 
     pub(super) fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// The called side of a handshake: TLS 1.3, and a certificate of the mesh, or an alert. Speaks HTTP/2 and HTTP/1.1.

@@ -26,12 +26,24 @@ pub(super) struct Trust {
     provider: Arc<CryptoProvider>,
     clients: Arc<dyn ClientCertVerifier>,
     domain: String,
+    described: Vec<Root>,
+}
+
+/// A root of a trust bundle, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Root {
+    pub(super) subject: String,
+    /// In seconds of Unix time.
+    pub(super) not_after: i64,
+    /// Of its DER.
+    pub(super) sha256: String,
 }
 
 impl Trust {
-    /// `None` without roots.
+    /// `described` says what is in `roots`. `None` without roots.
     pub(super) fn new(
         roots: RootCertStore,
+        described: Vec<Root>,
         domain: String,
         provider: Arc<CryptoProvider>,
     ) -> Option<Self> {
@@ -47,12 +59,18 @@ impl Trust {
             provider,
             clients,
             domain,
+            described,
         })
     }
 
     /// The trust domain.
     pub(super) fn domain(&self) -> &str {
         &self.domain
+    }
+
+    /// What is in the bundle.
+    pub(super) fn roots(&self) -> &[Root] {
+        &self.described
     }
 
     /// Checks a chain that is to serve at both sides of handshakes.
@@ -133,6 +151,12 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(ours: Arc<Trust>, other: Option<Arc<Trust>>) -> Self {
         Self { ours, other }
+    }
+
+    /// Every bundle that is believed.
+    pub(super) fn bundles(&self) -> impl Iterator<Item = &Trust> {
+        let other = self.other.as_deref();
+        std::iter::once(self.ours.as_ref()).chain(other)
     }
 
     fn either(&self, check: impl Fn(&Trust) -> Result<Svid, Error>) -> Result<Svid, Error> {

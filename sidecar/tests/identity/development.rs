@@ -92,7 +92,7 @@ async fn an_authority_of_another_trust_domain_is_not_used() {
 #[tokio::test]
 async fn a_short_life_is_renewed_before_it_ends() {
     let directory = tempfile::tempdir().unwrap();
-    let member = Member::development("a", directory.path(), 3);
+    let member = Member::development("a", directory.path(), 6);
     member.first().await;
     let first = serial(&member);
     wait_for("two renewals", || async {
@@ -109,7 +109,7 @@ async fn what_cannot_be_renewed_is_kept_and_its_end_is_told_in_time() {
     let directory = tempfile::tempdir().unwrap();
     let peer = Member::development("peer", directory.path(), 3_600);
     let peer_tls = peer.first().await;
-    let member = Member::development("a", directory.path(), 9);
+    let member = Member::development("a", directory.path(), 16);
     let tls = member.first().await;
     std::fs::remove_file(directory.path().join("authority.pem")).unwrap();
     std::fs::create_dir(directory.path().join("authority.pem")).unwrap();

@@ -9,4 +9,5 @@ mod mesh;
 mod refusals;
 mod resumption;
 mod rotation;
+mod traffic;
 mod vault;

@@ -128,3 +128,8 @@ pub async fn says(member: &Member, wanted: &str) {
     })
     .await;
 }
+
+/// How often the material of `member` changed.
+pub fn generation(member: &Member) -> u64 {
+    *member.identity.changed().borrow()
+}

@@ -93,7 +93,7 @@ async fn a_session_does_not_outlive_the_peers_certificate() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let lasting = Member::development("server", directory.path(), 3_600);
     let lasting_tls = lasting.first().await;
-    let brief_tls = Member::development("brief", directory.path(), 3)
+    let brief_tls = Member::development("brief", directory.path(), 5)
         .first()
         .await;
     // As long as the certificate is good the session is resumed, at both sides.
