@@ -4,8 +4,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
-use crate::worker::Worker;
-use crate::{SidecarError, admin};
+use crate::worker::{self, Worker};
+use crate::{SidecarError, admin, policy};
 use mesh_bus::Bus;
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
@@ -32,6 +32,7 @@ pub struct Bound {
     registry: prometheus::Registry,
     status: Arc<Status>,
     worker: Option<Worker>,
+    audit: Option<policy::audit::Writer>,
 }
 
 /// Checks `config`, registers the metrics and binds the admin listener.
@@ -56,15 +57,19 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         bus.as_ref().map(|bus| bus.connected()),
         checked.app.as_ref().map(|app| app.address),
     ));
+    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
     let worker = match (&config.worker, bus, checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
             settings,
             agent,
             config.drain_ms,
             app.process_uri,
-            bus,
-            Arc::clone(&metrics),
-            Arc::clone(&status),
+            worker::Given {
+                bus,
+                policy,
+                metrics: Arc::clone(&metrics),
+                status: Arc::clone(&status),
+            },
         )),
         _ => None,
     };
@@ -74,6 +79,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         registry: deps.metrics,
         status,
         worker,
+        audit,
     })
 }
 
@@ -85,9 +91,15 @@ impl Bound {
 
     /// Works until `shutdown` is cancelled and the drain is over.
     ///
-    /// The admin listener goes last, so that a drain can be watched.
+    /// The admin listener and the audit log go last, so that a drain can be watched and what it refuses is kept.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_admin = CancellationToken::new();
+        let audit_until = stop_admin.clone();
+        let audit = async {
+            if let Some(writer) = self.audit {
+                writer.run(audit_until).await;
+            }
+        };
         let admin = admin::serve(
             self.listener,
             self.registry,
@@ -101,6 +113,6 @@ impl Bound {
             }
             stop_admin.cancel();
         };
-        tokio::join!(admin, work);
+        tokio::join!(admin, audit, work);
     }
 }
