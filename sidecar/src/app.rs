@@ -6,7 +6,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
+use crate::{SidecarError, policy};
 use mesh_bus::Bus;
 use mesh_trace::{LogHandle, Tracer};
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub struct Bound {
     status: Arc<Status>,
     pages: Vec<(&'static str, Page)>,
     worker: Option<Worker>,
+    audit: Option<policy::audit::Writer>,
 }
 
 /// Checks `config`, registers the metrics and binds the admin listener.
@@ -66,16 +68,20 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         bus.as_ref().map(|bus| bus.connected()),
         checked.app.as_ref().map(|app| app.address),
     ));
+    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
     let worker = match (&config.worker, bus, checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
             settings,
             agent,
             config.drain_ms,
             app.process_uri,
-            bus,
-            deps.tracer,
-            Arc::clone(&metrics),
-            Arc::clone(&status),
+            worker::Given {
+                bus,
+                policy,
+                tracer: deps.tracer,
+                metrics: Arc::clone(&metrics),
+                status: Arc::clone(&status),
+            },
         )),
         _ => None,
     };
@@ -87,6 +93,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         status,
         pages: vec![("/config", config_page(&config))],
         worker,
+        audit,
     })
 }
 
@@ -109,9 +116,15 @@ impl Bound {
 
     /// Works until `shutdown` is cancelled and the drain is over.
     ///
-    /// The admin listener goes last, so that a drain can be watched.
+    /// The admin listener and the audit log go last, so that a drain can be watched and what it refuses is kept.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_admin = CancellationToken::new();
+        let audit_until = stop_admin.clone();
+        let audit = async {
+            if let Some(writer) = self.audit {
+                writer.run(audit_until).await;
+            }
+        };
         // Drained by an operator, it stays to say so until it is told to end.
         let drain = shutdown.child_token();
         let admin = Admin {
@@ -130,6 +143,6 @@ impl Bound {
             shutdown.cancelled().await;
             stop_admin.cancel();
         };
-        tokio::join!(admin, work);
+        tokio::join!(admin, audit, work);
     }
 }
