@@ -1,6 +1,9 @@
 //! Puts the parts together: bind first, then run until drained.
 
 use crate::config::Config;
+use crate::identity::{Identity, Renewal};
+use crate::policy;
+use crate::proxy::{self, Mesh};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
@@ -10,6 +13,7 @@ use mesh_bus::Bus;
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +36,11 @@ pub struct Bound {
     registry: prometheus::Registry,
     status: Arc<Status>,
     worker: Option<Worker>,
+    inbound: Option<proxy::Inbound>,
+    outbound: Option<proxy::Outbound>,
+    renewal: Option<Renewal>,
+    audit: Option<policy::audit::Writer>,
+    drain: Duration,
 }
 
 /// Checks `config`, registers the metrics and binds the admin listener.
@@ -56,24 +65,62 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         bus.as_ref().map(|bus| bus.connected()),
         checked.app.as_ref().map(|app| app.address),
     ));
-    let worker = match (&config.worker, bus, checked.app, config.service.agent()) {
+    let worker = match (&config.worker, bus, &checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
             settings,
             agent,
             config.drain_ms,
-            app.process_uri,
+            app.process_uri.clone(),
             bus,
             Arc::clone(&metrics),
             Arc::clone(&status),
         )),
         _ => None,
     };
+    let (mut inbound, mut outbound, mut renewal) = (None, None, None);
+    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
+    if config.identity.exists() {
+        let consul = config.registry.consul();
+        let (identity, renewed) =
+            Identity::new(&config.service, &config.identity, consul, &deps.metrics)?;
+        renewal = Some(renewed);
+        let mesh = Mesh {
+            identity,
+            tracer: deps.tracer,
+        };
+        let metrics = proxy::Metrics::register(&deps.metrics)?;
+        if let (Some(inbound_), Some(app), Some(policy)) = (&config.inbound, &checked.app, &policy) {
+            inbound = Some(proxy::Inbound::bind(
+                inbound_,
+                app,
+                Arc::clone(policy),
+                mesh.clone(),
+                &metrics,
+                config.threads,
+            )?);
+        }
+        if let Some(outbound_) = &config.outbound {
+            let discovery = proxy::Discovery(Arc::clone(&deps.registry));
+            outbound = Some(proxy::Outbound::bind(
+                outbound_,
+                discovery,
+                mesh,
+                &metrics,
+                config.threads,
+            )?);
+        }
+    }
     Ok(Bound {
         listener,
         address,
         registry: deps.metrics,
         status,
         worker,
+        inbound,
+        outbound,
+        renewal,
+        audit,
+        drain: Duration::from_millis(config.drain_ms),
     })
 }
 
@@ -81,6 +128,16 @@ impl Bound {
     /// Where `/health`, `/ready` and `/metrics` are served.
     pub fn admin_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where peers connect, by mTLS.
+    pub fn inbound_address(&self) -> Option<SocketAddr> {
+        self.inbound.as_ref().map(proxy::Inbound::address)
+    }
+
+    /// Where the program sends its requests.
+    pub fn outbound_address(&self) -> Option<SocketAddr> {
+        self.outbound.as_ref().map(proxy::Outbound::address)
     }
 
     /// Works until `shutdown` is cancelled and the drain is over.
@@ -94,13 +151,40 @@ impl Bound {
             self.status,
             stop_admin.clone(),
         );
-        let work = async {
+        let stop_outbound = CancellationToken::new();
+        let worker = async {
             match self.worker {
-                Some(worker) => worker.run(shutdown).await,
+                Some(worker) => worker.run(shutdown.clone()).await,
                 None => shutdown.cancelled().await,
+            }
+        };
+        let inbound = async {
+            if let Some(inbound) = self.inbound {
+                inbound.run(shutdown.clone(), self.drain).await;
+            }
+        };
+        let work = async {
+            // What the program still does for others may need others: the way out goes after the ways in.
+            tokio::join!(worker, inbound);
+            stop_outbound.cancel();
+        };
+        let outbound = async {
+            match self.outbound {
+                Some(outbound) => outbound.run(stop_outbound.clone(), self.drain).await,
+                None => stop_outbound.cancelled().await,
             }
             stop_admin.cancel();
         };
-        tokio::join!(admin, work);
+        let renewal = async {
+            if let Some(renewal) = self.renewal {
+                renewal.run(stop_admin.clone()).await;
+            }
+        };
+        let audit = async {
+            if let Some(audit) = self.audit {
+                audit.run(stop_admin.clone()).await;
+            }
+        };
+        tokio::join!(admin, work, outbound, renewal, audit);
     }
 }
