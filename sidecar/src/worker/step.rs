@@ -130,7 +130,13 @@ impl Lane {
         if let Answered::Failed(error) = &answer.answered {
             self.metrics.ended(Some(&error.code));
         }
-        let message = reply::message(&self.agent, step, &answer, &delivery.message.properties, place);
+        let message = reply::message(
+            &self.agent,
+            step,
+            &answer,
+            &delivery.message.properties,
+            place,
+        );
         match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
             reply::Published::GivenUp => self.give_back(delivery).await,
             // An answer that nobody takes changes nothing: the step stays refused.
