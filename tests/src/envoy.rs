@@ -3,7 +3,7 @@
 //! One process has a listener per chain of filters. What an Envoy must be told so that the filters decide
 //! there as they do elsewhere stands here, with the reason beside it ([`connection_manager`]).
 
-use crate::server::{Server, directory, free_port};
+use crate::server::{Server, directory, free_port, target_directories};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -111,10 +111,7 @@ impl Envoy {
 
 /// The program, as `make setup` installs it.
 fn program() -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    // Installed beside the default target directory, whichever one is built in.
-    [target, root.join("target")]
+    target_directories()
         .map(|target| target.join("envoy/bin/envoy"))
         .into_iter()
         .find(|file| file.is_file())

@@ -11,7 +11,9 @@
 )]
 
 pub mod binary;
+pub mod consul;
 pub mod envoy;
+pub mod prometheus;
 pub mod rabbitmq;
 pub mod redis;
 pub mod server;

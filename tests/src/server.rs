@@ -143,18 +143,28 @@ impl Server {
     }
 }
 
-/// Where `program` is.
+/// Where `program` is: as `make setup` unpacked it into the target directory, else as it is installed.
 ///
 /// # Panics
-/// When it is not installed.
+/// When it is neither.
 pub fn installed(program: &str) -> PathBuf {
+    let unpacked = target_directories().map(|target| target.join("debian11/usr/bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/usr/lib/rabbitmq/bin"].map(PathBuf::from);
-    std::env::split_paths(&path)
+    unpacked
+        .into_iter()
+        .chain(std::env::split_paths(&path))
         .chain(more)
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
         .unwrap_or_else(|| panic!("{program} is not installed: install with `make setup`"))
+}
+
+/// Where `make setup` puts what it unpacks: beside the default target directory, whichever one is built in.
+pub(crate) fn target_directories() -> [PathBuf; 2] {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    [target, root.join("target")]
 }
 
 /// A directory for a server, removed with it.

@@ -3,7 +3,8 @@
 // A test that cannot go on says so loudly, in its own functions as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use mesh_tests::{rabbitmq, redis, server, wait_for};
+use mesh_tests::{consul, prometheus, rabbitmq, redis, server, wait_for};
+use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -39,6 +40,63 @@ async fn virtual_hosts_are_apart() {
     let broker = rabbitmq::shared().await;
     assert_ne!(broker.vhost().await, broker.vhost().await);
     assert!(Path::new(&format!("/proc/{}", broker.pid())).exists());
+}
+
+#[tokio::test]
+async fn a_consul_comes_back_empty_where_it_was() {
+    let mut consul = consul::start().await;
+    let service = json!({"Name": "kept", "Port": 1});
+    consul.put("/v1/agent/service/register", service).await;
+    let (url, pid) = (consul.url(), consul.pid());
+    assert!(consul.get("/v1/agent/services").await["kept"].is_object());
+    consul.kill().await;
+    consul.start_again().await;
+    assert_eq!(consul.url(), url);
+    assert_ne!(consul.pid(), pid);
+    assert_eq!(consul.get("/v1/agent/services").await, json!({}));
+}
+
+#[tokio::test]
+async fn a_token_may_do_what_its_rules_say() {
+    let consul = consul::start_with_acl().await;
+    let token = consul
+        .token_for("one", r#"service "one" { policy = "write" }"#)
+        .await;
+    let register = async |name: &str| {
+        reqwest::Client::new()
+            .put(format!("{}/v1/agent/service/register", consul.url()))
+            .header("X-Consul-Token", &token)
+            .json(&json!({"Name": name, "Port": 1}))
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+    assert_eq!(register("one").await, 200);
+    assert_eq!(register("two").await, 403);
+}
+
+#[tokio::test]
+async fn a_prometheus_finds_services_in_consul() {
+    let consul = consul::start().await;
+    // Consul's own port answers no metrics: found, and down.
+    let service = json!({"Name": "somebody", "Address": "127.0.0.1", "Port": consul.http_port});
+    consul.put("/v1/agent/service/register", service).await;
+    let prometheus = prometheus::start(&format!(
+        "global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: mesh
+    consul_sd_configs: [{{server: '127.0.0.1:{}', services: [somebody]}}]
+",
+        consul.http_port
+    ))
+    .await;
+    wait_for("the service to be scraped", || async {
+        let up = prometheus.query("up").await;
+        up.iter()
+            .any(|sample| sample.labels["job"] == "mesh" && sample.value == 0.0)
+    })
+    .await;
 }
 
 /// Runs in a process of its own, started by the test below, which kills it.
