@@ -73,6 +73,15 @@ pub struct Claims {
     pub exp: u64,
 }
 
+impl Claims {
+    /// Whether `now` is between signing and expiry, as far as two clocks may differ. For whoever keeps verified
+    /// claims: what [`verify`] said of one moment holds for no other.
+    pub fn hold_at(&self, now: Timestamp) -> bool {
+        let now = now.seconds();
+        now < self.exp.saturating_add(LEEWAY_S) && now.saturating_add(LEEWAY_S) >= self.iat
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     alg: String,
@@ -195,8 +204,7 @@ pub fn verify(
     if claims.aud != audience {
         return Err(AssertionError::Audience);
     }
-    let now = now.seconds();
-    if now >= claims.exp.saturating_add(LEEWAY_S) || now.saturating_add(LEEWAY_S) < claims.iat {
+    if !claims.hold_at(now) {
         return Err(AssertionError::Expired);
     }
     Ok(claims)

@@ -40,6 +40,10 @@ pub struct StepTask {
     /// When its result stops being wanted, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// When the task was submitted, in milliseconds since 1970: the time by which its assertion is judged, since
+    /// an assertion lives shorter than a task may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_ms: Option<u64>,
     /// The originator's signed assertion, when the task came with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<String>,
@@ -129,6 +133,7 @@ fn older_form(mut object: Map<String, Value>, queue: &AgentId) -> Result<StepTas
         incoming_data: Map::new(),
         timestamp,
         deadline_ms: None,
+        submitted_ms: None,
         assertion: None,
     })
 }

@@ -9,6 +9,8 @@ mod app;
 pub mod config;
 pub mod identity;
 mod metrics;
+#[allow(dead_code, reason = "its requests come with the way in")]
+mod policy;
 pub mod registry;
 mod status;
 mod worker;

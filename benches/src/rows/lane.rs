@@ -262,6 +262,7 @@ impl Lane {
             incoming_data: serde_json::Map::new(),
             timestamp: crate::machine::now(),
             deadline_ms: None,
+            submitted_ms: None,
             assertion: None,
         };
         let mut headers = FieldTable::default();

@@ -51,6 +51,7 @@ pub fn step_message(
         incoming_data: incoming_data(run, before),
         timestamp: now.to_string(),
         deadline_ms: Some(deadline.millis()),
+        submitted_ms: Some(run.created_at.millis()),
         assertion: run.assertion.clone(),
     };
     Some(Message {

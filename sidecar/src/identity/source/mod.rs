@@ -1,0 +1,88 @@
+//! Where certificates come from.
+
+mod development;
+mod files;
+
+use super::IdentityError;
+use super::material::{Material, MaterialError};
+use crate::config::{Consul, Identity, IdentitySource, ServiceName};
+use async_trait::async_trait;
+
+/// Why a source brings nothing. It is asked again whatever the reason: what is wrong is mended elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SourceError {
+    /// It cannot be reached, or answers with an error of its own.
+    #[error("{0}")]
+    Away(String),
+    /// It refuses: a token without the right, a trust domain that is not ours.
+    #[error("{0}")]
+    Refused(String),
+    /// What it brought is not used.
+    #[error("{0}")]
+    Material(#[from] MaterialError),
+    /// What it brought passed every check and rustls cannot use it.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl SourceError {
+    /// Every [`SourceError::label`].
+    pub(super) const LABELS: [&'static str; 3] = ["away", "refused", "unusable"];
+
+    /// The kind, for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "away",
+            Self::Refused(_) => "refused",
+            Self::Material(_) | Self::Unusable(_) => "unusable",
+        }
+    }
+}
+
+/// A source of certificates.
+#[async_trait]
+pub(super) trait Source: Send {
+    /// A certificate and the trust bundle. Ends within the source's own time limits.
+    async fn issue(&mut self) -> Result<Material, SourceError>;
+
+    /// Ends when asking again may bring something else, though the certificate is not due yet; for most sources
+    /// never. May be dropped at any point and called again.
+    async fn changed(&mut self) {
+        std::future::pending().await
+    }
+}
+
+/// The source that `config` names.
+pub(super) fn open(
+    service: &ServiceName,
+    config: &Identity,
+    consul: Option<&Consul>,
+) -> Result<Box<dyn Source>, IdentityError> {
+    let fault = |why: &str| IdentityError::Config(why.to_owned());
+    let trust_domain = config.trust_domain.clone();
+    let named = trust_domain.ok_or_else(|| fault("trust_domain is needed with this source"));
+    match &config.source {
+        IdentitySource::None => Err(fault("there is no source of certificates")),
+        IdentitySource::Files {
+            certificate,
+            key,
+            roots,
+        } => Ok(Box::new(files::Files::new(
+            [certificate.clone(), key.clone(), roots.clone()],
+            named?,
+        ))),
+        IdentitySource::Development {
+            directory,
+            lifetime_s,
+        } => Ok(Box::new(development::Development::new(
+            service,
+            named?,
+            directory.clone(),
+            *lifetime_s,
+        ))),
+        IdentitySource::Consul {} | IdentitySource::Vault { .. } => {
+            let _ = consul;
+            Err(fault("not built yet"))
+        }
+    }
+}
