@@ -16,8 +16,10 @@ use crate::quota::Quota;
 use crate::run::events::{self, Events};
 use crate::run::executor::{Context, Executor};
 use crate::run::lane::{self, Parts, Ready};
+use crate::run::trace::Tracing;
 use crate::store::RunStore;
 use mesh_bus::Bus;
+use mesh_trace::Tracer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,8 @@ pub struct Deps {
     pub store: Arc<dyn RunStore>,
     /// Keeps what gateways share.
     pub quota: Arc<dyn Quota>,
+    /// Begins spans.
+    pub tracer: Tracer,
     /// Takes the metrics, and is what `/metrics` shows.
     pub metrics: prometheus::Registry,
 }
@@ -72,7 +76,9 @@ pub struct Bound {
 /// # Errors
 /// [`BuildError`].
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
-    let metrics = Metrics::new(&deps.metrics).map_err(|e| BuildError::Config(e.to_string()))?;
+    let metrics = Metrics::new(&deps.metrics)
+        .and_then(|metrics| deps.tracer.register(&deps.metrics).map(|()| metrics))
+        .map_err(|e| BuildError::Config(e.to_string()))?;
     let metrics = Arc::new(metrics);
     let planning = Planning::new(&config.planner, &config.agents, Arc::clone(&metrics))
         .map_err(BuildError::Config)?;
@@ -123,10 +129,12 @@ impl Bound {
             steps: self.config.steps.clone(),
             max_runs: self.config.limits.max_runs,
             ready: ready_seen,
+            tracing: Tracing::new(self.deps.tracer.clone(), self.config.bus.system()),
             halt: halt.clone(),
         });
         let api = Api::new(
             &self.config,
+            self.deps.tracer,
             Arc::clone(&executor),
             self.planning,
             self.deps.quota,

@@ -38,6 +38,9 @@ pub struct Config {
     /// What gateways' filters bring to `/internal/…`; without it, there is nothing at these paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_token: Option<InternalToken>,
+    /// Spans over OTLP.
+    #[serde(default, skip_serializing_if = "mesh_trace::Config::is_default")]
+    pub traces: mesh_trace::Config,
 }
 
 /// An agent that steps can be given to.

@@ -3,25 +3,24 @@
 use anyhow::{Context, bail};
 use mesh_orchestrator::config::{Config, Store, StoreUrl};
 use mesh_orchestrator::{Deps, build, quota, store};
+use mesh_trace::Tracer;
+use mesh_trace::logs::{self, Format, Settings};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RUST_LOG")
-                .unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    let settings = Settings::from_environment(Format::Text, &|name| std::env::var(name).ok())?;
+    logs::install(&settings).context("log")?;
     let config = read(&file()?)?;
+    let tracer = Tracer::new("orchestrator", &config.traces)?;
     let bus = mesh_bus::connect(&config.bus).await?;
     let deps = Deps {
         bus: bus.clone(),
         store: store::connect(&config.store).await?,
         quota: quota::connect(&config.store)?,
+        tracer: tracer.clone(),
         metrics: prometheus::Registry::new(),
     };
     let shutdown = CancellationToken::new();
@@ -36,6 +35,7 @@ async fn main() -> anyhow::Result<()> {
     });
     build(config, deps).await?.run(shutdown).await;
     bus.close().await;
+    tracer.shutdown();
     Ok(())
 }
 
@@ -74,5 +74,8 @@ fn read(file: &PathBuf) -> anyhow::Result<Config> {
     if let (Ok(url), Some(ollama)) = (std::env::var("OLLAMA_URL"), &mut config.planner.ollama) {
         ollama.url = url;
     }
+    let environment = |name: &str| std::env::var(name).ok();
+    let applied = config.traces.apply(&environment);
+    applied.map_err(anyhow::Error::msg)?;
     Ok(config)
 }

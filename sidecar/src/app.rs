@@ -1,15 +1,17 @@
 //! Puts the parts together: bind first, then run until drained.
 
+use crate::SidecarError;
+use crate::admin::{self, Admin, Page};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::worker::Worker;
-use crate::{SidecarError, admin};
 use mesh_bus::Bus;
-use mesh_trace::Tracer;
+use mesh_trace::{LogHandle, Tracer};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,8 @@ pub struct Deps {
     pub registry: Arc<dyn Registry>,
     /// Begins spans.
     pub tracer: Tracer,
+    /// Changes what the process logs; without it, nobody can over the admin listener.
+    pub logs: Option<LogHandle>,
     /// Where the metrics are registered, and what `/metrics` shows.
     pub metrics: prometheus::Registry,
 }
@@ -30,7 +34,9 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     registry: prometheus::Registry,
+    logs: Option<LogHandle>,
     status: Arc<Status>,
+    pages: Vec<(&'static str, Page)>,
     worker: Option<Worker>,
 }
 
@@ -42,7 +48,11 @@ pub struct Bound {
 /// [`SidecarError`], when it cannot start at all.
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
     let checked = config.check().map_err(SidecarError::Config)?;
-    let metrics = Arc::new(Metrics::register(&deps.metrics, &config.service)?);
+    let worker = config.worker.as_ref();
+    let ack_deadline = worker.map(|w| Duration::from_millis(w.ack_deadline_ms));
+    let metrics = Metrics::register(&deps.metrics, &config.service, ack_deadline)?;
+    let metrics = Arc::new(metrics);
+    deps.tracer.register(&deps.metrics)?;
     let address = config.admin_listen;
     let listen = |source| SidecarError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -63,6 +73,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
             config.drain_ms,
             app.process_uri,
             bus,
+            deps.tracer,
             Arc::clone(&metrics),
             Arc::clone(&status),
         )),
@@ -72,9 +83,17 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         listener,
         address,
         registry: deps.metrics,
+        logs: deps.logs,
         status,
+        pages: vec![("/config", config_page(&config))],
         worker,
     })
+}
+
+/// The configuration, which does not change while it runs.
+fn config_page(config: &Config) -> Page {
+    let shown = serde_json::to_value(config.masked()).unwrap_or_default();
+    Box::new(move || shown.clone())
 }
 
 impl Bound {
@@ -93,17 +112,22 @@ impl Bound {
     /// The admin listener goes last, so that a drain can be watched.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_admin = CancellationToken::new();
-        let admin = admin::serve(
-            self.listener,
-            self.registry,
-            self.status,
-            stop_admin.clone(),
-        );
+        // Drained by an operator, it stays to say so until it is told to end.
+        let drain = shutdown.child_token();
+        let admin = Admin {
+            metrics: self.registry,
+            status: self.status,
+            pages: self.pages,
+            drain: drain.clone(),
+            logs: self.logs,
+        };
+        let admin = admin::serve(self.listener, admin, stop_admin.clone());
         let work = async {
             match self.worker {
-                Some(worker) => worker.run(shutdown).await,
-                None => shutdown.cancelled().await,
+                Some(worker) => worker.run(drain).await,
+                None => drain.cancelled().await,
             }
+            shutdown.cancelled().await;
             stop_admin.cancel();
         };
         tokio::join!(admin, work);

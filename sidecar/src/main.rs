@@ -7,6 +7,8 @@ use anyhow::Context;
 use clap::Parser;
 use mesh_sidecar::config::Config;
 use mesh_sidecar::{Deps, build};
+use mesh_trace::logs::{self, Format, Settings};
+use mesh_trace::{LogHandle, Tracer};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,13 +26,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    let settings = Settings::from_environment(Format::Text, &|name| std::env::var(name).ok())?;
+    let logs = logs::install(&settings).context("log")?;
     let file = arguments.config.display();
     let text =
         std::fs::read_to_string(&arguments.config).with_context(|| format!("read {file}"))?;
@@ -46,10 +43,10 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?
-        .block_on(serve(config))
+        .block_on(serve(config, logs))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
     // Listened for before anything starts, so that an early signal drains as well.
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -58,10 +55,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         Some(worker) => Some(mesh_bus::connect(&worker.bus).await.context("broker")?),
         None => None,
     };
+    // Beside the service's own spans, these are the sidecar's.
+    let tracer = Tracer::new(&format!("{agent}-sidecar"), &config.traces)?;
     let deps = Deps {
         bus: bus.clone(),
         registry: mesh_sidecar::registry::connect(&config.registry).context("registry")?,
-        tracer: mesh_trace::Tracer::new(agent.as_str(), &config.traces)?,
+        tracer: tracer.clone(),
+        logs: Some(logs),
         metrics: prometheus::Registry::new(),
     };
     let sidecar = build(config, deps).await?;
@@ -79,6 +79,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(bus) = bus {
         bus.close().await;
     }
+    tracer.shutdown();
     tracing::info!(%agent, "left");
     Ok(())
 }

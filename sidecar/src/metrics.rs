@@ -2,11 +2,25 @@
 //!
 //! Everything carries the label `agent`. The children that every step touches are looked up once.
 
+mod unsettled;
+
 use crate::config::ServiceName;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
+use std::time::Duration;
+
+/// From an agent that computes to one that asks a model.
+const DURATIONS_S: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// Up to the longest that a task waits.
+const WAITS_S: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0,
+];
+
+pub(crate) use unsettled::{Taken, Unsettled};
 
 /// The metrics of one sidecar.
 pub(crate) struct Metrics {
@@ -15,6 +29,10 @@ pub(crate) struct Metrics {
     completed: IntCounter,
     /// From the moment a step was taken until its outcome stood, in seconds.
     pub(crate) duration: Histogram,
+    /// From the moment a step was sent until it was taken, in seconds, by the clocks of two machines.
+    pub(crate) queue_wait: Histogram,
+    /// What the broker waits for.
+    pub(crate) unsettled: Unsettled,
     /// Steps taken and not settled.
     pub(crate) in_flight: IntGauge,
     /// 1 while the broker can be reached.
@@ -30,7 +48,13 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Makes the metrics of `agent` and registers them.
-    pub(crate) fn register(registry: &Registry, agent: &ServiceName) -> prometheus::Result<Self> {
+    ///
+    /// How much of `ack_deadline` is left is shown where there is one: beside an agent that takes steps.
+    pub(crate) fn register(
+        registry: &Registry,
+        agent: &ServiceName,
+        ack_deadline: Option<Duration>,
+    ) -> prometheus::Result<Self> {
         let agent = agent.as_str();
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -42,18 +66,16 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             prometheus::Result::Ok(vec.with_label_values(&[agent]))
         };
-        let duration = HistogramVec::new(
-            HistogramOpts::new(
-                "agent_task_duration_seconds",
-                "From taking a step until its outcome stood",
-            )
-            .buckets(vec![
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-                60.0,
-            ]),
-            &["agent"],
-        )?;
-        registry.register(Box::new(duration.clone()))?;
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let vec = HistogramVec::new(opts, &["agent"])?;
+            registry.register(Box::new(vec.clone()))?;
+            prometheus::Result::Ok(vec.with_label_values(&[agent]))
+        };
+        let unsettled = Unsettled::new(agent, ack_deadline.unwrap_or_default())?;
+        if ack_deadline.is_some() {
+            registry.register(Box::new(unsettled.clone()))?;
+        }
         let processed = counter(
             "agent_tasks_processed_total",
             "Steps that ended, by outcome: completed, or the error's code",
@@ -63,7 +85,17 @@ impl Metrics {
             agent: agent.to_owned(),
             completed: processed.with_label_values(&[agent, "completed"]),
             processed,
-            duration: duration.with_label_values(&[agent]),
+            duration: histogram(
+                "agent_task_duration_seconds",
+                "From taking a step until its outcome stood",
+                &DURATIONS_S,
+            )?,
+            queue_wait: histogram(
+                "agent_task_queue_wait_seconds",
+                "From sending a step until it was taken for the first time",
+                &WAITS_S,
+            )?,
+            unsettled,
             in_flight: gauge("agent_tasks_in_flight", "Steps taken and not settled")?,
             bus_connected: gauge("sidecar_bus_connected", "1 while the broker can be reached")?,
             redeliveries: counter(

@@ -55,6 +55,7 @@ async fn orchestrator(url: &str) -> (SocketAddr, DropGuard) {
             .await
             .unwrap(),
         quota: mesh_orchestrator::quota::connect(&config.store).unwrap(),
+        tracer: mesh_trace::Tracer::off(),
         metrics: prometheus::Registry::new(),
     };
     let bound = mesh_orchestrator::build(config, deps).await.unwrap();
@@ -164,6 +165,7 @@ async fn gateway(service: SocketAddr, exchange: SocketAddr) -> (SocketAddr, Drop
     // What the workers of one gateway share is tested there; here the gateways are two.
     config.workers = 1;
     let deps = mesh_gateway::Deps {
+        tracer: mesh_trace::Tracer::off(),
         metrics: prometheus::Registry::new(),
     };
     let bound = mesh_gateway::build(config, deps).await.unwrap();

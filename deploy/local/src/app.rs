@@ -127,6 +127,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         bus: Arc::clone(&bus),
         store,
         quota,
+        tracer: mesh_trace::Tracer::off(),
         metrics: prometheus::Registry::new(),
     };
     let orchestrator = mesh_orchestrator::build(config, deps)
@@ -154,6 +155,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
         },
         mesh_gateway::Deps {
+            tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         },
     )

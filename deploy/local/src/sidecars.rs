@@ -45,12 +45,15 @@ impl<'a> Sidecars<'a> {
             Some(memory) => Arc::clone(memory) as Arc<dyn Registry>,
             None => registry::connect(&config.registry).map_err(|e| part(&name, &e))?,
         };
-        let tracer = mesh_trace::Tracer::new(config.service.as_str(), &config.traces)
-            .map_err(|e| part(&name, &e))?;
+        let tracer =
+            mesh_trace::Tracer::new(&format!("{}-sidecar", config.service), &config.traces)
+                .map_err(|e| part(&name, &e))?;
         let deps = Deps {
             bus: Some(Arc::clone(&self.bus)),
             registry,
             tracer,
+            // The log is the whole process's.
+            logs: None,
             // Sidecars have the same metrics, so each has its own registry.
             metrics: prometheus::Registry::new(),
         };

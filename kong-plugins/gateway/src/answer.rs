@@ -95,6 +95,11 @@ impl Problem {
         }
     }
 
+    /// A word for it.
+    pub(crate) fn kind(self) -> &'static str {
+        self.parts().1
+    }
+
     /// The answer.
     pub(crate) fn response(self) -> Response<Body> {
         let (status, kind, title, detail) = self.parts();

@@ -44,6 +44,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let store = Arc::new(FilterShared::default());
     let metrics =
         Metrics::register(&deps.metrics, Arc::clone(&store)).map_err(BuildError::Metrics)?;
+    let spans = deps.tracer.register(&deps.metrics);
+    spans.map_err(BuildError::Metrics)?;
     let access = match &config.access_log {
         Some(log) => Some(Arc::new(
             Access::open(log.clone(), metrics.lines_dropped.clone())
@@ -58,6 +60,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         store,
         counters: crate::plugins::rate::Counters::default(),
         access,
+        tracer: deps.tracer,
     });
     let (generation, sets) = Generation::make(config, &process).await?;
     process.metrics.pools.replace(generation.pools.clone());

@@ -85,6 +85,8 @@ impl Config {
 /// What a gateway needs from its process.
 #[derive(Debug, Clone)]
 pub struct Deps {
+    /// Begins spans.
+    pub tracer: mesh_trace::Tracer,
     /// Takes the gateway's metrics and its filters'.
     pub metrics: prometheus::Registry,
 }

@@ -9,6 +9,7 @@ use crate::metrics::{ByRoute, Metrics};
 use crate::plugins::rate::Counters;
 use crate::routes::Table;
 use crate::upstream::ServicePlan;
+use mesh_trace::Tracer;
 use mesh_wasm_host::{Engine, Module, Shared as FilterShared};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) struct Process {
     /// Counters of the plugin rate-limiting.
     pub counters: Counters,
     pub access: Option<Arc<Access>>,
+    pub tracer: Tracer,
 }
 
 /// What all workers read of one configuration, and none changes.

@@ -65,7 +65,7 @@ impl Local {
                 .services
                 .iter()
                 .cloned()
-                .map(Upstream::new)
+                .map(|plan| Upstream::new(plan, process.tracer.clone()))
                 .collect(),
             generation,
             set,

@@ -1,62 +1,25 @@
 //! The gateway as a program of its own.
 
+mod arguments;
+
 use anyhow::Context as _;
+use arguments::Arguments;
 use clap::Parser;
-use mesh_gateway::{AccessLog, Config, Deps, build};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use mesh_gateway::{Deps, build};
+use mesh_trace::Tracer;
+use mesh_trace::logs::{self, Format, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Runs a kong.yml; SIGHUP loads it again, and a file that cannot be run changes nothing.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// The kong.yml.
-    #[arg(long)]
-    config: PathBuf,
-    /// Directory of the filters' modules.
-    #[arg(long)]
-    filters: PathBuf,
-    /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1:10005")]
-    listen: SocketAddr,
-    /// Threads; as many as cores when left out.
-    #[arg(long)]
-    workers: Option<usize>,
-    /// Where a line of JSON goes for every request: a file, or `stdout`.
-    #[arg(long)]
-    access_log: Option<AccessLog>,
-    /// Address of the metrics, at /metrics.
-    #[arg(long)]
-    status: Option<SocketAddr>,
-}
-
-impl Arguments {
-    fn load(&self) -> anyhow::Result<Config> {
-        let text = std::fs::read_to_string(&self.config)
-            .with_context(|| format!("{} cannot be read", self.config.display()))?;
-        let declarative = mesh_declarative::Config::from_yaml(&text)?;
-        let mut config = Config::new(self.listen, declarative, &self.filters);
-        config.workers = self.workers.unwrap_or(config.workers);
-        config.access_log.clone_from(&self.access_log);
-        Ok(config)
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .json()
-        // The standard output belongs to the access log.
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .init();
+    let settings = Settings::from_environment(Format::Json, &|name| std::env::var(name).ok())?;
+    logs::install(&settings).context("log")?;
     let metrics = prometheus::Registry::new();
+    let tracer = Tracer::new("gateway", &arguments.traces()?)?;
     let deps = Deps {
+        tracer: tracer.clone(),
         metrics: metrics.clone(),
     };
     let gateway = build(arguments.load()?, deps).await?;
@@ -96,5 +59,6 @@ async fn main() -> anyhow::Result<()> {
     });
     let result = gateway.run(shutdown).await;
     signals.abort();
+    tracer.shutdown();
     Ok(result?)
 }

@@ -150,6 +150,8 @@ pub(crate) struct Finished {
     pub bytes: u64,
     /// None when there is no access log.
     pub entry: Option<Box<Entry>>,
+    #[expect(dead_code, reason = "held for its end")]
+    pub span: mesh_trace::Span,
 }
 
 /// What the access log tells of a request beside that.

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod forward;
+mod span;
 pub(crate) mod subject;
 mod tunnel;
 
@@ -25,6 +26,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use mesh_trace::Context;
 use mesh_wasm_host::LocalResponse;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -32,6 +34,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subject::{Subject, head_bytes};
+use tracing::Instrument;
 
 /// Where a request goes, and what it passes on its way.
 struct Way<'a> {
@@ -61,6 +64,8 @@ struct Notes {
     reason: RefCell<Option<String>>,
     /// The service's end of a WebSocket.
     tunnel: RefCell<Option<OnUpgrade>>,
+    /// Where the request's span is in its trace; none when there are no traces.
+    place: RefCell<Option<Context>>,
 }
 
 /// Answers one request; whatever goes wrong is an answer too.
@@ -70,6 +75,7 @@ pub(crate) async fn answer(
     client: &Client,
 ) -> Response<Body> {
     let start = Instant::now();
+    let mut span = span::begin(&local.process.tracer, &request, client.address);
     let access = local.process.access.as_ref();
     let mut entry = access.map(|access| {
         Box::new(Entry {
@@ -78,7 +84,10 @@ pub(crate) async fn answer(
             path: request.uri().path().to_owned(),
             client: client.address.ip().to_canonical(),
             request_id: access::id(request.headers(), "x-request-id"),
-            traceparent: access::id(request.headers(), "traceparent"),
+            traceparent: match span.context() {
+                Some(place) => Some(place.traceparent()),
+                None => access::id(request.headers(), "traceparent"),
+            },
             service: None,
             upstream: None,
             decision: None,
@@ -87,11 +96,13 @@ pub(crate) async fn answer(
     });
     let notes = Notes {
         wanted: entry.is_some(),
+        place: RefCell::new(span.context().cloned()),
         ..Notes::default()
     };
     let asked = tunnel::wanted(&mut request);
     let response = local
         .route(request, client.address, asked.is_some(), &notes)
+        .instrument(span.log_span())
         .await;
     if let Some(entry) = &mut entry {
         entry.service = notes.service.take();
@@ -100,12 +111,14 @@ pub(crate) async fn answer(
         entry.reason = notes.reason.take();
     }
     let route = notes.route.take();
+    span::answered(&mut span, route.as_deref(), response.status());
     let finished = Finished {
         start,
         status: response.status().as_u16(),
         metrics: local.generation.by_route.get(route.as_deref()).clone(),
         bytes: 0,
         entry,
+        span,
     };
     let response = response.map(|body| body.reporting(finished));
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {

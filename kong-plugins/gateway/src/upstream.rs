@@ -16,6 +16,7 @@ use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mesh_trace::{Context, Kind, Span, Tracer};
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ const MAX_IDLE: usize = 128;
 pub(crate) struct Upstream {
     pub plan: ServicePlan,
     client: Client<Connector, RequestBody>,
+    tracer: Tracer,
 }
 
 /// A request on its way to a service.
@@ -37,6 +39,8 @@ pub(crate) struct Outgoing {
     /// `Host`, where the client's own is kept.
     pub host: Option<HeaderValue>,
     pub body: Payload,
+    /// Where the exchange belongs in a trace; none when there are no traces.
+    pub parent: Option<Context>,
 }
 
 /// The body of such a request.
@@ -69,7 +73,7 @@ enum Tried {
 
 impl Upstream {
     /// Must be made within a runtime.
-    pub(crate) fn new(plan: ServicePlan) -> Self {
+    pub(crate) fn new(plan: ServicePlan, tracer: Tracer) -> Self {
         let connector = Connector {
             connect: plan.connect_timeout,
             write: plan.write_timeout,
@@ -81,7 +85,11 @@ impl Upstream {
             .set_host(false)
             .http2_only(plan.h2)
             .build(connector);
-        Self { plan, client }
+        Self {
+            plan,
+            client,
+            tracer,
+        }
     }
 
     /// Sends a request to a target of `pool`.
@@ -108,8 +116,13 @@ impl Upstream {
             let repeatable = replayable && !repeated && outgoing.parts.method.is_idempotent();
             // What may be needed once more is copied; else the request is used up.
             let (parts, payload, lent) = outgoing.take(more || repeatable);
-            let request = self.request(target, &outgoing, parts, payload)?;
-            match self.once(request, lent.as_ref()).await {
+            let mut request = self.request(target, &outgoing, parts, payload)?;
+            let tries = tried.len() + usize::from(repeated);
+            let mut span = self.span(outgoing.parent.as_ref(), target, &mut request, tries);
+            let outcome = self.once(request, lent.as_ref()).await;
+            end(&mut span, &outcome);
+            drop(span);
+            match outcome {
                 Tried::Done(response) => {
                     pool.saw(index, Event::Status(response.status().as_u16()));
                     return Ok(response);
@@ -160,6 +173,34 @@ impl Upstream {
             parts.headers.insert(HOST, host.clone());
         }
         Ok(Request::from_parts(parts, body))
+    }
+
+    /// The span of one try, of which the service is told.
+    fn span(
+        &self,
+        parent: Option<&Context>,
+        target: &Target,
+        request: &mut Request<RequestBody>,
+        tries: usize,
+    ) -> Span {
+        let Some(parent) = parent else {
+            return Span::default();
+        };
+        let name = mesh_trace::method_name(request.method());
+        let mut span = self.tracer.start(Kind::Client, name, Some(parent.clone()));
+        if let Some(place) = span.context() {
+            place.to_headers(request.headers_mut());
+        }
+        span.http_request(request.method(), "http", request.uri().path());
+        span.server(target.address);
+        if span.is_recording() {
+            span.set("kong.service", &*self.plan.name);
+            if tries > 0 {
+                let tries = i64::try_from(tries).unwrap_or(i64::MAX);
+                span.set_number("http.request.resend_count", tries);
+            }
+        }
+        span
     }
 
     async fn once(&self, request: Request<RequestBody>, lent: Option<&Lent>) -> Tried {
@@ -221,6 +262,16 @@ impl Outgoing {
                 }
                 None => false,
             },
+        }
+    }
+}
+
+/// Notes what became of one try.
+fn end(span: &mut Span, outcome: &Tried) {
+    match outcome {
+        Tried::Done(response) => span.http_answer(response.status()),
+        Tried::Unseen(problem, _) | Tried::BrokeOff(problem) | Tried::Failed(problem, _) => {
+            span.error(problem.kind());
         }
     }
 }

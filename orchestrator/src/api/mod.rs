@@ -1,7 +1,7 @@
 //! The HTTP API.
 //!
 //! ```text
-//!  serve (sockets, time limits) ──▶ caller (who is it?) ──▶ route ──▶ problem+json where it fails
+//!  serve (sockets, time limits) ──▶ trace ──▶ caller (who is it?) ──▶ route ──▶ problem+json where it fails
 //! ```
 
 mod body;
@@ -32,6 +32,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use failure::Failure;
 use mesh_protocol::assertion::{AssertionError, PublicKey};
+use mesh_trace::Tracer;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ pub const MAX_FOLLOWERS: usize = 256;
 pub struct Api {
     pub(crate) executor: Arc<Executor>,
     pub(crate) planning: Planning,
+    pub(crate) tracer: Tracer,
     pub(crate) limits: Limits,
     pub(crate) keys: Vec<PublicKey>,
     pub(crate) audience: String,
@@ -62,6 +64,7 @@ impl Api {
     /// An assertion key is none.
     pub fn new(
         config: &Config,
+        tracer: Tracer,
         executor: Arc<Executor>,
         planning: Planning,
         quota: Arc<dyn Quota>,
@@ -78,6 +81,7 @@ impl Api {
         Ok(Self {
             executor,
             planning,
+            tracer,
             limits: config.limits.clone(),
             keys,
             audience: config.assertions.audience.clone(),
@@ -111,6 +115,10 @@ pub fn router(api: Arc<Api>) -> Router {
         ))
         .merge(internal(&api))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&api),
+            trace::span,
+        ))
         .with_state(api)
 }
 

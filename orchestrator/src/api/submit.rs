@@ -14,6 +14,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, StatusCode};
 use mesh_protocol::Timestamp;
 use mesh_protocol::task::{RequestError, TaskRequest};
+use mesh_trace::Kind;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,14 @@ pub async fn submit(
     let preferences = Preferences::from_headers(&parts.headers, longest);
     // Before planning: a plan may cost a model's time.
     let slot = api.executor.reserve(bytes.len()).map_err(refusal)?;
-    let planned = api.planning.plan(&task).await.map_err(|e| match e {
+    let (id, place) = (new_task_id(), trace::of(&parts));
+    let mut span = api
+        .tracer
+        .start(Kind::Internal, "plan task", Some(place.clone()));
+    span.set("mesh.task.id", id.as_str());
+    let planned = api.planning.plan(&task, &mut span).await;
+    drop(span);
+    let planned = planned.map_err(|e| match e {
         NoPlan::UnknownTaskType { known } => Failure::unknown_task_type(&task.task_type, &known),
         NoPlan::Rejected(findings) => Failure::no_plan(
             findings
@@ -45,13 +53,7 @@ pub async fn submit(
                 .join("; "),
         ),
     })?;
-    let mut run = RunRecord::new(
-        new_task_id(),
-        task,
-        planned.plan,
-        trace::of(&parts.headers),
-        arrived,
-    );
+    let mut run = RunRecord::new(id, task, planned.plan, (&place).into(), arrived);
     run.owner = caller.owner();
     if let Caller::Asserted { assertion, .. } = caller {
         run.assertion = Some(assertion);

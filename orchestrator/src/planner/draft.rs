@@ -44,6 +44,24 @@ pub struct Draft {
     pub risks: Vec<String>,
     /// What could not be read, outside the steps.
     pub faults: Vec<String>,
+    /// What it cost, where a model wrote it and says so.
+    pub usage: Usage,
+}
+
+/// What a proposal cost a model, in tokens; none where nobody says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Of the question.
+    pub input: u64,
+    /// Of the answer.
+    pub output: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input = self.input.saturating_add(other.input);
+        self.output = self.output.saturating_add(other.output);
+    }
 }
 
 /// A proposed step.
@@ -106,6 +124,7 @@ impl Draft {
             faults: unknown_keys(value, "a plan", &PLAN_KEYS)
                 .into_iter()
                 .collect(),
+            usage: Usage::default(),
         })
     }
 }

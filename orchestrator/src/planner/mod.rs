@@ -25,10 +25,11 @@ use crate::metrics::Metrics;
 use crate::run::dag::Dag;
 use async_trait::async_trait;
 use check::{Bounds, Finding};
-use draft::Draft;
+use draft::{Draft, Usage};
 use mesh_protocol::AgentId;
 use mesh_protocol::plan::{Plan, PlanSource};
 use mesh_protocol::task::TaskRequest;
+use mesh_trace::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,6 +126,8 @@ pub struct Planning {
     catalog: Arc<Catalog>,
     bounds: Bounds,
     model: Option<Arc<dyn Planner>>,
+    /// What it is called, for traces.
+    model_name: Option<String>,
     rules: Arc<dyn Planner>,
     task_types: BTreeMap<String, Vec<String>>,
     general_agent: Option<AgentId>,
@@ -163,6 +166,7 @@ impl Planning {
             catalog,
             bounds,
             model,
+            model_name: config.ollama.as_ref().map(|o| o.model.clone()),
             task_types: rules.task_types(),
             general_agent: rules.general_agent().cloned(),
             rules: Arc::new(rules),
@@ -185,13 +189,22 @@ impl Planning {
         self.general_agent.as_ref()
     }
 
-    /// A checked plan for `request`, from the model within its share of the task's time, else by rules.
+    /// A checked plan for `request`, from the model within its share of the task's time, else by rules; `span`
+    /// is told how it came about.
     ///
     /// # Errors
     /// [`NoPlan`].
-    pub async fn plan(&self, request: &TaskRequest) -> Result<CheckedPlan, NoPlan> {
+    pub async fn plan(
+        &self,
+        request: &TaskRequest,
+        span: &mut Span,
+    ) -> Result<CheckedPlan, NoPlan> {
         let started = Instant::now();
-        let planned = self.plan_by_either(request).await;
+        let mut usage = Usage::default();
+        let planned = self.plan_by_either(request, &mut usage).await;
+        if span.is_recording() {
+            self.tell(span, request, &planned, usage);
+        }
         let source = match &planned {
             Ok(p) => source_name(p.plan.source),
             Err(_) => "none",
@@ -200,11 +213,41 @@ impl Planning {
         planned
     }
 
-    async fn plan_by_either(&self, request: &TaskRequest) -> Result<CheckedPlan, NoPlan> {
+    fn tell(
+        &self,
+        span: &mut Span,
+        request: &TaskRequest,
+        planned: &Result<CheckedPlan, NoPlan>,
+        usage: Usage,
+    ) {
+        span.set("mesh.task.type", request.task_type.as_str());
+        match planned {
+            Ok(planned) => {
+                span.set("mesh.plan.source", source_name(planned.plan.source));
+                let steps = planned.plan.execution_plan.len();
+                span.set_number("mesh.plan.steps", i64::try_from(steps).unwrap_or(i64::MAX));
+            }
+            Err(error) => span.fail(error.to_string()),
+        }
+        if let Some(name) = &self.model_name {
+            span.set("gen_ai.request.model", name.as_str());
+        }
+        if usage != Usage::default() {
+            let tokens = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            span.set_number("gen_ai.usage.input_tokens", tokens(usage.input));
+            span.set_number("gen_ai.usage.output_tokens", tokens(usage.output));
+        }
+    }
+
+    async fn plan_by_either(
+        &self,
+        request: &TaskRequest,
+        usage: &mut Usage,
+    ) -> Result<CheckedPlan, NoPlan> {
         let mut why_rules = None;
         if let Some(model) = &self.model {
             let share = Duration::from_secs(request.timeout.into()) / MODEL_SHARE;
-            match tokio::time::timeout(share, self.ask(&**model, request)).await {
+            match tokio::time::timeout(share, self.ask(&**model, request, usage)).await {
                 Ok(Ok(plan)) => return Ok(plan),
                 Ok(Err(reason)) => why_rules = Some(reason),
                 Err(_) => {
@@ -232,8 +275,14 @@ impl Planning {
     }
 
     /// The model's plan, with one chance to mend it.
-    async fn ask(&self, model: &dyn Planner, request: &TaskRequest) -> Result<CheckedPlan, String> {
+    async fn ask(
+        &self,
+        model: &dyn Planner,
+        request: &TaskRequest,
+        usage: &mut Usage,
+    ) -> Result<CheckedPlan, String> {
         let draft = model.draft(request, &[]).await.map_err(|e| e.to_string())?;
+        *usage += draft.usage;
         let findings = match check::check(draft, model.source(), &self.catalog, self.bounds) {
             Ok(plan) => return Ok(plan),
             Err(findings) => findings,
@@ -243,6 +292,7 @@ impl Planning {
             .draft(request, &findings)
             .await
             .map_err(|e| format!("its plan was wrong ({}), then: {e}", codes(&findings)))?;
+        *usage += draft.usage;
         check::check(draft, model.source(), &self.catalog, self.bounds).map_err(|again| {
             self.metrics.rejected(&again);
             format!(

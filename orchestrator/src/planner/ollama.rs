@@ -5,7 +5,7 @@
 //! and refuses (503) when the queue is full; waiting here counts against the same time limit.
 
 use super::check::{Bounds, Finding};
-use super::draft::{Draft, clip};
+use super::draft::{Draft, Usage, clip};
 use super::{Catalog, Planner, PlannerError, prompt};
 use crate::config;
 use async_trait::async_trait;
@@ -125,7 +125,12 @@ fn read(answer: &[u8]) -> Result<Draft, String> {
         .ok_or_else(|| "answer has no message".to_owned())?;
     let plan: Value =
         serde_json::from_str(content).map_err(|_| "its message is not JSON".to_owned())?;
-    Draft::from_json(&plan)
+    let tokens = |field| answer.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let usage = Usage {
+        input: tokens("prompt_eval_count"),
+        output: tokens("eval_count"),
+    };
+    Draft::from_json(&plan).map(|draft| Draft { usage, ..draft })
 }
 
 fn transport(error: &reqwest::Error) -> String {

@@ -20,6 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use mesh_bus::{BusError, Delivery, Message};
 use mesh_protocol::outcome::{StepError, StepResult};
 use mesh_protocol::{StepId, Timestamp};
+use mesh_trace::Span;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ struct Round {
     // To be acknowledged once the round is stored.
     taken: Vec<Delivery>,
     refused: Vec<(Delivery, String)>,
+    // End with the round.
+    spans: Vec<Span>,
 }
 
 impl Actor {
@@ -188,7 +191,9 @@ impl Actor {
     }
 
     fn result(&mut self, result: StepResult, delivery: Delivery, round: &mut Round) {
-        let metrics = &self.executor.context().metrics;
+        let context = self.executor.context();
+        round.spans.push(context.tracing.result(&result, &delivery));
+        let metrics = &context.metrics;
         let Some(&step) = self.places.get(&result.step_id) else {
             metrics.results("garbage");
             let reason = format!("task {} has no step {}", result.task_id, result.step_id);
@@ -298,13 +303,20 @@ impl Actor {
                 continue;
             }
             let before = self.machine.dag().before(step);
-            let message = self
-                .handle
-                .read(|run| step_message(run, step, before, deadline, Timestamp::now()));
-            if let Some(message) = message {
+            let sent = self.handle.read(|run| {
+                let mut message = step_message(run, step, before, deadline, Timestamp::now())?;
+                let span = self
+                    .executor
+                    .context()
+                    .tracing
+                    .send(run, step, &mut message);
+                Some((message, span))
+            });
+            if let Some((message, mut span)) = sent {
                 let executor = Arc::clone(&self.executor);
                 self.publishes.push(Box::pin(async move {
                     let error = deliver(&executor, message, deadline).await?;
+                    span.fail(&*error.code);
                     Some(Event::Undeliverable { step, error })
                 }));
             }

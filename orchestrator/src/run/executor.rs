@@ -6,6 +6,7 @@ use super::events::Events;
 use super::lane::Ready;
 use super::machine::{Command, Event, Machine};
 use super::shown::{Input, RunHandle};
+use super::trace::Tracing;
 use crate::config::Steps;
 use crate::load::Load;
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Context {
     pub max_runs: usize,
     /// Whether the queues stand.
     pub ready: watch::Receiver<Ready>,
+    /// Begins the spans of messages.
+    pub tracing: Tracing,
     /// Cancelled to leave: runs stay in the store as they are.
     pub halt: CancellationToken,
 }

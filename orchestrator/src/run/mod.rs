@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`dag`] and [`machine`] decide and are pure; [`executor`] and [`actor`] act; [`lane`] declares the
-//! topology and hears results; [`shown`] is what others may see of a run: never more than is stored.
+//! topology and hears results; [`trace`] has the spans of both; [`shown`] is what others may see of a run: never more than is stored.
 
 mod actor;
 mod change;
@@ -19,6 +19,7 @@ pub mod lane;
 pub mod machine;
 pub mod message;
 pub mod shown;
+pub mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use mesh_protocol::outcome::StepError;
 use mesh_protocol::plan::{Plan, PlanSource, Resources};
 use mesh_protocol::task::TaskRequest;
 use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
+use mesh_trace::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -77,6 +78,22 @@ pub struct Trace {
     /// Header `tracestate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
+}
+
+impl Trace {
+    /// The place in the trace from which the task goes on.
+    pub fn context(&self) -> Option<Context> {
+        Context::parse(&self.traceparent, self.tracestate.as_deref())
+    }
+}
+
+impl From<&Context> for Trace {
+    fn from(context: &Context) -> Self {
+        Self {
+            traceparent: context.traceparent(),
+            tracestate: context.state.clone(),
+        }
+    }
 }
 
 /// A run.

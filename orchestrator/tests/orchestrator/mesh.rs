@@ -118,6 +118,7 @@ impl Mesh {
             bus,
             store: Arc::clone(&ground.store),
             quota: Arc::clone(&ground.quota),
+            tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         };
         let bound = build(config, deps).await.unwrap();

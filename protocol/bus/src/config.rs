@@ -18,6 +18,16 @@ pub enum BusConfig {
     },
 }
 
+impl BusConfig {
+    /// The backend's name, as traces have it (OpenTelemetry's `messaging.system`).
+    pub fn system(&self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Rabbitmq { .. } => "rabbitmq",
+        }
+    }
+}
+
 /// An `amqp://` or `amqps://` URL; `Debug` and `Display` leave out the password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -27,6 +37,17 @@ impl BrokerUrl {
     /// The URL with its credentials, for the client library alone.
     pub(crate) fn expose(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The URL with `***` for its password, to be shown.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let mut shown = self.0.clone();
+        if shown.password().is_some() {
+            // Fails for URLs without a host alone, and such a one is none of these.
+            let _ = shown.set_password(Some("***"));
+        }
+        Self(shown)
     }
 }
 
@@ -49,11 +70,7 @@ impl From<BrokerUrl> for String {
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        if shown.password().is_some() && shown.set_password(Some("***")).is_err() {
-            return f.write_str("amqp://***");
-        }
-        fmt::Display::fmt(&shown, f)
+        fmt::Display::fmt(&self.masked().0, f)
     }
 }
 

@@ -123,7 +123,7 @@ impl Config {
 
     /// Applies what the environment says; it wins over the file. An empty variable counts as unset.
     ///
-    /// `RABBITMQ_URL`, `CONSUL_URL`, `CONSUL_HTTP_TOKEN`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// `RABBITMQ_URL`, `CONSUL_URL`, `CONSUL_HTTP_TOKEN`, `OTEL_EXPORTER_OTLP_ENDPOINT` and `_PROTOCOL`.
     ///
     /// # Errors
     /// Every variable that cannot be used, in words and without its value.
@@ -146,13 +146,30 @@ impl Config {
         {
             consul.token = Some(Secret::from(token));
         }
-        if let Some(endpoint) = get("OTEL_EXPORTER_OTLP_ENDPOINT") {
-            self.traces.endpoint = Some(endpoint);
-        }
+        faults.extend(self.traces.apply(environment).err());
         if faults.is_empty() {
             return self.check().map(|_| ());
         }
         Err(faults)
+    }
+
+    /// The same without its secrets, to be shown.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let hidden = || Secret::from("***".to_owned());
+        let mut shown = self.clone();
+        if let Some(worker) = &mut shown.worker
+            && let BusConfig::Rabbitmq { url } = &mut worker.bus
+        {
+            *url = url.masked();
+        }
+        if let Some(consul) = shown.registry.consul_mut() {
+            consul.token = consul.token.take().map(|_| hidden());
+        }
+        if let IdentitySource::Vault { token, .. } = &mut shown.identity.source {
+            *token = token.take().map(|_| hidden());
+        }
+        shown
     }
 
     /// What a serving sidecar needs beyond the shape.

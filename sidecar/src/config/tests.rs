@@ -43,13 +43,13 @@ fn every_fault_is_named() {
         ),
         ("[/process]", "[/a/../b]", "dot segments"),
         (
-            "inbound: {listen: '127.0",
-            "inbound: {listen: '0.0",
+            "inbound: {listen: '127.0.0.1",
+            "inbound: {listen: '0.0.0.0",
             "advertise",
         ),
         (
-            "outbound: {listen: '127.0",
-            "outbound: {listen: '0.0",
+            "outbound: {listen: '127.0.0.1",
+            "outbound: {listen: '0.0.0.0",
             "loopback",
         ),
         (
@@ -61,7 +61,7 @@ fn every_fault_is_named() {
         let faults = Config::from_text(&FILE.replace(from, to)).unwrap_err();
         assert!(faults.join(" ").contains(wanted), "{to}: {faults:?}");
     }
-    let two = FILE.replace("concurrency: 2", "concurrency: 0, timeout_ms: 0");
+    let two = FILE.replace("concurrency: 2", "concurrency: 0\n  timeout_ms: 0");
     assert_eq!(Config::from_text(&two).unwrap_err().len(), 2);
 }
 
@@ -88,7 +88,11 @@ fn the_environment_wins() {
 
 #[test]
 fn no_secret_is_in_any_text() {
-    let text = format!("{:?}", Config::from_text(FILE).unwrap());
+    let config = Config::from_text(FILE).unwrap();
+    let text = format!(
+        "{config:?} {}",
+        serde_json::to_string(&config.masked()).unwrap()
+    );
     assert!(
         !text.contains("secret") && !text.contains("hidden"),
         "{text}"

@@ -3,6 +3,7 @@
 //! A call that brought no usable answer is made again, even if the agent may have begun: the step
 //! carries an idempotency key. What an answer means is decided in [`super::verdict`].
 
+use super::trace::Tracing;
 use super::verdict::{Read, Verdict, judge, root};
 use super::wire::Step;
 use crate::config;
@@ -17,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mesh_protocol::Timestamp;
 use mesh_protocol::outcome::StepError;
+use mesh_trace::{Context, Span};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -79,6 +81,7 @@ pub(super) struct Invoker {
     max_answer: usize,
     /// Most calls at the agent at once; deliveries of a lost connection count too.
     places: Semaphore,
+    tracing: Arc<Tracing>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
 }
@@ -87,6 +90,7 @@ impl Invoker {
     pub(super) fn new(
         config: &config::Worker,
         uri: Uri,
+        tracing: Arc<Tracing>,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
     ) -> Self {
@@ -105,21 +109,28 @@ impl Invoker {
             retry_base: Duration::from_millis(config.retry_base_ms),
             max_answer: config.max_answer_bytes,
             places: Semaphore::new(usize::from(config.concurrency)),
+            tracing,
             metrics,
             status,
         }
     }
 
-    /// Has the agent do `step`, and does not outlast its deadline.
-    pub(super) async fn invoke(&self, step: &Step, headers: HeaderMap) -> Answer {
+    /// Has the agent do `step`, at `place` in its trace, and does not outlast its deadline.
+    pub(super) async fn invoke(
+        &self,
+        step: &Step,
+        headers: HeaderMap,
+        place: Option<&Context>,
+    ) -> Answer {
         let started_at = Timestamp::now();
         let begun = Instant::now();
         let (verdict, attempts) = match step.deadline_ms {
-            None => self.calls(step, headers, None).await,
+            None => self.calls(step, headers, place, None).await,
             Some(deadline) => {
                 let left = Timestamp::from_millis(deadline).since(started_at);
                 // A deadline beyond the clock's range is none.
-                self.calls(step, headers, begun.checked_add(left)).await
+                let end = begun.checked_add(left);
+                self.calls(step, headers, place, end).await
             }
         };
         self.metrics.duration.observe(begun.elapsed().as_secs_f64());
@@ -146,6 +157,7 @@ impl Invoker {
         &self,
         step: &Step,
         headers: HeaderMap,
+        place: Option<&Context>,
         deadline: Option<Instant>,
     ) -> (Verdict, u32) {
         let mut pauses = None;
@@ -154,12 +166,17 @@ impl Invoker {
             if deadline.is_some_and(|end| Instant::now() >= end) {
                 return (too_late(attempts), attempts);
             }
-            let Some(place) = within(deadline, self.places.acquire()).await else {
+            let Some(turn) = within(deadline, self.places.acquire()).await else {
                 return (too_late(attempts), attempts);
             };
             attempts += 1;
-            let verdict = self.call(step, headers.clone(), deadline).await;
-            drop(place);
+            let mut headers = headers.clone();
+            let mut span = self.tracing.call(place, &self.uri, &mut headers);
+            if attempts > 1 {
+                span.set_number("http.request.resend_count", (attempts - 1).into());
+            }
+            let verdict = self.call(step, headers, deadline, &mut span).await;
+            drop((span, turn));
             let Verdict::Again { error, pause } = verdict else {
                 return (verdict, attempts);
             };
@@ -193,17 +210,24 @@ impl Invoker {
     }
 
     /// One call, bounded by the call's time limit and the step's deadline.
-    async fn call(&self, step: &Step, headers: HeaderMap, deadline: Option<Instant>) -> Verdict {
+    async fn call(
+        &self,
+        step: &Step,
+        headers: HeaderMap,
+        deadline: Option<Instant>,
+        span: &mut Span,
+    ) -> Verdict {
         let mut request = Request::new(Full::new(step.request.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         let limit = Instant::now() + self.timeout;
         let end = deadline.map_or(limit, |deadline| deadline.min(limit));
-        match tokio::time::timeout_at(end, self.exchange(request)).await {
+        let verdict = match tokio::time::timeout_at(end, self.exchange(request)).await {
             Ok(Ok(read)) => {
                 self.status.agent_reached();
-                judge(read)
+                span.http_answer(read.status);
+                return judge(read);
             }
             Ok(Err(error)) => {
                 let why = format!("agent cannot be reached: {}", root(&error));
@@ -224,7 +248,11 @@ impl Invoker {
                 ),
                 pause: None,
             },
+        };
+        if let Verdict::Again { error, .. } = &verdict {
+            span.error(&error.code);
         }
+        verdict
     }
 
     async fn exchange(

@@ -18,6 +18,7 @@ mod invoke;
 mod recent;
 mod reply;
 mod step;
+mod trace;
 mod verdict;
 mod wire;
 
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::status::Status;
 use mesh_bus::{Bus, Topology};
 use mesh_protocol::AgentId;
+use mesh_trace::Tracer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,7 @@ struct Lane {
     bus: Arc<dyn Bus>,
     invoker: invoke::Invoker,
     recent: recent::Recent,
+    tracing: Arc<trace::Tracing>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
     /// Cancelled when the drain has lasted long enough: what is left is given back.
@@ -51,18 +54,25 @@ struct Lane {
 }
 
 impl Worker {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each of them is a part of its own"
+    )]
     pub(crate) fn new(
         settings: &config::Worker,
         agent: AgentId,
         drain_ms: u64,
         process_uri: http::Uri,
         bus: Arc<dyn Bus>,
+        tracer: Tracer,
         metrics: Arc<Metrics>,
         status: Arc<Status>,
     ) -> Self {
+        let tracing = Arc::new(trace::Tracing::new(tracer, settings.bus.system()));
         let invoker = invoke::Invoker::new(
             settings,
             process_uri,
+            Arc::clone(&tracing),
             Arc::clone(&metrics),
             Arc::clone(&status),
         );
@@ -75,6 +85,7 @@ impl Worker {
                 bus,
                 invoker,
                 recent: recent::Recent::default(),
+                tracing,
                 metrics,
                 status,
                 give_up: CancellationToken::new(),

@@ -7,6 +7,7 @@ use mesh_bus::{Bus, BusError, Message, Properties};
 use mesh_protocol::AgentId;
 use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR};
 use mesh_protocol::outcome::{Outcome, StepResult};
+use mesh_trace::Context;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +27,14 @@ pub(super) enum Published {
     GivenUp,
 }
 
-/// The result of `step` as a message to the orchestrator, or to whom the step wants answered.
+/// The result of `step` as a message to the orchestrator, or to whom the step wants answered; it belongs to
+/// `place` in its trace, or to where the step did.
 pub(super) fn message(
     agent: &AgentId,
     step: &Step,
     answer: &Answer,
     asked: &Properties,
+    place: Option<&Context>,
 ) -> Message {
     let body = match &answer.answered {
         Answered::Completed(json) => wire::completed(agent, step, answer, json),
@@ -65,8 +68,14 @@ pub(super) fn message(
             priority: asked.priority,
             correlation_id: Some(step.task_id.as_str().to_owned()),
             idempotency_key: asked.idempotency_key.clone(),
-            traceparent: asked.traceparent.clone(),
-            tracestate: asked.tracestate.clone(),
+            traceparent: match place {
+                Some(place) => Some(place.traceparent()),
+                None => asked.traceparent.clone(),
+            },
+            tracestate: match place {
+                Some(place) => place.state.clone(),
+                None => asked.tracestate.clone(),
+            },
             ..Properties::default()
         },
     }

@@ -2,36 +2,52 @@
 
 use super::invoke::Answer;
 use super::recent::Known;
+use super::trace;
 use super::wire::{self, Step};
 use super::{Lane, reply};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Taken};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_bus::{Delivery, Properties};
+use mesh_protocol::Timestamp;
 use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
+use mesh_trace::{Context, Span};
 use std::sync::Arc;
+use tracing::Instrument;
 
 /// Longest idempotency key that is taken over from a message, in bytes: two ids and a hash fit.
 const MAX_KEY: usize = 512;
 
 /// Counts a step as in flight while it lives.
-struct InFlight<'a>(&'a Metrics);
+struct InFlight<'a> {
+    metrics: &'a Metrics,
+    _taken: Taken<'a>,
+}
 
 impl<'a> InFlight<'a> {
     fn new(metrics: &'a Metrics) -> Self {
         metrics.in_flight.inc();
-        Self(metrics)
+        Self {
+            metrics,
+            _taken: metrics.unsettled.take(),
+        }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.dec();
+        self.metrics.in_flight.dec();
     }
 }
 
 impl Lane {
     /// Has the agent carry out a delivery, reports the outcome, settles the delivery.
     pub(super) async fn carry_out(&self, delivery: Delivery) {
+        let mut span = self.tracing.delivery(&delivery);
+        let log = span.log_span();
+        self.settle(delivery, &mut span).instrument(log).await;
+    }
+
+    async fn settle(&self, delivery: Delivery, span: &mut Span) {
         let _in_flight = InFlight::new(&self.metrics);
         if delivery.redelivered {
             self.metrics.redeliveries.inc();
@@ -40,20 +56,27 @@ impl Lane {
         let step = match wire::read(&delivery.message.body, &self.agent) {
             Ok(step) => step,
             Err(error) => {
+                span.error("message");
                 return self
                     .put_aside(delivery, "message", &error.to_string())
                     .await;
             }
         };
+        self.tracing.step(span, &delivery.queue, &step);
+        if let (false, Some(sent_at)) = (delivery.redelivered, step.sent_at) {
+            let waited = Timestamp::now().since(sent_at);
+            self.metrics.queue_wait.observe(waited.as_secs_f64());
+        }
         let answer = tokio::select! {
             biased;
             () = self.give_up.cancelled() => None,
-            answer = self.answer(&step, properties) => Some(answer),
+            answer = self.answer(&step, properties, span.context()) => Some(answer),
         };
         let Some(answer) = answer else {
             return self.give_back(delivery).await;
         };
-        let message = reply::message(&self.agent, &step, &answer, properties);
+        trace::answered(span, &answer);
+        let message = reply::message(&self.agent, &step, &answer, properties, span.context());
         match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
             reply::Published::Confirmed => {
                 if let Err(error) = delivery.ack().await {
@@ -62,15 +85,24 @@ impl Lane {
                 }
             }
             reply::Published::Unroutable(why) => {
+                span.error("unroutable");
                 self.put_aside(delivery, "unroutable", &why).await;
             }
-            reply::Published::Refused(why) => self.put_aside(delivery, "refused", &why).await,
+            reply::Published::Refused(why) => {
+                span.error("refused");
+                self.put_aside(delivery, "refused", &why).await;
+            }
             reply::Published::GivenUp => self.give_back(delivery).await,
         }
     }
 
     /// What the agent says to `step`, now or when it was asked before.
-    async fn answer(&self, step: &Step, properties: &Properties) -> Arc<Answer> {
+    async fn answer(
+        &self,
+        step: &Step,
+        properties: &Properties,
+        place: Option<&Context>,
+    ) -> Arc<Answer> {
         let (key, header) = idempotency_key(step, properties);
         loop {
             match self.recent.begin(&key) {
@@ -89,7 +121,7 @@ impl Lane {
                 }
                 Known::No(lead) => {
                     let headers = headers(header.clone(), properties);
-                    let answer = Arc::new(self.invoker.invoke(step, headers).await);
+                    let answer = Arc::new(self.invoker.invoke(step, headers, place).await);
                     lead.finish(&answer);
                     return answer;
                 }

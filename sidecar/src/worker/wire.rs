@@ -8,7 +8,7 @@ use super::invoke::Answer;
 use bytes::Bytes;
 use mesh_protocol::message::{MessageError, StepTask};
 use mesh_protocol::names::idempotency_key;
-use mesh_protocol::{AgentId, StepId, TaskId};
+use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as Read, Serialize};
 use serde_json::value::RawValue;
@@ -27,6 +27,8 @@ pub(super) struct Step {
     pub(super) step_id: StepId,
     /// Milliseconds since 1970.
     pub(super) deadline_ms: Option<u64>,
+    /// When it was sent, by the sender's clock.
+    pub(super) sent_at: Option<Timestamp>,
     /// What the agent is posted.
     pub(super) request: Bytes,
     /// Tells messages of the older forms apart, whose step ids are not unique within a task.
@@ -59,6 +61,8 @@ struct Current<'a> {
     incoming_data: Option<&'a RawValue>,
     #[serde(default)]
     deadline_ms: Option<u64>,
+    #[serde(borrow, default)]
+    timestamp: Option<&'a RawValue>,
 }
 
 /// What an agent is posted. The assertion is not in it: it is no agent's to hold.
@@ -97,6 +101,10 @@ pub(super) fn read(body: &[u8], agent: &AgentId) -> Result<Step, MessageError> {
             task_id: step.task_id,
             step_id: step.step_id,
             deadline_ms: step.deadline_ms,
+            // Free text: what is no time says nothing.
+            sent_at: step
+                .timestamp
+                .and_then(|t| t.get().trim_matches('"').parse().ok()),
             digest: None,
         });
     }
@@ -117,6 +125,7 @@ pub(super) fn read(body: &[u8], agent: &AgentId) -> Result<Step, MessageError> {
         task_id: step.task_id,
         step_id: step.step_id,
         deadline_ms: step.deadline_ms,
+        sent_at: step.timestamp.parse().ok(),
         digest: Some(digest.finish()),
     })
 }
@@ -247,7 +256,6 @@ impl<'de> Visitor<'de> for Depth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_protocol::Timestamp;
     use mesh_protocol::outcome::{Outcome, StepResult};
     use serde_json::{Value, json};
 

@@ -207,6 +207,7 @@ pub fn deps() -> Deps {
         bus: None,
         registry: Memory::new(),
         tracer: Tracer::off(),
+        logs: None,
         metrics: prometheus::Registry::new(),
     }
 }

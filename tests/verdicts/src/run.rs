@@ -86,8 +86,11 @@ async fn local(chains: &[Chain], upstream: SocketAddr) -> (SocketAddr, Cancellat
     // So that the filters decide on what the gateway would refuse before.
     config.max_headers = 4096;
     config.max_head_bytes = 4 * 1024 * 1024;
-    let metrics = prometheus::Registry::new();
-    let bound = build(config, Deps { metrics }).await.expect("a gateway");
+    let deps = Deps {
+        tracer: mesh_trace::Tracer::off(),
+        metrics: prometheus::Registry::new(),
+    };
+    let bound = build(config, deps).await.expect("a gateway");
     let address = bound.address();
     let shutdown = CancellationToken::new();
     tokio::spawn(bound.run(shutdown.clone()));

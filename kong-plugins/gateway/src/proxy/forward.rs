@@ -62,6 +62,7 @@ impl Local {
             target,
             host,
             body: payload,
+            parent: way.notes.place.borrow().clone(),
         };
         let start = way.notes.wanted.then(Instant::now);
         let answer = way.upstream.send(&plan.pool, outgoing).await;

@@ -180,6 +180,7 @@ impl Setup {
     pub async fn start(self) -> Gateway {
         let registry = prometheus::Registry::new();
         let deps = Deps {
+            tracer: mesh_trace::Tracer::off(),
             metrics: registry.clone(),
         };
         let config = self.config();
@@ -199,6 +200,7 @@ impl Setup {
     /// Why the gateway is not built, with all causes.
     pub async fn refusal(self) -> String {
         let deps = Deps {
+            tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         };
         let error: BuildError = build(self.config(), deps).await.unwrap_err();
