@@ -11,6 +11,7 @@
 use crate::child::{Program, Running};
 use crate::group::Groups;
 use crate::sidecars::Sidecars;
+use crate::tracers::Tracers;
 use crate::{Addresses, AgentAddress, LocalError, filters};
 use mesh_bus::Bus;
 use mesh_config::mesh::{Agent, Builtin, Mesh, Run};
@@ -67,6 +68,7 @@ pub struct Bound {
     /// In the order in which they are drained; those of one row together.
     rows: Vec<Vec<Part>>,
     bus: Arc<dyn Bus>,
+    tracers: Tracers,
 }
 
 /// Renders every part of `mesh` and binds it.
@@ -103,7 +105,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
 
     let quota = mesh_orchestrator::quota::connect(&config.store).map_err(|e| part("quotas", &e))?;
 
-    let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus));
+    let tracers = Tracers::new(&mesh.trust.traces);
+    let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus), &tracers);
     let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for agent in &mesh.agents {
         let (endpoint, started) = start(&mesh, agent, &base, &groups).await?;
@@ -127,7 +130,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         bus: Arc::clone(&bus),
         store,
         quota,
-        tracer: mesh_trace::Tracer::off(),
+        tracer: tracers.of("orchestrator")?,
         metrics: prometheus::Registry::new(),
     };
     let orchestrator = mesh_orchestrator::build(config, deps)
@@ -155,7 +158,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
         },
         mesh_gateway::Deps {
-            tracer: mesh_trace::Tracer::off(),
+            tracer: tracers.of("gateway")?,
             metrics: prometheus::Registry::new(),
         },
     )
@@ -186,6 +189,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             agents,
         ],
         bus,
+        tracers,
     })
 }
 
@@ -337,6 +341,7 @@ impl Bound {
             }
         }
         self.bus.close().await;
+        self.tracers.shutdown().await;
         match lost {
             Some(part) => Err(LocalError::Ended { part }),
             None => Ok(()),

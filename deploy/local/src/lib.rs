@@ -12,6 +12,7 @@ pub mod identity;
 pub mod probe;
 mod sidecars;
 pub mod state;
+mod tracers;
 
 pub use app::{Bound, Options, build};
 pub use group::Groups;

@@ -2,6 +2,7 @@
 
 use crate::LocalError;
 use crate::app::{free, part};
+use crate::tracers::Tracers;
 use mesh_bus::Bus;
 use mesh_config::Mesh;
 use mesh_sidecar::config::{Config, IdentitySource};
@@ -14,16 +15,23 @@ use std::sync::Arc;
 pub(crate) struct Sidecars<'a> {
     base: &'a Path,
     bus: Arc<dyn Bus>,
+    tracers: &'a Tracers,
     /// The registry within the process; each sidecar asks Consul by itself.
     memory: Option<Arc<Memory>>,
 }
 
 impl<'a> Sidecars<'a> {
-    pub(crate) fn new(mesh: &Mesh, base: &'a Path, bus: Arc<dyn Bus>) -> Self {
+    pub(crate) fn new(
+        mesh: &Mesh,
+        base: &'a Path,
+        bus: Arc<dyn Bus>,
+        tracers: &'a Tracers,
+    ) -> Self {
         let consul = mesh.trust.registry.consul.is_some();
         Self {
             base,
             bus,
+            tracers,
             memory: (!consul).then(Memory::new),
         }
     }
@@ -45,9 +53,7 @@ impl<'a> Sidecars<'a> {
             Some(memory) => Arc::clone(memory) as Arc<dyn Registry>,
             None => registry::connect(&config.registry).map_err(|e| part(&name, &e))?,
         };
-        let tracer =
-            mesh_trace::Tracer::new(&format!("{}-sidecar", config.service), &config.traces)
-                .map_err(|e| part(&name, &e))?;
+        let tracer = self.tracers.of(&format!("{}-sidecar", config.service))?;
         let deps = Deps {
             bus: Some(Arc::clone(&self.bus)),
             registry,

@@ -46,7 +46,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         store: store(mesh, secrets)?,
         assertions: assertions(mesh, secrets)?,
         internal_token: Some(internal_token(mesh, secrets)?),
-        traces: mesh_trace::Config::default(),
+        traces: mesh.trust.traces.clone(),
     })
 }
 

@@ -53,13 +53,21 @@ pub(crate) struct Policy {
     orchestrator: ServiceName,
     intentions: Intentions,
     assertions: Option<Assertions>,
-    /// Whether an assertion is required, but for paths with these prefixes.
-    required: Option<Box<[Prefix]>>,
+    /// Who must show an assertion.
+    required: Option<Required>,
     guarded: Guarded,
     made: Box<[(HeaderName, Claim)]>,
     forward_assertion: bool,
     audit: Audit,
     refusals: Refusals,
+}
+
+/// Who must show an assertion.
+struct Required {
+    /// The services that must; all when empty.
+    from: Vec<ServiceName>,
+    /// Where nobody must.
+    except: Vec<Prefix>,
 }
 
 /// Who asks, by its certificate.
@@ -129,9 +137,10 @@ impl Policy {
         let made = made.transpose().map_err(fault)?.unwrap_or_default();
         let required = match inbound.map(|inbound| &inbound.assertion) {
             None | Some(AssertionRule::Optional) => None,
-            Some(AssertionRule::Required { except }) => {
-                Some(except.iter().map(|path| Prefix::new(path)).collect())
-            }
+            Some(AssertionRule::Required { from, except }) => Some(Required {
+                from: from.clone(),
+                except: except.iter().map(|path| Prefix::new(path)).collect(),
+            }),
         };
         Ok(Self {
             service: service.clone(),
@@ -171,7 +180,7 @@ impl Policy {
         let mut verified = None;
         let decided = self.originator(brought, now).and_then(|found| {
             verified = found;
-            self.required(verified.is_some(), path)?;
+            self.required(verified.is_some(), &peer.id.service, path)?;
             self.judge(&peer.id.service, method, path, verified.as_deref())?;
             self.make(headers, peer, verified.as_deref())
         });
@@ -217,7 +226,7 @@ impl Policy {
         let decided = submission(origin, now).and_then(|submitted| {
             let found = origin.assertion.map(|token| self.verify(token, submitted));
             verified = found.transpose()?.flatten();
-            self.required(verified.is_some(), PROCESS)?;
+            self.required(verified.is_some(), &self.orchestrator, PROCESS)?;
             self.judge(
                 &self.orchestrator,
                 &Method::POST,
@@ -275,10 +284,17 @@ impl Policy {
             .map_err(|error| Refusal::new(error.into(), error.to_string()))
     }
 
-    fn required(&self, there: bool, path: &str) -> Result<(), Refusal> {
-        let Some(except) = self.required.as_ref().filter(|_| !there) else {
+    fn required(&self, there: bool, from: &ServiceName, path: &str) -> Result<(), Refusal> {
+        let Some(Required {
+            from: whose,
+            except,
+        }) = self.required.as_ref().filter(|_| !there)
+        else {
             return Ok(());
         };
+        if !whose.is_empty() && !whose.contains(from) {
+            return Ok(());
+        }
         let missing = || {
             Refusal::new(
                 Reason::AssertionMissing,
