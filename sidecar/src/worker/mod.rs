@@ -13,6 +13,7 @@
 //! unsettled and the broker hands it out again; nothing else depends on the task. All of them are on
 //! one tracker, which the drain waits for.
 
+mod absence;
 mod consume;
 mod invoke;
 mod recent;
@@ -46,6 +47,7 @@ struct Lane {
     bus: Arc<dyn Bus>,
     invoker: invoke::Invoker,
     recent: recent::Recent,
+    absence: absence::Absence,
     tracing: Arc<trace::Tracing>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
@@ -85,6 +87,7 @@ impl Worker {
                 bus,
                 invoker,
                 recent: recent::Recent::default(),
+                absence: absence::Absence::default(),
                 tracing,
                 metrics,
                 status,
