@@ -1,12 +1,14 @@
 //! Puts the parts together: bind first, then run until drained.
 
-use crate::SidecarError;
 use crate::admin::{self, Admin, Page};
 use crate::config::Config;
+use crate::identity::{Identity, Renewal};
 use crate::metrics::Metrics;
+use crate::proxy::{self, Mesh};
 use crate::registry::Registry;
 use crate::status::Status;
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
+use crate::{SidecarError, policy};
 use mesh_bus::Bus;
 use mesh_trace::{LogHandle, Tracer};
 use std::net::SocketAddr;
@@ -38,6 +40,11 @@ pub struct Bound {
     status: Arc<Status>,
     pages: Vec<(&'static str, Page)>,
     worker: Option<Worker>,
+    inbound: Option<proxy::Inbound>,
+    outbound: Option<proxy::Outbound>,
+    renewal: Option<Renewal>,
+    audit: Option<policy::audit::Writer>,
+    drain: Duration,
 }
 
 /// Checks `config`, registers the metrics and binds the admin listener.
@@ -66,19 +73,56 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         bus.as_ref().map(|bus| bus.connected()),
         checked.app.as_ref().map(|app| app.address),
     ));
-    let worker = match (&config.worker, bus, checked.app, config.service.agent()) {
+    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
+    let worker = match (&config.worker, bus, &checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
             settings,
             agent,
             config.drain_ms,
-            app.process_uri,
-            bus,
-            deps.tracer,
-            Arc::clone(&metrics),
-            Arc::clone(&status),
+            app.process_uri.clone(),
+            worker::Given {
+                bus,
+                policy: policy.clone(),
+                tracer: deps.tracer.clone(),
+                metrics: Arc::clone(&metrics),
+                status: Arc::clone(&status),
+            },
         )),
         _ => None,
     };
+    let (mut inbound, mut outbound, mut renewal) = (None, None, None);
+    if config.identity.exists() {
+        let consul = config.registry.consul();
+        let (identity, renewed) =
+            Identity::new(&config.service, &config.identity, consul, &deps.metrics)?;
+        renewal = Some(renewed);
+        let mesh = Mesh {
+            identity,
+            tracer: deps.tracer,
+        };
+        let metrics = proxy::Metrics::register(&deps.metrics)?;
+        if let (Some(inbound_), Some(app), Some(policy)) = (&config.inbound, &checked.app, &policy)
+        {
+            inbound = Some(proxy::Inbound::bind(
+                inbound_,
+                app,
+                Arc::clone(policy),
+                mesh.clone(),
+                &metrics,
+                config.threads,
+            )?);
+        }
+        if let Some(outbound_) = &config.outbound {
+            let discovery = proxy::Discovery(Arc::clone(&deps.registry));
+            outbound = Some(proxy::Outbound::bind(
+                outbound_,
+                discovery,
+                mesh,
+                &metrics,
+                config.threads,
+            )?);
+        }
+    }
     Ok(Bound {
         listener,
         address,
@@ -87,6 +131,11 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         status,
         pages: vec![("/config", config_page(&config))],
         worker,
+        inbound,
+        outbound,
+        renewal,
+        audit,
+        drain: Duration::from_millis(config.drain_ms),
     })
 }
 
@@ -102,16 +151,26 @@ impl Bound {
         self.address
     }
 
-    /// Where the program sends its requests, if there is a way out.
+    /// Where peers connect, by mTLS.
+    pub fn inbound_address(&self) -> Option<SocketAddr> {
+        self.inbound.as_ref().map(proxy::Inbound::address)
+    }
+
+    /// Where the program sends its requests.
     pub fn outbound_address(&self) -> Option<SocketAddr> {
-        None
+        self.outbound.as_ref().map(proxy::Outbound::address)
     }
 
     /// Works until `shutdown` is cancelled and the drain is over.
     ///
-    /// The admin listener goes last, so that a drain can be watched.
+    /// The admin listener and the audit log go last, so that a drain can be watched and what it refuses is kept.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_admin = CancellationToken::new();
+        let audit = async {
+            if let Some(writer) = self.audit {
+                writer.run(stop_admin.clone()).await;
+            }
+        };
         // Drained by an operator, it stays to say so until it is told to end.
         let drain = shutdown.child_token();
         let admin = Admin {
@@ -122,14 +181,36 @@ impl Bound {
             logs: self.logs,
         };
         let admin = admin::serve(self.listener, admin, stop_admin.clone());
-        let work = async {
+        let stop_outbound = CancellationToken::new();
+        let worker = async {
             match self.worker {
-                Some(worker) => worker.run(drain).await,
+                Some(worker) => worker.run(drain.clone()).await,
                 None => drain.cancelled().await,
+            }
+        };
+        let inbound = async {
+            if let Some(inbound) = self.inbound {
+                inbound.run(drain.clone(), self.drain).await;
+            }
+        };
+        let ways_in = async {
+            // What the program still does for others may need others: the way out goes after the ways in.
+            tokio::join!(worker, inbound);
+            stop_outbound.cancel();
+        };
+        let outbound = async {
+            match self.outbound {
+                Some(outbound) => outbound.run(stop_outbound.clone(), self.drain).await,
+                None => stop_outbound.cancelled().await,
             }
             shutdown.cancelled().await;
             stop_admin.cancel();
         };
-        tokio::join!(admin, work);
+        let renewal = async {
+            if let Some(renewal) = self.renewal {
+                renewal.run(stop_admin.clone()).await;
+            }
+        };
+        tokio::join!(admin, ways_in, outbound, renewal, audit);
     }
 }

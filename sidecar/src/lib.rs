@@ -11,6 +11,8 @@ pub mod identity;
 mod metrics;
 #[allow(dead_code, reason = "its requests come with the way in")]
 mod policy;
+#[allow(dead_code)]
+mod proxy;
 pub mod registry;
 mod status;
 mod worker;
@@ -32,6 +34,12 @@ pub enum SidecarError {
         #[source]
         source: std::io::Error,
     },
+    /// There can be no identity.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    /// The system has no thread for a proxy.
+    #[error("threads of the proxies cannot be started")]
+    Threads(#[source] std::io::Error),
     /// The metrics are in the registry already: one registry serves one sidecar.
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),

@@ -3,7 +3,7 @@
 //! Each part of a sidecar has a section of its own, and a part without a section is not there: beside the
 //! gateway there is only a way out, beside the orchestrator only a way in, beside an agent all of it.
 
-mod app;
+pub(crate) mod app;
 mod identity;
 mod name;
 mod policy;

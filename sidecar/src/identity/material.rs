@@ -7,12 +7,12 @@ use super::spiffe::SpiffeId;
 use super::svid::Svid;
 use super::verify::{Root, Trust};
 use crate::config::ServiceName;
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, RootCertStore};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +131,7 @@ impl Material {
     ) -> Result<Credentials, MaterialError> {
         bounded("certificate", &self.chain, MAX_CHAIN)?;
         bounded("trust bundle", &self.roots, MAX_ROOTS)?;
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(provider());
         let (store, roots) = bundle(&self.roots, now)?;
         let trust = Trust::new(
             store,
@@ -147,7 +147,7 @@ impl Material {
             return Err(MaterialError::OtherService(svid.id));
         }
         let (serial, issuer) = describe(&self.chain)?;
-        let fingerprint = self.fingerprint();
+        let fingerprint = fingerprint(&self.chain, &trust);
         let signing =
             any_supported_type(&self.key.0).map_err(|_| MaterialError::Unreadable("key"))?;
         let certified = CertifiedKey::new(self.chain, signing);
@@ -165,22 +165,32 @@ impl Material {
             provider,
         })
     }
+}
 
-    fn fingerprint(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        // A bundle has no order, and Consul gives it none.
-        let mut roots = self.roots.clone();
-        roots.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
-        for part in [&self.chain, &roots] {
-            hash.update(part.len().to_be_bytes());
-            for certificate in part {
-                hash.update(certificate.len().to_be_bytes());
-                hash.update(certificate);
-            }
-        }
-        hash.update(&self.trust_domain);
-        hash.finalize().into()
+/// Of a certificate, what is above it, and the roots that still count, in whatever order they came.
+fn fingerprint(chain: &[CertificateDer<'_>], trust: &Trust) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for certificate in chain {
+        hash.update(certificate.len().to_be_bytes());
+        hash.update(certificate);
     }
+    let mut roots: Vec<_> = trust.roots().iter().map(|root| &root.sha256).collect();
+    roots.sort_unstable();
+    for root in roots {
+        hash.update(root);
+    }
+    hash.update(trust.domain());
+    hash.finalize().into()
+}
+
+/// aws-lc-rs, with AES-128 before AES-256: at the security of the P-256 certificates it costs less for each record and
+/// each handshake.
+fn provider() -> CryptoProvider {
+    let mut provider = default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 /// A moment, from seconds of Unix time.

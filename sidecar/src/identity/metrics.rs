@@ -11,20 +11,24 @@ pub(super) enum Direction {
     Outbound,
 }
 
+impl Direction {
+    fn as_label(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
 /// The metrics of one identity.
 pub(super) struct Metrics {
-    inbound: Handshakes,
-    outbound: Handshakes,
+    handshakes: IntCounterVec,
+    /// Looked up once, since most handshakes end there.
+    inbound: IntCounter,
+    outbound: IntCounter,
     /// `not_after` of the certificate, in seconds of Unix time; 0 before the first.
     pub(super) expiry: IntGauge,
     renewals: IntCounterVec,
-}
-
-/// Counters of one direction, looked up once: a handshake takes no lock of theirs.
-struct Handshakes {
-    ok: IntCounter,
-    /// In the order of [`Reason::ALL`].
-    failed: Vec<IntCounter>,
 }
 
 impl Metrics {
@@ -53,16 +57,16 @@ impl Metrics {
         for outcome in ["ok", "unchanged"].into_iter().chain(SourceError::LABELS) {
             renewals.with_label_values(&[outcome]);
         }
-        let of = |direction: &str| Handshakes {
-            ok: handshakes.with_label_values(&[direction, "ok"]),
-            failed: Reason::ALL
-                .iter()
-                .map(|reason| handshakes.with_label_values(&[direction, reason.as_label()]))
-                .collect(),
-        };
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            for reason in Reason::ALL {
+                handshakes.with_label_values(&[direction.as_label(), reason.as_label()]);
+            }
+        }
+        let ok = |direction: Direction| handshakes.with_label_values(&[direction.as_label(), "ok"]);
         Ok(Self {
-            inbound: of("inbound"),
-            outbound: of("outbound"),
+            inbound: ok(Direction::Inbound),
+            outbound: ok(Direction::Outbound),
+            handshakes,
             expiry,
             renewals,
         })
@@ -70,20 +74,13 @@ impl Metrics {
 
     /// Counts a handshake.
     pub(super) fn handshake<T>(&self, direction: Direction, outcome: &Result<T, HandshakeError>) {
-        let counters = match direction {
-            Direction::Inbound => &self.inbound,
-            Direction::Outbound => &self.outbound,
-        };
-        let counter = match outcome {
-            Ok(_) => Some(&counters.ok),
-            Err(error) => {
-                let all = Reason::ALL.iter().zip(&counters.failed);
-                let mut of_reason = all.filter(|(reason, _)| **reason == error.reason());
-                of_reason.next().map(|(_, counter)| counter)
+        match (outcome, direction) {
+            (Ok(_), Direction::Inbound) => self.inbound.inc(),
+            (Ok(_), Direction::Outbound) => self.outbound.inc(),
+            (Err(error), _) => {
+                let labels = [direction.as_label(), error.reason().as_label()];
+                self.handshakes.with_label_values(&labels).inc();
             }
-        };
-        if let Some(counter) = counter {
-            counter.inc();
         }
     }
 

@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 /// Between two attempts at least: a certificate near its end, or a source that always has news, must not keep
 /// a processor busy.
 const LEAST: Duration = Duration::from_millis(500);
-/// Longest pause after a failure.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause after a failure, but for chance: who comes back is noticed by all within [`STEP`].
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest sleep at a time. Timers stand still while a machine sleeps and certificates do not: what is due is judged
 /// by the clock.
 const NAP: Duration = Duration::from_secs(30);

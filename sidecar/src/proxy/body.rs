@@ -5,7 +5,6 @@ use super::{h1, h2};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -71,6 +70,9 @@ pub(crate) struct Body {
 
 /// What lives as long as an answer.
 pub(crate) trait Held: Send {
+    /// The answer has begun, with this status.
+    fn answered(&mut self, status: u16);
+
     /// The body broke off.
     fn broke_off(&mut self, why: BodyError);
 }

@@ -158,8 +158,10 @@ impl Connection {
         let mut prefix = Prefix::default();
         let mut waited = incoming.size_hint().exact().is_none_or(|len| len > SHORT);
         loop {
-            let mut cx = Context::from_waker(Waker::noop());
-            let next = self.poll_with(&mut cx, |cx| Pin::new(&mut incoming).poll_frame(cx));
+            let next = {
+                let mut cx = Context::from_waker(Waker::noop());
+                self.poll_with(&mut cx, |cx| Pin::new(&mut incoming).poll_frame(cx))
+            };
             match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     let room = prefix.push(frame);
@@ -202,10 +204,15 @@ impl Connection {
     async fn switched(mut self, response: Response<Incoming>) -> Result<Answer, Failed> {
         let (parts, _) = response.into_parts();
         // It ends here as HTTP.
-        let ended = std::future::poll_fn(|cx| self.poll_with(cx, |_| Poll::<()>::Pending));
-        while !self.ended {
-            ended.await;
-        }
+        std::future::poll_fn(|cx| {
+            let _ = self.poll_with::<()>(cx, |_| Poll::Pending);
+            if self.ended {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
         let Some(driver) = self.driver.take() else {
             return Err(Failed::Unseen);
         };
@@ -320,5 +327,7 @@ impl Streaming {
 
 fn is_io(error: &hyper::Error) -> bool {
     use std::error::Error;
-    error.source().is_some_and(|cause| cause.is::<std::io::Error>())
+    error
+        .source()
+        .is_some_and(|cause| cause.is::<std::io::Error>())
 }

@@ -15,7 +15,6 @@ use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,10 +36,7 @@ const PING: Duration = Duration::from_secs(15);
 /// A connection of HTTP/2.
 pub(crate) struct Connection {
     sender: Mutex<SendRequest<Bytes>>,
-    /// Requests under way.
-    open: AtomicUsize,
-    /// Whether it takes no more.
-    closed: AtomicBool,
+    state: Arc<State>,
     /// Tells connections of one certificate from those of another.
     pub(crate) generation: Generation,
 }
@@ -49,6 +45,16 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
     }
+}
+
+/// What a connection shares with the task that drives it, which must not hold the sender: the connection ends when
+/// nobody does.
+#[derive(Debug, Default)]
+struct State {
+    /// Requests under way.
+    open: AtomicUsize,
+    /// Whether it takes no more.
+    closed: AtomicBool,
 }
 
 /// What became of a request.
@@ -67,7 +73,26 @@ struct Slot(Arc<Connection>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.state.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// Ends when the peer is silent though it owes answers.
+    async fn watch(&self, ping: Option<PingPong>) {
+        let Some(mut ping) = ping else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(PING).await;
+            if self.open.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let answered = tokio::time::timeout(PING, ping.ping(Ping::opaque())).await;
+            if !matches!(answered, Ok(Ok(_))) {
+                return;
+            }
+        }
     }
 }
 
@@ -93,13 +118,8 @@ impl Connection {
             .handshake(corked)
             .await?;
         let ping = connection.ping_pong();
-        let shared = Arc::new(Self {
-            sender: Mutex::new(sender),
-            open: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
-            generation,
-        });
-        let driven = Arc::clone(&shared);
+        let state = Arc::new(State::default());
+        let driven = Arc::clone(&state);
         let cut = cut.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -108,41 +128,28 @@ impl Connection {
                 () = driven.watch(ping) => {}
                 () = cut.cancelled() => {}
             }
-            driven.close();
+            driven.closed.store(true, Ordering::Relaxed);
         });
-        Ok(shared)
-    }
-
-    /// Ends when the peer is silent though it owes answers.
-    async fn watch(&self, ping: Option<PingPong>) {
-        let Some(mut ping) = ping else {
-            return std::future::pending().await;
-        };
-        loop {
-            tokio::time::sleep(PING).await;
-            if self.open.load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            let answered = tokio::time::timeout(PING, ping.ping(Ping::opaque())).await;
-            if !matches!(answered, Ok(Ok(_))) {
-                return;
-            }
-        }
+        Ok(Arc::new(Self {
+            sender: Mutex::new(sender),
+            state,
+            generation,
+        }))
     }
 
     /// Takes no more requests.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.state.closed.store(true, Ordering::Relaxed);
     }
 
     /// Whether it takes no more requests.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.state.closed.load(Ordering::Relaxed)
     }
 
     /// Requests under way.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.state.open.load(Ordering::Relaxed)
     }
 
     fn sender(&self) -> MutexGuard<'_, SendRequest<Bytes>> {
@@ -167,7 +174,7 @@ impl Connection {
     ) -> Result<Response<Body>, Failed> {
         let (parts, body) = request.into_parts();
         let ends = body.is_end_stream();
-        self.open.fetch_add(1, Ordering::Relaxed);
+        self.state.open.fetch_add(1, Ordering::Relaxed);
         let slot = Slot(Arc::clone(self));
         let sent = self
             .sender()
@@ -270,8 +277,7 @@ async fn pump(mut stream: SendStream<Bytes>, mut body: Outgoing) {
             Ok(mut data) => {
                 while !data.is_empty() {
                     stream.reserve_capacity(data.len());
-                    let Some(Ok(room)) =
-                        std::future::poll_fn(|cx| stream.poll_capacity(cx)).await
+                    let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await
                     else {
                         return;
                     };

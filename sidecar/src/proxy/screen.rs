@@ -147,7 +147,8 @@ impl Screen {
 
     fn keep(&mut self, part: &[u8]) {
         let room = KEPT.saturating_sub(self.kept.len()).min(part.len());
-        self.kept.extend_from_slice(part.get(..room).unwrap_or(part));
+        self.kept
+            .extend_from_slice(part.get(..room).unwrap_or(part));
         self.kept_of += part.len();
         if let Some(last) = part.last() {
             self.last = *last;
@@ -207,8 +208,7 @@ impl Screen {
                 return Err(Broken);
             }
             let mut named = protocols.split(|b| *b == b',');
-            self.head.websocket |=
-                named.any(|p| p.trim_ascii().eq_ignore_ascii_case(b"websocket"));
+            self.head.websocket |= named.any(|p| p.trim_ascii().eq_ignore_ascii_case(b"websocket"));
         }
         Ok(())
     }
@@ -225,12 +225,7 @@ impl Screen {
     }
 
     fn size(&mut self, bytes: &[u8]) -> Result<usize, (usize, Broken)> {
-        let State::Size {
-            size,
-            digits,
-            done,
-        } = &mut self.state
-        else {
+        let State::Size { size, digits, done } = &mut self.state else {
             return Ok(0);
         };
         for (at, byte) in bytes.iter().copied().enumerate() {

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!            ┌─ consume ──────────────┐   one task per delivery, at most 2 × concurrency
-//!  queue ───▶│ declare, consume, take │──▶ step: wire::read ▶ recent ▶ invoke ▶ reply ▶ ack
-//!            └────────────────────────┘              │          │         │
-//!                                     no task: dead letter      │         └─ publish, again after a
-//!                                                    known, or at the agent    reconnect, never ack before
-//!                                                    already: no second call
+//!  queue ───▶│ declare, consume, take │──▶ step: wire::read ▶ policy ▶ recent ▶ invoke ▶ reply ▶ ack
+//!            └────────────────────────┘              │          │        │         │
+//!                                     no task: dead letter      │        │         └─ publish, again after a
+//!                                     not allowed: reply, then dead      │             reconnect, never ack before
+//!                                     letter                       known, or at the
+//!                                                                  agent: no second call
 //! ```
 //!
 //! A step's task owns its delivery and settles it exactly once. If the task fails, its delivery stays
@@ -25,6 +26,7 @@ mod wire;
 
 use crate::config;
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::status::Status;
 use mesh_bus::{Bus, Topology};
 use mesh_protocol::AgentId;
@@ -49,27 +51,38 @@ struct Lane {
     recent: recent::Recent,
     absence: absence::Absence,
     tracing: Arc<trace::Tracing>,
+    policy: Option<Arc<Policy>>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
     /// Cancelled when the drain has lasted long enough: what is left is given back.
     give_up: CancellationToken,
 }
 
+/// What a worker is given besides its settings.
+pub(crate) struct Given {
+    pub(crate) bus: Arc<dyn Bus>,
+    /// Whose steps are taken; everybody's without one.
+    pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) tracer: Tracer,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: Arc<Status>,
+}
+
 impl Worker {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each of them is a part of its own"
-    )]
     pub(crate) fn new(
         settings: &config::Worker,
         agent: AgentId,
         drain_ms: u64,
         process_uri: http::Uri,
-        bus: Arc<dyn Bus>,
-        tracer: Tracer,
-        metrics: Arc<Metrics>,
-        status: Arc<Status>,
+        given: Given,
     ) -> Self {
+        let Given {
+            bus,
+            policy,
+            tracer,
+            metrics,
+            status,
+        } = given;
         let tracing = Arc::new(trace::Tracing::new(tracer, settings.bus.system()));
         let invoker = invoke::Invoker::new(
             settings,
@@ -89,6 +102,7 @@ impl Worker {
                 recent: recent::Recent::default(),
                 absence: absence::Absence::default(),
                 tracing,
+                policy,
                 metrics,
                 status,
                 give_up: CancellationToken::new(),

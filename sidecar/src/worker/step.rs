@@ -1,11 +1,13 @@
 //! One delivery from beginning to end; the only place that settles one.
 
-use super::invoke::Answer;
+use super::invoke::{Answer, Answered, NOT_ALLOWED};
 use super::recent::Known;
 use super::trace;
 use super::wire::{self, Step};
 use super::{Lane, reply};
+use crate::config::Secret;
 use crate::metrics::{Metrics, Taken};
+use crate::policy::{Origin, Refusal};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_bus::{Delivery, Properties};
 use mesh_protocol::Timestamp;
@@ -67,6 +69,10 @@ impl Lane {
             let waited = Timestamp::now().since(sent_at);
             self.metrics.queue_wait.observe(waited.as_secs_f64());
         }
+        if let Err(refusal) = self.allowed(&step, properties) {
+            span.error(NOT_ALLOWED);
+            return self.refuse(delivery, &step, &refusal, span.context()).await;
+        }
         let answer = tokio::select! {
             biased;
             () = self.give_up.cancelled() => None,
@@ -96,6 +102,51 @@ impl Lane {
                 self.put_aside(delivery, "refused", &why).await;
             }
             reply::Published::GivenUp => self.give_back(delivery).await,
+        }
+    }
+
+    /// Whether the originator of `step` may reach this agent.
+    fn allowed(&self, step: &Step, properties: &Properties) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else {
+            return Ok(());
+        };
+        let origin = Origin {
+            task_id: &step.task_id,
+            step_id: &step.step_id,
+            assertion: step.assertion.as_ref().map(Secret::expose),
+            submitted: step.submitted,
+            traceparent: properties.traceparent.as_deref(),
+        };
+        policy.task(origin, Timestamp::now()).map(|_| ())
+    }
+
+    /// Says that a step is not carried out, so that its task ends, and only then puts the delivery aside: a dead
+    /// letter without an answer would leave the task waiting for its deadline.
+    async fn refuse(
+        &self,
+        delivery: Delivery,
+        step: &Step,
+        refusal: &Refusal,
+        place: Option<&Context>,
+    ) {
+        let answer = Answer::refused(refusal.detail());
+        if let Answered::Failed(error) = &answer.answered {
+            self.metrics.ended(Some(&error.code));
+        }
+        let message = reply::message(
+            &self.agent,
+            step,
+            &answer,
+            &delivery.message.properties,
+            place,
+        );
+        match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
+            reply::Published::GivenUp => self.give_back(delivery).await,
+            // An answer that nobody takes changes nothing: the step stays refused.
+            _ => {
+                let why = format!("not allowed: {}", refusal.detail());
+                self.put_aside(delivery, NOT_ALLOWED, &why).await;
+            }
         }
     }
 

@@ -3,6 +3,9 @@
 use crate::authority::{Authority, replace};
 use crate::mesh::{Member, generation, name, says, serial, shake};
 use crate::traffic::Traffic;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
 use mesh_sidecar::config::{self, Consul, IdentitySource, Secret};
 use mesh_sidecar::identity::{Alpn, Identity, Tls};
 use mesh_tests::consul::{self, Setup};
@@ -10,6 +13,8 @@ use mesh_tests::wait_for;
 use rcgen::SanType;
 use serde_json::json;
 use std::net::Ipv4Addr;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 fn identity() -> config::Identity {
     config::Identity {
@@ -165,6 +170,55 @@ async fn a_token_without_the_right_is_told_and_a_better_one_is_taken() {
     assert!(refused >= 1.0);
     replace(&file, &right);
     know_each_other(&*member.first().await, &good).await;
+}
+
+#[tokio::test]
+async fn what_consul_answers_instead_is_told() {
+    let long = "x".repeat(2 << 20);
+    let answers = [
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "No cluster leader",
+            "consul answers 500: No cluster leader",
+        ),
+        (StatusCode::OK, "null", "not its API's"),
+        (
+            StatusCode::OK,
+            &long,
+            "answers with more than 1048576 bytes",
+        ),
+        (
+            StatusCode::OK,
+            r#"{"TrustDomain": "a.consul", "Roots": null}"#,
+            "consul answers 500: not begun",
+        ),
+        (StatusCode::FOUND, "elsewhere", "consul answers 302"),
+    ];
+    for (status, body, wanted) in answers {
+        let body = body.to_owned();
+        let router = Router::new()
+            .route(
+                "/v1/agent/connect/ca/roots",
+                get(move || async move { (status, body) }),
+            )
+            .fallback(|| async { (StatusCode::INTERNAL_SERVER_ERROR, "not begun") });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut serving = JoinSet::new();
+        serving.spawn(async { axum::serve(listener, router).await.unwrap() });
+        says(&member("gateway", &Consul::at(url)), wanted).await;
+    }
+    // One that takes a connection and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = Consul {
+        timeout_ms: 100,
+        ..Consul::at(format!("http://{}", silent.local_addr().unwrap()))
+    };
+    says(
+        &member("gateway", &settings),
+        "consul is away: operation timed out",
+    )
+    .await;
 }
 
 #[tokio::test]

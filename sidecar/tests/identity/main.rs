@@ -1,5 +1,9 @@
 //! Certificates and mTLS: what is believed, what is refused and how it is counted, and how material is renewed.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
 
 mod authority;
 mod consul;

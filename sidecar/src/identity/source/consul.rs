@@ -29,9 +29,14 @@ pub(super) struct Consul {
     trust_domain: Option<String>,
     wait: Duration,
     timeout: Duration,
-    /// States of roots and leaf when they were last read.
-    indices: Option<[Option<u64>; 2]>,
+    roots: Seen,
+    leaf: Seen,
+    /// Whether Consul gave both when it was last asked.
+    answered: bool,
 }
+
+/// The state of something when it was last read; `None` before.
+type Seen = Option<u64>;
 
 const ROOTS: &str = "v1/agent/connect/ca/roots";
 
@@ -81,15 +86,21 @@ impl Consul {
             trust_domain,
             wait: Duration::from_millis(settings.wait_ms),
             timeout: Duration::from_millis(settings.timeout_ms),
-            indices: None,
+            roots: None,
+            leaf: None,
+            answered: false,
         })
     }
 
-    /// Ends when what is at `path` is not as it was at `index`.
-    async fn watch(&self, path: &str, index: u64) {
+    /// Ends when what is at `path` is not as it was `seen`; never when it was not.
+    async fn watch(&self, path: &str, seen: Seen) {
+        let Some(index) = seen else {
+            return std::future::pending().await;
+        };
         let mut pauses = pauses();
-        // A Consul that is new counts from the beginning: it is asked once what is there, not waited for.
-        let mut waiting = true;
+        // After a failure it may be another Consul, which counts from the beginning: it is asked what is there, since a
+        // state that it has not reached would be waited for in vain.
+        let mut waiting = self.answered;
         loop {
             let answer = if waiting {
                 self.wait_for(path, index).await
@@ -142,8 +153,9 @@ fn pauses() -> ExponentialBackoff {
 #[async_trait]
 impl Source for Consul {
     async fn issue(&mut self) -> Result<Material, SourceError> {
-        self.indices = None;
+        self.answered = false;
         let answer = self.api.get(ROOTS, self.timeout).await?;
+        self.roots = answer.index;
         let roots: Roots = answer.json()?;
         let trust_domain = self.trust_domain(roots.trust_domain.to_ascii_lowercase())?;
         let bundle = roots.roots.unwrap_or_default();
@@ -152,10 +164,10 @@ impl Source for Consul {
             .map(|root| certificates(root.root_cert.as_bytes(), "trust bundle"))
             .collect::<Result<Vec<Vec<CertificateDer<'static>>>, _>>()?
             .concat();
-        let roots_index = answer.index;
         let answer = self.api.get(&self.leaf_path, self.timeout).await?;
+        self.leaf = answer.index;
         let leaf: Leaf = answer.json()?;
-        self.indices = Some([roots_index, answer.index]);
+        self.answered = true;
         Ok(Material {
             chain: certificates(leaf.certificate.as_bytes(), "certificate")?,
             key: key(leaf.key.as_bytes())?,
@@ -165,13 +177,9 @@ impl Source for Consul {
     }
 
     async fn changed(&mut self) {
-        let Some([Some(roots), Some(leaf)]) = self.indices else {
-            // Nothing is known that could change: the next attempt is the caller's.
-            return std::future::pending().await;
-        };
         tokio::select! {
-            () = self.watch(ROOTS, roots) => {}
-            () = self.watch(&self.leaf_path, leaf) => {}
+            () = self.watch(ROOTS, self.roots) => {}
+            () = self.watch(&self.leaf_path, self.leaf) => {}
         }
     }
 }

@@ -1,0 +1,292 @@
+//! The way in: mTLS ▸ policy ▸ the program on loopback.
+
+use super::answer::{self, Fault};
+use super::body::{Body, Held};
+use super::client::Client;
+use super::connect::{Ground, Security, Target};
+use super::exchange::{self, Outgoing, Protocol, Try};
+use super::hygiene;
+use super::metrics::{Counted, Directed, Gauged, PeerCounts};
+use super::payload::Payload;
+use super::serve::{self, Handler, Limits};
+use super::stream::Stream;
+use super::tunnel;
+use super::{Mesh, drain::Drain};
+use crate::config::app::Place;
+use crate::config::{self, AssertionRule};
+use crate::identity::SpiffeId;
+use crate::policy::{Peer, Policy};
+use http::uri::{self, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use mesh_protocol::Timestamp;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// What all connections have in common.
+pub(crate) struct Inbound {
+    mesh: Mesh,
+    policy: Arc<Policy>,
+    metrics: Directed,
+    limits: Limits,
+    /// Path of the program's URL.
+    base_path: String,
+    /// The program's own name for itself: no peer chooses what it reads as its host.
+    host: HeaderValue,
+    protocol: Protocol,
+    response_timeout: Duration,
+    idle: Option<Duration>,
+    keep: usize,
+    /// Whether a request without an assertion is on a path that is exempt.
+    asserted: bool,
+    /// The program, by thread.
+    targets: Vec<Arc<Target>>,
+}
+
+/// One connection.
+struct Caller {
+    inbound: Arc<Inbound>,
+    target: Arc<Target>,
+    peer: SpiffeId,
+    address: SocketAddr,
+    /// The address as a header has it.
+    client_address: HeaderValue,
+    counts: Arc<PeerCounts>,
+    client: Arc<Client>,
+}
+
+impl Inbound {
+    pub(crate) fn new(
+        config: &config::Inbound,
+        app: &Place,
+        policy: Arc<Policy>,
+        mesh: Mesh,
+        metrics: Directed,
+        grounds: &[Ground],
+    ) -> Self {
+        let settings = &config.settings;
+        let limits = Limits::from(&config.limits);
+        let targets = grounds.iter().map(|ground| {
+            Arc::new(Target::new(
+                app.address,
+                Security::Plain,
+                Duration::from_millis(settings.connect_timeout_ms),
+                limits.max_head,
+                ground.clone(),
+            ))
+        });
+        // An address with a port is always a header.
+        let host = HeaderValue::try_from(app.address.to_string());
+        Self {
+            targets: targets.collect(),
+            base_path: app.base_path.clone(),
+            host: host.unwrap_or(HeaderValue::from_static("localhost")),
+            protocol: if config.app_h2 {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
+            response_timeout: Duration::from_millis(settings.response_timeout_ms),
+            idle: super::idle(settings),
+            keep: settings.retries.max_body_bytes,
+            asserted: matches!(config.assertion, AssertionRule::Required { .. }),
+            limits,
+            mesh,
+            policy,
+            metrics,
+        }
+    }
+
+    /// Bounds on what peers may hold.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Closes connections to the program that have been free for too long.
+    pub(crate) fn sweep(&self) {
+        let now = tokio::time::Instant::now();
+        let kept = self.targets.iter().map(|target| target.sweep(now)).sum();
+        self.metrics.pooled(kept);
+    }
+
+    /// Serves a connection, on the thread with this number.
+    pub(crate) async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        thread: usize,
+        drain: Drain,
+    ) {
+        let Some(target) = self.targets.get(thread).map(Arc::clone) else {
+            return;
+        };
+        let _gauged = Gauged::new(&self.metrics.connections);
+        // Without it small answers wait for an acknowledgement; with an error they only wait.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = self.mesh.identity.tls() else {
+            self.metrics.fault(&Fault::NoIdentity);
+            return;
+        };
+        let accepted = tls.accept_within(stream, self.limits.handshake).await;
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%address, %error, "no handshake");
+                return;
+            }
+        };
+        drop(tls);
+        let ip = address.ip().to_canonical().to_string();
+        let Ok(client_address) = HeaderValue::try_from(ip) else {
+            return;
+        };
+        let client = Arc::new(Client::default());
+        let caller = Arc::new(Caller {
+            counts: self.metrics.peer(&accepted.peer.service),
+            target,
+            peer: accepted.peer,
+            address,
+            client_address,
+            client: Arc::clone(&client),
+            inbound: Arc::clone(&self),
+        });
+        let stream = Stream::Tls(Box::new(accepted.stream.into()));
+        if accepted.h2 {
+            serve::h2(stream, caller, &self.limits, &drain, client).await;
+        } else {
+            serve::h1(stream, caller, &self.limits, &drain, client).await;
+        }
+    }
+}
+
+impl Handler for Caller {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let _open = self.client.begin();
+        let mut counted = Some(Counted::new(Arc::clone(&self.counts), Instant::now()));
+        let wanted = tunnel::is_wanted(&request);
+        let mut response = match self.forward(request, wanted, &mut counted).await {
+            Ok(response) => response,
+            Err(fault) => {
+                self.inbound.metrics.fault(&fault);
+                fault.response()
+            }
+        };
+        if let Some(mut counted) = counted {
+            counted.answered(response.status().as_u16());
+        }
+        if wanted && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // What comes next on it was not screened.
+            answer::close(&mut response);
+        }
+        response
+    }
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Caller {
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        websocket: bool,
+        counted: &mut Option<Counted>,
+    ) -> Result<Response<Body>, Fault> {
+        let inbound = &*self.inbound;
+        let (mut parts, incoming) = request.into_parts();
+        if parts.method == Method::CONNECT {
+            return Err(Fault::Connect);
+        }
+        let asked = hygiene::clean_request(&mut parts, websocket);
+        let peer = Peer {
+            id: &self.peer,
+            address: self.address,
+        };
+        let path = parts.uri.path();
+        let admitted = inbound.policy.request(
+            peer,
+            &parts.method,
+            path,
+            &mut parts.headers,
+            Timestamp::now(),
+        );
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let (head, body) = refusal.response().into_parts();
+                return Ok(Response::from_parts(head, Body::full(body)));
+            }
+        };
+        let host = hygiene::host(&parts)?.map(str::to_owned);
+        // On a path that is exempt the program itself tells who calls, by what is there and what is not.
+        if !(inbound.asserted && admitted.originator.is_none()) {
+            hygiene::add_forwarded(&mut parts.headers, &self.client_address, host.as_deref());
+        }
+        let protocol = if websocket {
+            Protocol::Http1
+        } else {
+            inbound.protocol
+        };
+        let cannot = || Fault::BadRequest("the path cannot be passed on".into());
+        let uri = inbound.uri(&parts.uri, protocol).ok_or_else(cannot)?;
+        match protocol {
+            Protocol::Http1 => {
+                parts.headers.insert(header::HOST, inbound.host.clone());
+            }
+            Protocol::Http2 => {
+                parts.headers.remove(header::HOST);
+            }
+        }
+        hygiene::ask(&mut parts.headers, asked, protocol.version());
+        let payload = Payload::take(incoming, inbound.keep, inbound.idle)
+            .await
+            .map_err(super::of_client)?;
+        let mut outgoing = Outgoing {
+            method: parts.method,
+            uri,
+            headers: parts.headers,
+            payload,
+        };
+        let how = Try {
+            protocol,
+            deadline: tokio::time::Instant::now() + inbound.response_timeout,
+            idle: inbound.idle,
+            keep: false,
+        };
+        let answer = exchange::attempt(&self.target, &mut outgoing, how).await;
+        match answer {
+            Ok(answer) => {
+                let Some(counted) = counted.take() else {
+                    return Err(Fault::GatewayTimeout);
+                };
+                super::finish(answer, asked, &self.client, inbound.idle, counted)
+            }
+            Err(missed) => Err(super::of_missed(missed, &outgoing.payload)),
+        }
+    }
+}
+
+impl Inbound {
+    /// Where a request goes, in the form in which the program's protocol has it.
+    fn uri(&self, uri: &Uri, protocol: Protocol) -> Option<Uri> {
+        let target = uri.path_and_query();
+        let mut to = uri::Parts::default();
+        to.path_and_query = Some(if self.base_path.is_empty() {
+            target.cloned().unwrap_or(PathAndQuery::from_static("/"))
+        } else {
+            let rest = target.map_or("/", PathAndQuery::as_str);
+            if !rest.starts_with('/') {
+                return None;
+            }
+            format!("{}{rest}", self.base_path).try_into().ok()?
+        });
+        if protocol == Protocol::Http2 {
+            to.scheme = Some(uri::Scheme::HTTP);
+            to.authority = Some(uri::Authority::try_from(self.host.as_bytes()).ok()?);
+        }
+        Uri::from_parts(to).ok()
+    }
+}

@@ -1,0 +1,71 @@
+//! Threads of the proxies: none of their own, so that they share the caller's runtime, or several with a runtime each.
+//!
+//! A connection stays on its thread, with the connections that its requests use: between threads there is nothing
+//! to wait for but counters. One thread costs least for each request.
+
+use std::io;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// Threads with a runtime each.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    own: Vec<(Handle, oneshot::Receiver<()>)>,
+    stop: CancellationToken,
+}
+
+impl Threads {
+    /// `count` threads; 1 is the caller's own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn start(count: u16) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let mut own = Vec::new();
+        for number in 0..count {
+            if count == 1 {
+                break;
+            }
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
+            let stop = stop.clone();
+            let (ended, end) = oneshot::channel();
+            std::thread::Builder::new()
+                .name(format!("proxy-{number}"))
+                .spawn(move || {
+                    runtime.block_on(stop.cancelled());
+                    drop(runtime);
+                    // Nobody listens any more when the whole run was dropped.
+                    let _ = ended.send(());
+                })?;
+            own.push((handle, end));
+        }
+        Ok(Self { own, stop })
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.own.len().max(1)
+    }
+
+    /// The runtime of one; `None` for the caller's own.
+    pub(crate) fn handle(&self, number: usize) -> Option<&Handle> {
+        self.own.get(number).map(|(handle, _)| handle)
+    }
+
+    /// Ends them, and what still runs on them.
+    pub(crate) async fn end(mut self) {
+        self.stop.cancel();
+        for (_, ended) in std::mem::take(&mut self.own) {
+            // An error is a thread that has ended, too.
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
