@@ -68,19 +68,35 @@ impl Status {
         self.state().agent = Some(why.to_owned());
     }
 
+    /// Whether the last call did not reach the agent, or there was none yet.
+    pub(crate) fn is_agent_away(&self) -> bool {
+        self.state().agent.is_some()
+    }
+
+    /// Looks whether the agent accepts connections.
+    pub(crate) async fn look_for_agent(&self) -> bool {
+        let Some(address) = self.agent_address else {
+            return false;
+        };
+        match tokio::time::timeout(PROBE, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => {
+                self.agent_reached();
+                return true;
+            }
+            Ok(Err(error)) => self.agent_away(&format!("agent cannot be reached: {error}")),
+            Err(_) => self.agent_away("agent does not accept connections in time"),
+        }
+        false
+    }
+
     pub(crate) fn draining(&self) {
         self.state().draining = true;
     }
 
     /// Every reason why this sidecar is not ready; none when it is.
     pub(crate) async fn reasons(&self) -> Vec<String> {
-        let away = self.state().agent.is_some();
-        if let Some(address) = self.agent_address.filter(|_| away) {
-            match tokio::time::timeout(PROBE, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => self.agent_reached(),
-                Ok(Err(error)) => self.agent_away(&format!("agent cannot be reached: {error}")),
-                Err(_) => self.agent_away("agent does not accept connections in time"),
-            }
+        if self.is_agent_away() {
+            self.look_for_agent().await;
         }
         let mut reasons = Vec::new();
         if self.bus.as_ref().is_some_and(|bus| !*bus.borrow()) {

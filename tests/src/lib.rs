@@ -13,6 +13,7 @@
 pub mod binary;
 pub mod consul;
 pub mod envoy;
+pub mod mesh;
 pub mod prometheus;
 pub mod rabbitmq;
 pub mod redis;

@@ -42,10 +42,24 @@ pub(super) async fn run(worker: Worker, shutdown: CancellationToken) {
                 lane.status.queue_consumed();
                 tracing::info!(agent = %lane.agent, "taking steps");
                 pause = pauses();
-                take(lane, &mut deliveries, &places, &steps, &shutdown).await;
-                if shutdown.is_cancelled() {
-                    open = Some(deliveries);
-                    break;
+                match take(lane, &mut deliveries, &places, &steps, &shutdown).await {
+                    Ended::Told => {
+                        open = Some(deliveries);
+                        break;
+                    }
+                    Ended::Away => {
+                        let why = "no steps are taken while the agent is away and others take them";
+                        tracing::warn!(agent = %lane.agent, "{why}");
+                        lane.status.queue_failed(why.to_owned());
+                        lane.absence.takes(false);
+                        // A broker that is away says no goodbye.
+                        let _ = tokio::time::timeout(GIVE_BACK, leave(deliveries)).await;
+                        tokio::select! {
+                            () = shutdown.cancelled() => break,
+                            () = lane.rest() => continue,
+                        }
+                    }
+                    Ended::Lost => {}
                 }
                 let why = "queue ended, it is declared again".to_owned();
                 tracing::warn!(agent = %lane.agent, "{why}");
@@ -68,19 +82,30 @@ pub(super) async fn run(worker: Worker, shutdown: CancellationToken) {
 async fn begin(worker: &Worker) -> Result<Deliveries, BusError> {
     let lane = &worker.lane;
     lane.bus.declare(&worker.topology).await?;
+    lane.absence.takes(true);
     lane.bus
         .consume(&lane.agent.task_queue(), worker.concurrency)
         .await
 }
 
-/// Starts a task for each delivery, until the stream ends or `shutdown` is cancelled.
+/// Why no more deliveries come.
+enum Ended {
+    /// The worker was told to stop.
+    Told,
+    /// The agent is away, and its steps are for others.
+    Away,
+    /// The queue is gone, or the connection for good.
+    Lost,
+}
+
+/// Starts a task for each delivery, until there are no more.
 async fn take(
     lane: &Arc<Lane>,
     deliveries: &mut Deliveries,
     places: &Arc<Semaphore>,
     steps: &TaskTracker,
     shutdown: &CancellationToken,
-) {
+) -> Ended {
     loop {
         let next = async {
             let place = Arc::clone(places).acquire_owned().await.ok();
@@ -88,10 +113,13 @@ async fn take(
         };
         let (place, delivery) = tokio::select! {
             biased;
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return Ended::Told,
+            () = lane.is_to_rest() => return Ended::Away,
             next = next => next,
         };
-        let Some(delivery) = delivery else { return };
+        let Some(delivery) = delivery else {
+            return Ended::Lost;
+        };
         let lane = Arc::clone(lane);
         // Boxed at once: the runtime moves a future several times before it runs, and this one is
         // large.
@@ -106,13 +134,8 @@ async fn take(
 async fn drain(worker: &Worker, steps: &TaskTracker, open: Option<Deliveries>) {
     steps.close();
     let leftovers = async {
-        let Some(mut deliveries) = open else { return };
-        deliveries.stopper().cancel();
-        // Polled to its end, so that the backend can say goodbye; nothing is begun any more.
-        while let Some(delivery) = deliveries.next().await {
-            if let Err(error) = delivery.give_back().await {
-                tracing::debug!(%error, "delivery goes back with the connection");
-            }
+        if let Some(deliveries) = open {
+            leave(deliveries).await;
         }
     };
     // A broker that is away says no goodbye: the drain is for the steps.
@@ -124,5 +147,16 @@ async fn drain(worker: &Worker, steps: &TaskTracker, open: Option<Deliveries>) {
     worker.lane.give_up.cancel();
     if tokio::time::timeout(GIVE_BACK, steps.wait()).await.is_err() {
         tracing::warn!(agent = %worker.lane.agent, "steps go back with the connection");
+    }
+}
+
+/// Stops consuming and gives back what was handed out and not begun.
+async fn leave(mut deliveries: Deliveries) {
+    deliveries.stopper().cancel();
+    // Polled to its end, so that the backend can say goodbye.
+    while let Some(delivery) = deliveries.next().await {
+        if let Err(error) = delivery.give_back().await {
+            tracing::debug!(%error, "delivery goes back with the connection");
+        }
     }
 }

@@ -54,6 +54,11 @@ pub(super) enum Answered {
 }
 
 impl Answer {
+    /// Whether the agent could not be reached at all.
+    pub(super) fn did_not_arrive(&self) -> bool {
+        matches!(&self.answered, Answered::Failed(error) if error.code == UNREACHABLE)
+    }
+
     /// Bytes it holds.
     pub(super) fn size(&self) -> usize {
         match &self.answered {
@@ -248,7 +253,7 @@ impl Invoker {
                 let why = format!("agent cannot be reached: {}", root(&error));
                 self.status.agent_away(&why);
                 Verdict::Again {
-                    error: StepError::new("agent_unreachable", why),
+                    error: StepError::new(UNREACHABLE, why),
                     pause: None,
                 }
             }
@@ -279,6 +284,8 @@ impl Invoker {
     }
 }
 
+/// Nobody answered: no connection, or none that held.
+const UNREACHABLE: &str = "agent_unreachable";
 const DEADLINE: &str = "deadline_exceeded";
 
 fn too_late(attempts: u32) -> Verdict {

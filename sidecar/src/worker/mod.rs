@@ -14,6 +14,7 @@
 //! unsettled and the broker hands it out again; nothing else depends on the task. All of them are on
 //! one tracker, which the drain waits for.
 
+mod absence;
 mod consume;
 mod invoke;
 mod recent;
@@ -48,6 +49,7 @@ struct Lane {
     bus: Arc<dyn Bus>,
     invoker: invoke::Invoker,
     recent: recent::Recent,
+    absence: absence::Absence,
     tracing: Arc<trace::Tracing>,
     policy: Option<Arc<Policy>>,
     metrics: Arc<Metrics>,
@@ -98,6 +100,7 @@ impl Worker {
                 bus,
                 invoker,
                 recent: recent::Recent::default(),
+                absence: absence::Absence::default(),
                 tracing,
                 policy,
                 metrics,

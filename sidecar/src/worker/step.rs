@@ -82,6 +82,9 @@ impl Lane {
             return self.give_back(delivery).await;
         };
         trace::answered(span, &answer);
+        if self.is_for_others(&answer).await {
+            return self.give_back(delivery).await;
+        }
         let message = reply::message(&self.agent, &step, &answer, properties, span.context());
         match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
             reply::Published::Confirmed => {

@@ -68,7 +68,11 @@ pub struct TestAgent {
 
 impl TestAgent {
     pub async fn start(script: Vec<Reply>) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).await
+    }
+
+    pub async fn start_at(place: SocketAddr, script: Vec<Reply>) -> Arc<Self> {
+        let listener = TcpListener::bind(place).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (calls, held) = (
             Arc::<Mutex<Vec<Call>>>::default(),

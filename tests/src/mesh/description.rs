@@ -1,0 +1,184 @@
+//! What a mesh is made of, as mesh.yaml says it.
+
+use super::audit;
+use crate::server::free_port;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// What a mesh is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Agents of ours, by what `agent NAME` calls them, and how many instances of each run. A task type of the
+    /// same name leads to each.
+    pub agents: Vec<(&'static str, usize)>,
+    /// Fields of mesh.yaml beside the usual ones, or instead of them: `intentions`, `traffic`, `identity`, …
+    pub fields: Map<String, Value>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            agents: vec![
+                ("general-agent", 1),
+                ("data-processor", 1),
+                ("hardware-optimizer", 1),
+            ],
+            fields: Map::new(),
+        }
+    }
+}
+
+/// The task type that leads to every agent, one step each.
+const EVERYONE: &str = "everyone";
+
+impl Setup {
+    /// The same with one more field of mesh.yaml.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.fields.insert(field.to_owned(), value);
+        self
+    }
+
+    pub(super) fn machines(&self) -> usize {
+        let instances = self.agents.iter().map(|(_, instances)| *instances);
+        instances.max().unwrap_or(1)
+    }
+
+    /// mesh.yaml as it stands on the machine of this number: JSON, which is YAML too.
+    pub(super) fn mesh_yaml(
+        &self,
+        place: &Place,
+        machine: usize,
+        consul: &str,
+        base: &Path,
+    ) -> String {
+        let listen = |port: u16| format!("127.0.0.1:{port}");
+        let agents = self.agents.iter().map(|(agent, _)| {
+            let here = place.on(agent, machine);
+            json!({
+                "id": agent,
+                "capabilities": [agent],
+                "endpoint": format!("http://127.0.0.1:{}", here.endpoint),
+                "sidecar": {
+                    "listen": listen(here.listen),
+                    "outbound": listen(here.outbound),
+                    "admin_listen": listen(here.admin),
+                },
+            })
+        });
+        let ids: Vec<_> = self.agents.iter().map(|(agent, _)| *agent).collect();
+        let mut rules: Map<String, Value> = ids
+            .iter()
+            .map(|id| ((*id).to_owned(), json!([id])))
+            .collect();
+        rules.insert(EVERYONE.to_owned(), json!(ids));
+        let named = json!({"rules": [{"to": {"named": {"header": "x-agent"}}}]});
+        let mut mesh = json!({
+            "version": 1,
+            "mesh": "whole",
+            "gateway": {
+                "listen": listen(place.gateway),
+                "auth": {"development": true},
+                "sidecar": {
+                    "outbound": listen(place.gateway_outbound),
+                    "admin_listen": listen(place.gateway_admin),
+                },
+                "filters": {"task_admission": {"priority": {"otherwise": 10}, "load": {}}},
+                "routes": [
+                    {"name": "orchestrate", "paths": ["/ai/orchestrate"], "methods": ["POST"]},
+                    {"name": "tasks", "paths": ["/task", "/tasks"], "methods": ["GET"], "strip_path": false,
+                     "filters": {"task_admission": false}},
+                    {"name": "agents", "paths": ["/agents"], "methods": ["GET"], "strip_path": false,
+                     "filters": {"task_admission": false}},
+                    {"name": "direct", "paths": ["/agent"], "to": "agents",
+                     "filters": {"task_admission": false, "agent_router": named}},
+                ],
+            },
+            "orchestrator": {
+                "listen": listen(place.orchestrator),
+                "sidecar": {
+                    "listen": listen(place.orchestrator_listen),
+                    "admin_listen": listen(place.orchestrator_admin),
+                },
+                "planner": {"rules": rules},
+            },
+            "identity": {"source": "consul"},
+            "registry": {"backend": "consul", "url": consul},
+            "messaging": {"backend": "rabbitmq", "url": {"file": "secrets/broker"}},
+            "store": {"backend": "redis", "url": {"file": "secrets/store"}},
+            "audit": audit(base),
+            "agents": agents.collect::<Vec<_>>(),
+        });
+        let fields = mesh.as_object_mut().expect("an object");
+        fields.extend(self.fields.clone());
+        format!("{mesh:#}\n")
+    }
+}
+
+/// Where one instance of an agent is, and its sidecar.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    pub agent: &'static str,
+    /// From 1; the first instances of all agents are on the first machine.
+    pub machine: usize,
+    pub endpoint: u16,
+    pub listen: u16,
+    pub outbound: u16,
+    pub admin: u16,
+}
+
+impl Instance {
+    pub(super) fn name(&self) -> String {
+        match self.machine {
+            1 => self.agent.to_owned(),
+            machine => format!("{}-{machine}", self.agent),
+        }
+    }
+}
+
+/// The ports of a mesh.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub gateway: u16,
+    pub gateway_status: u16,
+    pub gateway_outbound: u16,
+    pub gateway_admin: u16,
+    pub orchestrator: u16,
+    pub orchestrator_listen: u16,
+    pub orchestrator_admin: u16,
+    pub instances: Vec<Instance>,
+}
+
+impl Place {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let instances = setup.agents.iter().flat_map(|(agent, instances)| {
+            (1..=*instances).map(|machine| Instance {
+                agent,
+                machine,
+                endpoint: free_port(),
+                listen: free_port(),
+                outbound: free_port(),
+                admin: free_port(),
+            })
+        });
+        Self {
+            gateway: free_port(),
+            gateway_status: free_port(),
+            gateway_outbound: free_port(),
+            gateway_admin: free_port(),
+            orchestrator: free_port(),
+            orchestrator_listen: free_port(),
+            orchestrator_admin: free_port(),
+            instances: instances.collect(),
+        }
+    }
+
+    /// The instance of `agent` on a machine; where there is none, the first one.
+    fn on(&self, agent: &str, machine: usize) -> &Instance {
+        let of = |wanted: usize| {
+            let mut all = self.instances.iter();
+            all.find(|instance| instance.agent == agent && instance.machine == wanted)
+        };
+        of(machine).or_else(|| of(1)).expect("an instance")
+    }
+}

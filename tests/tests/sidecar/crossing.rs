@@ -1,0 +1,77 @@
+//! A task crosses the mesh, Prometheus finds every sidecar, and `mesh status` shows the same ones.
+
+use crate::{services, usual_token};
+use mesh_tests::mesh::{Mesh, Setup};
+use mesh_tests::{prometheus, wait_for};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What `deploy/prometheus` has for users, with the addresses of this mesh.
+fn scrape_configuration(mesh: &Mesh) -> String {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/prometheus/prometheus.yml"
+    );
+    let mut text = std::fs::read_to_string(file).unwrap();
+    let consul = format!("127.0.0.1:{}", mesh.consul.http_port);
+    for (usual, here) in [
+        ("127.0.0.1:8500", consul),
+        ("127.0.0.1:10009", mesh.gateway_status()),
+        ("127.0.0.1:8589", mesh.orchestrator()),
+    ] {
+        assert_eq!(text.matches(usual).count(), 1, "{usual}");
+        text = text.replace(usual, &here);
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_crosses_and_every_sidecar_is_seen() {
+    let mesh = Mesh::start(Setup::default()).await;
+    let token = usual_token(&mesh).await;
+
+    let answer = mesh.task(&token, "everyone").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let task: Value = answer.json().await.unwrap();
+    assert_eq!(task["status"], "completed", "{task}");
+    let steps = task["execution"]["steps"].as_array().unwrap();
+    let agents: BTreeSet<_> = steps.iter().map(|s| s["agent"].as_str().unwrap()).collect();
+    let all = ["general-agent", "data-processor", "hardware-optimizer"];
+    assert_eq!(agents, BTreeSet::from(all), "{task}");
+    let direct = mesh.direct(&token, "general-agent").send().await.unwrap();
+    assert_eq!(direct.status(), 200);
+    let direct: Value = direct.json().await.unwrap();
+    assert_eq!(direct["agent"], "general-agent", "{direct}");
+
+    let expected: BTreeSet<String> = services(&mesh).into_iter().collect();
+    let prometheus = prometheus::start(&scrape_configuration(&mesh)).await;
+    wait_for("prometheus to find and reach every sidecar", async || {
+        let up = prometheus.query("up").await;
+        let of = |job: &str| {
+            let job = job.to_owned();
+            up.iter().filter(move |s| s.labels["job"] == job)
+        };
+        let found: BTreeSet<String> = of("sidecar").map(|s| s.labels["service"].clone()).collect();
+        found == expected
+            && of("sidecar").count() == expected.len()
+            && of("gateway").count() == 1
+            && of("orchestrator").count() == 1
+            && up.iter().all(|sample| sample.value == 1.0)
+    })
+    .await;
+
+    let file = mesh.file().display().to_string();
+    let said = mesh.command(&["status", &file, "-o", "json"]).await;
+    assert!(said.status.success(), "{said:?}");
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(report["up"], true, "{report}");
+    let parts = report["parts"].as_array().unwrap();
+    let names = |kind: &str| -> BTreeSet<String> {
+        let of = parts.iter().filter(|part| part["kind"] == kind);
+        of.map(|part| part["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names("sidecar"), expected);
+    assert_eq!(names("agent").len(), all.len());
+    assert_eq!(names("gateway").len() + names("orchestrator").len(), 2);
+}
