@@ -1,6 +1,7 @@
 //! Puts the parts together: bind first, then run until drained.
 
 use crate::config::Config;
+use crate::health::Probe;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::status::Status;
@@ -31,6 +32,7 @@ pub struct Bound {
     address: SocketAddr,
     registry: prometheus::Registry,
     status: Arc<Status>,
+    probe: Option<Probe>,
     worker: Option<Worker>,
 }
 
@@ -52,9 +54,13 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         let fault = "worker has no bus".to_owned();
         return Err(SidecarError::Config(vec![fault]));
     }
+    let probe = match (&config.app, &checked.app) {
+        (Some(app), Some(place)) => Some(Probe::new(&app.health, place)),
+        _ => None,
+    };
     let status = Arc::new(Status::new(
         bus.as_ref().map(|bus| bus.connected()),
-        checked.app.as_ref().map(|app| app.address),
+        probe.as_ref().map(Probe::health),
     ));
     let worker = match (&config.worker, bus, checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
@@ -73,6 +79,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         address,
         registry: deps.metrics,
         status,
+        probe,
         worker,
     })
 }
@@ -94,6 +101,11 @@ impl Bound {
             self.status,
             stop_admin.clone(),
         );
+        let probe = async {
+            if let Some(probe) = self.probe {
+                probe.run(stop_admin.clone()).await;
+            }
+        };
         let work = async {
             match self.worker {
                 Some(worker) => worker.run(shutdown).await,
@@ -101,6 +113,6 @@ impl Bound {
             }
             stop_admin.cancel();
         };
-        tokio::join!(admin, work);
+        tokio::join!(admin, probe, work);
     }
 }
