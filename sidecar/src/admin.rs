@@ -110,7 +110,7 @@ async fn answer(
     Ok(match path {
         "/health" => json_response(StatusCode::OK, &json!({"status": "healthy"})),
         "/ready" => {
-            let reasons = admin.status.reasons().await;
+            let reasons = admin.status.reasons();
             let code = if reasons.is_empty() {
                 StatusCode::OK
             } else {

@@ -2,15 +2,17 @@
 
 use crate::admin::{self, Admin, Page};
 use crate::config::Config;
-use crate::identity::{Identity, Renewal};
+use crate::health::Probe;
+use crate::identity::Renewal;
 use crate::metrics::Metrics;
-use crate::proxy::{self, Mesh};
-use crate::registry::Registry;
+use crate::registry::{self, Announcer, Registry};
 use crate::status::Status;
+use crate::ways::{self, Ways};
 use crate::worker::{self, Worker};
-use crate::{SidecarError, policy};
+use crate::{SidecarError, policy, proxy};
 use mesh_bus::Bus;
 use mesh_trace::{LogHandle, Tracer};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,24 +41,23 @@ pub struct Bound {
     logs: Option<LogHandle>,
     status: Arc<Status>,
     pages: Vec<(&'static str, Page)>,
+    probe: Option<Probe>,
     worker: Option<Worker>,
-    inbound: Option<proxy::Inbound>,
-    outbound: Option<proxy::Outbound>,
-    renewal: Option<Renewal>,
     audit: Option<policy::audit::Writer>,
+    ways: Ways,
     drain: Duration,
 }
 
-/// Checks `config`, registers the metrics and binds the admin listener.
+/// Checks `config`, registers the metrics and binds the listeners.
 ///
-/// The broker and the agent need not be there yet.
+/// The broker, the registry and the agent need not be there yet.
 ///
 /// # Errors
 /// [`SidecarError`], when it cannot start at all.
 pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
     let checked = config.check().map_err(SidecarError::Config)?;
-    let worker = config.worker.as_ref();
-    let ack_deadline = worker.map(|w| Duration::from_millis(w.ack_deadline_ms));
+    let settings = config.worker.as_ref();
+    let ack_deadline = settings.map(|worker| Duration::from_millis(worker.ack_deadline_ms));
     let metrics = Metrics::register(&deps.metrics, &config.service, ack_deadline)?;
     let metrics = Arc::new(metrics);
     deps.tracer.register(&deps.metrics)?;
@@ -64,85 +65,77 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
     let listen = |source| SidecarError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let bus = deps.bus.filter(|_| config.worker.is_some());
-    if config.worker.is_some() && bus.is_none() {
+    let bus = deps.bus.filter(|_| settings.is_some());
+    if settings.is_some() && bus.is_none() {
         let fault = "worker has no bus".to_owned();
         return Err(SidecarError::Config(vec![fault]));
     }
+    let probe = match (&config.app, &checked.app) {
+        (Some(app), Some(place)) => Some(Probe::new(&app.health, place)),
+        _ => None,
+    };
+    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
+    let ways = ways::bind(&ways::Given {
+        config: &config,
+        app: checked.app.as_ref(),
+        policy: policy.as_ref(),
+        probe: probe.as_ref(),
+        registry: &deps.registry,
+        tracer: &deps.tracer,
+        metrics: &deps.metrics,
+        admin: address,
+    })?;
     let status = Arc::new(Status::new(
         bus.as_ref().map(|bus| bus.connected()),
+        probe.as_ref().map(Probe::health),
         checked.app.as_ref().map(|app| app.address),
+        ways.identity.clone(),
+        ways.announcement.clone(),
     ));
-    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
-    let worker = match (&config.worker, bus, &checked.app, config.service.agent()) {
+    let worker = match (settings, bus, checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
             settings,
             agent,
             config.drain_ms,
-            app.process_uri.clone(),
+            app.process_uri,
             worker::Given {
                 bus,
-                policy: policy.clone(),
-                tracer: deps.tracer.clone(),
-                metrics: Arc::clone(&metrics),
+                policy,
+                tracer: deps.tracer,
+                metrics,
                 status: Arc::clone(&status),
             },
         )),
         _ => None,
     };
-    let (mut inbound, mut outbound, mut renewal) = (None, None, None);
-    if config.identity.exists() {
-        let consul = config.registry.consul();
-        let (identity, renewed) =
-            Identity::new(&config.service, &config.identity, consul, &deps.metrics)?;
-        renewal = Some(renewed);
-        let mesh = Mesh {
-            identity,
-            tracer: deps.tracer,
-        };
-        let metrics = proxy::Metrics::register(&deps.metrics)?;
-        if let (Some(inbound_), Some(app), Some(policy)) = (&config.inbound, &checked.app, &policy)
-        {
-            inbound = Some(proxy::Inbound::bind(
-                inbound_,
-                app,
-                Arc::clone(policy),
-                mesh.clone(),
-                &metrics,
-                config.threads,
-            )?);
-        }
-        if let Some(outbound_) = &config.outbound {
-            let discovery = proxy::Discovery(Arc::clone(&deps.registry));
-            outbound = Some(proxy::Outbound::bind(
-                outbound_,
-                discovery,
-                mesh,
-                &metrics,
-                config.threads,
-            )?);
-        }
-    }
     Ok(Bound {
         listener,
         address,
         registry: deps.metrics,
         logs: deps.logs,
         status,
-        pages: vec![("/config", config_page(&config))],
+        pages: pages(&config, &ways),
+        probe,
         worker,
-        inbound,
-        outbound,
-        renewal,
         audit,
+        ways,
         drain: Duration::from_millis(config.drain_ms),
     })
 }
 
-/// The configuration, which does not change while it runs.
-fn config_page(config: &Config) -> Page {
+/// What the admin listener shows of this sidecar.
+fn pages(config: &Config, ways: &Ways) -> Vec<(&'static str, Page)> {
     let shown = serde_json::to_value(config.masked()).unwrap_or_default();
-    Box::new(move || shown.clone())
+    let mut pages: Vec<(&'static str, Page)> = vec![("/config", Box::new(move || shown.clone()))];
+    if let Some(identity) = ways.identity.clone() {
+        let (announcement, discovery) = (ways.announcement.clone(), ways.discovery.clone());
+        pages.push(("/certificate", Box::new(move || identity.shown())));
+        pages.push((
+            "/registry",
+            Box::new(move || registry::shown(announcement.as_ref(), discovery.as_ref())),
+        ));
+    }
+    pages
 }
 
 impl Bound {
@@ -153,64 +146,84 @@ impl Bound {
 
     /// Where peers connect, by mTLS.
     pub fn inbound_address(&self) -> Option<SocketAddr> {
-        self.inbound.as_ref().map(proxy::Inbound::address)
+        self.ways.inbound.as_ref().map(proxy::Inbound::address)
     }
 
     /// Where the program sends its requests.
     pub fn outbound_address(&self) -> Option<SocketAddr> {
-        self.outbound.as_ref().map(proxy::Outbound::address)
+        self.ways.outbound.as_ref().map(proxy::Outbound::address)
     }
 
     /// Works until `shutdown` is cancelled and the drain is over.
     ///
-    /// The admin listener and the audit log go last, so that a drain can be watched and what it refuses is kept.
+    /// The drain: first the registry is told, so that peers go elsewhere; then the ways in and the worker finish what
+    /// is under way; then the way out, which the program may need until then. The admin listener, the certificate
+    /// and the audit log go last, so that a drain can be watched and what it refuses is kept.
     pub async fn run(self, shutdown: CancellationToken) {
-        let stop_admin = CancellationToken::new();
-        let audit = async {
-            if let Some(writer) = self.audit {
-                writer.run(stop_admin.clone()).await;
-            }
-        };
+        let (stop_inbound, stop_outbound, stop_rest) = (
+            CancellationToken::new(),
+            CancellationToken::new(),
+            CancellationToken::new(),
+        );
         // Drained by an operator, it stays to say so until it is told to end.
-        let drain = shutdown.child_token();
+        let drained = shutdown.child_token();
+        let Ways {
+            renewal,
+            inbound,
+            announcer,
+            outbound,
+            discovery,
+            ..
+        } = self.ways;
+        let status = Arc::clone(&self.status);
         let admin = Admin {
             metrics: self.registry,
             status: self.status,
             pages: self.pages,
-            drain: drain.clone(),
+            drain: drained.clone(),
             logs: self.logs,
         };
-        let admin = admin::serve(self.listener, admin, stop_admin.clone());
-        let stop_outbound = CancellationToken::new();
-        let worker = async {
-            match self.worker {
-                Some(worker) => worker.run(drain.clone()).await,
-                None => drain.cancelled().await,
-            }
+        let admin = admin::serve(self.listener, admin, stop_rest.clone());
+        let audit = either(self.audit, &stop_rest, policy::audit::Writer::run);
+        let probe = either(self.probe, &stop_rest, Probe::run);
+        let renewal = either(renewal, &stop_rest, Renewal::run);
+        let worker = either(self.worker, &drained, Worker::run);
+        let announce = async {
+            either(announcer, &drained, Announcer::run).await;
+            status.draining();
+            stop_inbound.cancel();
         };
-        let inbound = async {
-            if let Some(inbound) = self.inbound {
-                inbound.run(drain.clone(), self.drain).await;
-            }
-        };
+        let drain = self.drain;
+        let inbound = either(inbound, &stop_inbound, |inbound, stop| {
+            inbound.run(stop, drain)
+        });
         let ways_in = async {
-            // What the program still does for others may need others: the way out goes after the ways in.
-            tokio::join!(worker, inbound);
+            tokio::join!(worker, announce, inbound);
             stop_outbound.cancel();
         };
-        let outbound = async {
-            match self.outbound {
-                Some(outbound) => outbound.run(stop_outbound.clone(), self.drain).await,
-                None => stop_outbound.cancelled().await,
+        let way_out = async {
+            either(outbound, &stop_outbound, |outbound, stop| {
+                outbound.run(stop, drain)
+            })
+            .await;
+            if let Some(discovery) = discovery {
+                discovery.close().await;
             }
             shutdown.cancelled().await;
-            stop_admin.cancel();
+            stop_rest.cancel();
         };
-        let renewal = async {
-            if let Some(renewal) = self.renewal {
-                renewal.run(stop_admin.clone()).await;
-            }
-        };
-        tokio::join!(admin, ways_in, outbound, renewal, audit);
+        tokio::join!(admin, audit, probe, renewal, ways_in, way_out);
+    }
+}
+
+/// Runs a part, where there is one, until `stop`.
+async fn either<P, F: Future<Output = ()>>(
+    part: Option<P>,
+    stop: &CancellationToken,
+    run: impl FnOnce(P, CancellationToken) -> F,
+) {
+    match part {
+        Some(part) => run(part, stop.clone()).await,
+        None => stop.cancelled().await,
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod app;
 pub mod config;
+mod health;
 pub mod identity;
 mod metrics;
 #[allow(dead_code, reason = "its requests come with the way in")]
@@ -15,6 +16,7 @@ mod policy;
 mod proxy;
 pub mod registry;
 mod status;
+mod ways;
 mod worker;
 
 pub use app::{Bound, Deps, build};

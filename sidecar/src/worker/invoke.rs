@@ -251,7 +251,7 @@ impl Invoker {
             }
             Ok(Err(error)) => {
                 let why = format!("agent cannot be reached: {}", root(&error));
-                self.status.agent_away(&why);
+                self.status.agent_away();
                 Verdict::Again {
                     error: StepError::new(UNREACHABLE, why),
                     pause: None,
