@@ -4,7 +4,8 @@
 //! another service or a bundle without our own root never replaces what works.
 
 use super::spiffe::SpiffeId;
-use super::verify::{Named, Rules};
+use super::svid::Svid;
+use super::verify::{Root, Trust};
 use crate::config::ServiceName;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -55,7 +56,7 @@ pub(super) struct Material {
 pub(super) enum MaterialError {
     #[error("{0} cannot be read")]
     Unreadable(&'static str),
-    #[error("{0} holds none")]
+    #[error("{0} holds no certificate")]
     Empty(&'static str),
     #[error("{0} holds more than {1}")]
     TooMany(&'static str, usize),
@@ -71,23 +72,13 @@ pub(super) enum MaterialError {
     Refused(String),
 }
 
-/// A root of the trust bundle, as it is shown.
-#[derive(Debug, Clone)]
-pub(super) struct Root {
-    pub(super) subject: String,
-    pub(super) not_after: i64,
-    pub(super) sha256: String,
-}
-
 /// Material that peers believe.
-#[derive(Debug, Clone)]
 pub(super) struct Credentials {
     pub(super) certified: Arc<CertifiedKey>,
-    pub(super) rules: Arc<Rules>,
-    pub(super) named: Named,
+    pub(super) trust: Arc<Trust>,
+    pub(super) svid: Svid,
     pub(super) serial: String,
     pub(super) issuer: String,
-    pub(super) roots: Vec<Root>,
     /// When it was checked, in seconds of Unix time.
     pub(super) since: i64,
     /// Of all certificates: equal material is no news.
@@ -100,9 +91,16 @@ impl Credentials {
         Arc::clone(&self.provider)
     }
 
+    /// Whether peers that have the bundle of `self` and show its certificate get on with those of `other`.
+    pub(super) fn agrees_with(&self, other: &Self, now: i64) -> bool {
+        let believed =
+            |trust: &Trust, of: &Self| trust.both(&of.certified.cert, moment(now)).is_ok();
+        believed(&self.trust, other) && believed(&other.trust, self)
+    }
+
     /// How long it is of use from `now` on, in seconds; 0 when that is over.
     pub(super) fn left(&self, now: i64) -> u64 {
-        u64::try_from(self.named.not_after.saturating_sub(now)).unwrap_or(0)
+        u64::try_from(self.svid.not_after.saturating_sub(now)).unwrap_or(0)
     }
 }
 
@@ -135,22 +133,20 @@ impl Material {
         bounded("trust bundle", &self.roots, MAX_ROOTS)?;
         let provider = Arc::new(default_provider());
         let (store, roots) = bundle(&self.roots, now)?;
-        let rules = Rules::new(store, self.trust_domain.clone(), Arc::clone(&provider))
-            .ok_or(MaterialError::RootsExpired)?;
-        let [leaf, above @ ..] = self.chain.as_slice() else {
-            return Err(MaterialError::Empty("certificate"));
-        };
-        let refused = |error: rustls::Error| {
-            let error = super::HandshakeError::from_tls(&error);
-            MaterialError::Refused(error.to_string())
-        };
-        let time = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or(0)));
-        let named = rules.client(leaf, above, time).map_err(refused)?;
-        rules.server(leaf, above, time, None).map_err(refused)?;
-        if named.id.service != *service {
-            return Err(MaterialError::OtherService(named.id));
+        let trust = Trust::new(
+            store,
+            roots,
+            self.trust_domain.clone(),
+            Arc::clone(&provider),
+        )
+        .ok_or(MaterialError::RootsExpired)?;
+        let svid = trust
+            .both(&self.chain, moment(now))
+            .map_err(|error| MaterialError::Refused(error.to_string()))?;
+        if svid.id.service != *service {
+            return Err(MaterialError::OtherService(svid.id));
         }
-        let (serial, issuer) = describe(leaf)?;
+        let (serial, issuer) = describe(&self.chain)?;
         let fingerprint = self.fingerprint();
         let signing =
             any_supported_type(&self.key.0).map_err(|_| MaterialError::Unreadable("key"))?;
@@ -160,11 +156,10 @@ impl Material {
             .map_err(|_| MaterialError::OtherKey)?;
         Ok(Credentials {
             certified: Arc::new(certified),
-            rules: Arc::new(rules),
-            named,
+            trust: Arc::new(trust),
+            svid,
             serial,
             issuer,
-            roots,
             since: now,
             fingerprint,
             provider,
@@ -173,7 +168,10 @@ impl Material {
 
     fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for part in [&self.chain, &self.roots] {
+        // A bundle has no order, and Consul gives it none.
+        let mut roots = self.roots.clone();
+        roots.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        for part in [&self.chain, &roots] {
             hash.update(part.len().to_be_bytes());
             for certificate in part {
                 hash.update(certificate.len().to_be_bytes());
@@ -183,6 +181,11 @@ impl Material {
         hash.update(&self.trust_domain);
         hash.finalize().into()
     }
+}
+
+/// A moment, from seconds of Unix time.
+fn moment(unix: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(unix.try_into().unwrap_or(0)))
 }
 
 fn bounded<T>(what: &'static str, list: &[T], most: usize) -> Result<(), MaterialError> {
@@ -228,7 +231,8 @@ fn bundle(
 }
 
 /// Serial number and issuer of a certificate.
-fn describe(leaf: &CertificateDer<'_>) -> Result<(String, String), MaterialError> {
+fn describe(chain: &[CertificateDer<'_>]) -> Result<(String, String), MaterialError> {
+    let leaf = chain.first().ok_or(MaterialError::Empty("certificate"))?;
     let (_, parsed) =
         X509Certificate::from_der(leaf).map_err(|_| MaterialError::Unreadable("certificate"))?;
     let issuer = bounded_text(&parsed.issuer().to_string());

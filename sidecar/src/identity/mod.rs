@@ -11,6 +11,7 @@ mod metrics;
 mod renewal;
 mod source;
 mod spiffe;
+mod svid;
 mod tls;
 mod verify;
 
@@ -152,9 +153,10 @@ impl Identity {
             return json!({"source": self.0.source, "certificate": null, "last_renewal_error": error});
         };
         let credentials = tls.credentials();
-        let roots: Vec<_> = credentials
-            .roots
-            .iter()
+        let roots: Vec<_> = tls
+            .rules()
+            .bundles()
+            .flat_map(|trust| trust.roots())
             .map(|root| {
                 json!({
                     "subject": root.subject,
@@ -166,11 +168,11 @@ impl Identity {
         json!({
             "source": self.0.source,
             "certificate": {
-                "spiffe_id": credentials.named.id.to_string(),
+                "spiffe_id": credentials.svid.id.to_string(),
                 "serial": credentials.serial,
                 "issuer": credentials.issuer,
-                "not_before": written(credentials.named.not_before),
-                "not_after": written(credentials.named.not_after),
+                "not_before": written(credentials.svid.not_before),
+                "not_after": written(credentials.svid.not_after),
             },
             "trust_domain": tls.trust_domain(),
             "roots": roots,

@@ -7,7 +7,8 @@ use super::handshake::{HandshakeError, Reason};
 use super::material::Credentials;
 use super::metrics::{Direction, Metrics};
 use super::spiffe::SpiffeId;
-use super::verify::{ClientVerifier, Named, Rules, ServerVerifier, other_service};
+use super::svid::Svid;
+use super::verify::{ClientVerifier, Rules, ServerVerifier, Trust, other_service};
 use crate::config::ServiceName;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -41,7 +42,8 @@ pub enum Alpn {
 
 /// mTLS with one certificate and one trust bundle.
 pub struct Tls {
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
+    rules: Arc<Rules>,
     server: TlsAcceptor,
     h2: TlsConnector,
     http1: TlsConnector,
@@ -81,20 +83,24 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
+    /// Shows the certificate of `credentials` and believes its bundle, and `other` beside it.
     pub(super) fn new(
-        credentials: Credentials,
+        credentials: Arc<Credentials>,
+        other: Option<Arc<Trust>>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
-        let server = TlsAcceptor::from(Arc::new(server_config(&credentials)?));
-        let verifier = Arc::new(ServerVerifier(Arc::clone(&credentials.rules)));
+        let rules = Arc::new(Rules::new(Arc::clone(&credentials.trust), other));
+        let server = server_config(&credentials, ClientVerifier(Arc::clone(&rules)))?;
+        let verifier = Arc::new(ServerVerifier(Arc::clone(&rules)));
         let client = |alpn: &[u8]| {
             let config = client_config(&credentials, Arc::clone(&verifier), alpn);
             config.map(|config| TlsConnector::from(Arc::new(config)))
         };
         let (h2, http1) = (client(H2)?, client(HTTP1)?);
         Ok(Self {
+            server: TlsAcceptor::from(Arc::new(server)),
             credentials,
-            server,
+            rules,
             h2,
             http1,
             metrics,
@@ -103,16 +109,20 @@ impl Tls {
 
     /// Who this service is.
     pub fn id(&self) -> &SpiffeId {
-        &self.credentials.named.id
+        &self.credentials.svid.id
     }
 
     /// Whose certificates are believed.
     pub fn trust_domain(&self) -> &str {
-        self.credentials.rules.trust_domain()
+        self.credentials.trust.domain()
     }
 
-    pub(super) fn credentials(&self) -> &Credentials {
+    pub(super) fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// The called side of a handshake: TLS 1.3, and a certificate of the mesh, or an alert. Speaks HTTP/2 and HTTP/1.1.
@@ -136,7 +146,7 @@ impl Tls {
         let shaken = tokio::time::timeout(limit, self.server.accept(stream)).await;
         let accepted = settled(shaken, limit).and_then(|stream| {
             let connection = stream.get_ref().1;
-            let peer = peer(&self.credentials.rules, connection.peer_certificates())?;
+            let peer = peer(connection.peer_certificates())?;
             Ok(Accepted {
                 peer: peer.id,
                 h2: connection.alpn_protocol() == Some(H2),
@@ -199,7 +209,7 @@ impl Tls {
         let shaking = connector.connect(session_name(service, address)?, stream);
         let stream = settled(tokio::time::timeout(limit, shaking).await, limit)?;
         let connection = stream.get_ref().1;
-        let peer = peer(&self.credentials.rules, connection.peer_certificates())?;
+        let peer = peer(connection.peer_certificates())?;
         if peer.id.service != *service {
             return Err(other_service(&peer.id, service.as_str()));
         }
@@ -212,8 +222,10 @@ impl Tls {
     }
 }
 
-fn server_config(credentials: &Credentials) -> Result<ServerConfig, rustls::Error> {
-    let verifier = ClientVerifier(Arc::clone(&credentials.rules));
+fn server_config(
+    credentials: &Credentials,
+    verifier: ClientVerifier,
+) -> Result<ServerConfig, rustls::Error> {
     let certificate = SingleCertAndKey::from(Arc::clone(&credentials.certified));
     let mut config = ServerConfig::builder_with_provider(credentials.provider())
         .with_protocol_versions(&[&TLS13])?
@@ -274,17 +286,14 @@ fn settled<T>(
 
 /// Who the peer is. A resumed handshake shows no verifier a certificate: it is the one of the first, which may
 /// have expired since.
-fn peer(
-    rules: &Rules,
-    certificates: Option<&[CertificateDer<'_>]>,
-) -> Result<Named, HandshakeError> {
+fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Result<Svid, HandshakeError> {
     let leaf = certificates
         .and_then(<[_]>::first)
         .ok_or_else(|| HandshakeError::new(Reason::NoCertificate, "peer has no certificate"))?;
-    let named = rules.named(leaf)?;
-    if named.not_after < super::unix_now() {
+    let svid = Svid::read(leaf)?;
+    if svid.not_after < super::unix_now() {
         let detail = "certificate of the resumed session has expired";
         return Err(HandshakeError::new(Reason::Expired, detail));
     }
-    Ok(named)
+    Ok(svid)
 }

@@ -1,11 +1,12 @@
-//! The rules for certificates of peers: X.509-SVID
-//! (<https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>, section 5), asked within the handshake.
+//! Whose certificates are believed: a chain to the trust bundle, and then the rules of [`super::svid`], all within the
+//! handshake.
 //!
 //! The chain is webpki's to check. Its check of server names is not used: a certificate of Consul has no DNS name,
 //! and who a peer is stands in its one URI.
 
 use super::handshake::{HandshakeError, Reason};
 use super::spiffe::SpiffeId;
+use super::svid::Svid;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -17,33 +18,33 @@ use rustls::{
     SignatureScheme,
 };
 use std::sync::Arc;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// Whose certificates are believed.
+/// A trust bundle and the trust domain that it vouches for.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct Trust {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     clients: Arc<dyn ClientCertVerifier>,
-    trust_domain: String,
+    domain: String,
+    described: Vec<Root>,
 }
 
-/// What a certificate says.
+/// A root of a trust bundle, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Named {
-    /// Whose it is.
-    pub(super) id: SpiffeId,
-    /// From when it is valid, in seconds of Unix time.
-    pub(super) not_before: i64,
-    /// Until when, in seconds of Unix time.
+pub(super) struct Root {
+    pub(super) subject: String,
+    /// In seconds of Unix time.
     pub(super) not_after: i64,
+    /// Of its DER.
+    pub(super) sha256: String,
 }
 
-impl Rules {
-    /// Believes who leads to one of `roots` and belongs to `trust_domain`. `None` without roots.
+impl Trust {
+    /// `described` says what is in `roots`. `None` without roots.
     pub(super) fn new(
         roots: RootCertStore,
-        trust_domain: String,
+        described: Vec<Root>,
+        domain: String,
         provider: Arc<CryptoProvider>,
     ) -> Option<Self> {
         let roots = Arc::new(roots);
@@ -57,114 +58,112 @@ impl Rules {
             roots,
             provider,
             clients,
-            trust_domain,
+            domain,
+            described,
         })
     }
 
-    pub(super) fn trust_domain(&self) -> &str {
-        &self.trust_domain
+    /// The trust domain.
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
     }
 
-    /// Checks a server's certificate; `wanted` is who it must be.
-    pub(super) fn server(
+    /// What is in the bundle.
+    pub(super) fn roots(&self) -> &[Root] {
+        &self.described
+    }
+
+    /// Checks a chain that is to serve at both sides of handshakes.
+    pub(super) fn both(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Svid, HandshakeError> {
+        let [leaf, above @ ..] = chain else {
+            let why = "there is no certificate";
+            return Err(HandshakeError::new(Reason::NoCertificate, why));
+        };
+        self.server(leaf, above, now)
+            .and_then(|_| self.client(leaf, above, now))
+            .map_err(|error| HandshakeError::from_tls(&error))
+    }
+
+    fn server(
         &self,
         leaf: &CertificateDer<'_>,
         above: &[CertificateDer<'_>],
         now: UnixTime,
-        wanted: Option<&str>,
-    ) -> Result<Named, Error> {
+    ) -> Result<Svid, Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            above,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )
-        .map_err(|error| self.chain_error(error, leaf))?;
-        let named = self.named(leaf).map_err(HandshakeError::into_tls)?;
-        match wanted.filter(|wanted| *wanted != named.id.service.as_str()) {
-            None => Ok(named),
-            Some(wanted) => Err(other_service(&named.id, wanted).into_tls()),
-        }
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, above, now, algorithms)
+            .map_err(|error| chain_error(error, leaf))?;
+        self.svid(leaf)
     }
 
-    /// Checks a client's certificate.
-    pub(super) fn client(
+    fn client(
         &self,
         leaf: &CertificateDer<'_>,
         above: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Named, Error> {
+    ) -> Result<Svid, Error> {
         self.clients
             .verify_client_cert(leaf, above, now)
-            .map_err(|error| self.chain_error(error, leaf))?;
-        self.named(leaf).map_err(HandshakeError::into_tls)
+            .map_err(|error| chain_error(error, leaf))?;
+        self.svid(leaf)
     }
 
-    /// webpki has more words for a chain than there are reasons.
-    fn chain_error(&self, error: Error, leaf: &CertificateDer<'_>) -> Error {
-        match error {
-            // Who claims to be signed by a root of ours and is not, is signed by somebody else.
-            Error::InvalidCertificate(CertificateError::BadSignature) => {
-                CertificateError::UnknownIssuer.into()
-            }
-            // An authority's certificate as a peer's is here among those without a name.
-            Error::InvalidCertificate(CertificateError::Other(_)) => match self.named(leaf) {
-                Err(own) => own.into_tls(),
-                Ok(_) => error,
-            },
-            _ => error,
+    fn svid(&self, leaf: &CertificateDer<'_>) -> Result<Svid, Error> {
+        let svid = Svid::read(leaf).map_err(HandshakeError::into_tls)?;
+        if svid.id.trust_domain == self.domain {
+            return Ok(svid);
         }
+        let detail = format!("{} is of another trust domain", svid.id);
+        Err(HandshakeError::new(Reason::WrongTrustDomain, detail).into_tls())
+    }
+}
+
+/// webpki has more words for a chain than there are reasons.
+fn chain_error(error: Error, leaf: &CertificateDer<'_>) -> Error {
+    match error {
+        // Who claims to be signed by a root of ours and is not, is signed by somebody else.
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            CertificateError::UnknownIssuer.into()
+        }
+        // An authority's certificate as a peer's is here, among errors without a name.
+        Error::InvalidCertificate(CertificateError::Other(_)) => match Svid::read(leaf) {
+            Err(own) => own.into_tls(),
+            Ok(_) => error,
+        },
+        _ => error,
+    }
+}
+
+/// Whose certificates are believed at the moment.
+#[derive(Debug)]
+pub(super) struct Rules {
+    ours: Arc<Trust>,
+    /// While a trust bundle is replaced by another that has nothing in common with it, both are believed
+    /// ([`super::renewal`]).
+    other: Option<Arc<Trust>>,
+}
+
+impl Rules {
+    pub(super) fn new(ours: Arc<Trust>, other: Option<Arc<Trust>>) -> Self {
+        Self { ours, other }
     }
 
-    /// What a certificate says, by the rules for leaves; its chain and its time are not looked at.
-    pub(super) fn named(&self, leaf: &CertificateDer<'_>) -> Result<Named, HandshakeError> {
-        let refuse = |reason, detail: &str| Err(HandshakeError::new(reason, detail));
-        let unreadable = |_| HandshakeError::new(Reason::Other, "certificate cannot be read");
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| unreadable(()))?;
-        if certificate.is_ca() {
-            return refuse(Reason::CaCertificate, "certificate is an authority's");
-        }
-        let usage = certificate.key_usage().map_err(|_| unreadable(()))?;
-        if let Some(usage) = usage {
-            if !usage.value.digital_signature() {
-                return refuse(Reason::KeyUsage, "key is not for signatures");
-            }
-            if usage.value.key_cert_sign() || usage.value.crl_sign() {
-                return refuse(Reason::KeyUsage, "key may sign certificates or lists");
-            }
-        }
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|_| unreadable(()))?;
-        let mut uris = names.iter().flat_map(|names| {
-            let uris = names.value.general_names.iter();
-            uris.filter_map(|name| match name {
-                GeneralName::URI(uri) => Some(Ok(*uri)),
-                GeneralName::Invalid(..) => Some(Err(())),
-                _ => None,
-            })
-        });
-        let uri = match (uris.next(), uris.next()) {
-            (None, _) => return refuse(Reason::NoSpiffeId, "certificate holds no URI"),
-            (Some(_), Some(_)) => {
-                return refuse(Reason::SeveralNames, "certificate holds several URIs");
-            }
-            (Some(uri), None) => uri.map_err(unreadable)?,
-        };
-        let id = uri.parse::<SpiffeId>().map_err(|why| {
-            HandshakeError::new(Reason::NoSpiffeId, format!("certificate's URI: {why}"))
-        })?;
-        if id.trust_domain != self.trust_domain {
-            let detail = format!("{id} is of another trust domain");
-            return refuse(Reason::WrongTrustDomain, &detail);
-        }
-        let validity = certificate.validity();
-        Ok(Named {
-            id,
-            not_before: validity.not_before.timestamp(),
-            not_after: validity.not_after.timestamp(),
+    /// Every bundle that is believed.
+    pub(super) fn bundles(&self) -> impl Iterator<Item = &Trust> {
+        let other = self.other.as_deref();
+        std::iter::once(self.ours.as_ref()).chain(other)
+    }
+
+    fn either(&self, check: impl Fn(&Trust) -> Result<Svid, Error>) -> Result<Svid, Error> {
+        check(&self.ours).or_else(|error| match &self.other {
+            // What is wrong with it is said by our own bundle.
+            Some(other) => check(other).map_err(|_| error),
+            None => Err(error),
         })
     }
 }
@@ -190,7 +189,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         self.0
-            .client(end_entity, intermediates, now)
+            .either(|trust| trust.client(end_entity, intermediates, now))
             .map(|_| ClientCertVerified::assertion())
     }
 
@@ -200,7 +199,10 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.clients.verify_tls12_signature(message, cert, dss)
+        self.0
+            .ours
+            .clients
+            .verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -209,11 +211,14 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.clients.verify_tls13_signature(message, cert, dss)
+        self.0
+            .ours
+            .clients
+            .verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clients.supported_verify_schemes()
+        self.0.ours.clients.supported_verify_schemes()
     }
 }
 
@@ -234,10 +239,15 @@ impl ServerCertVerifier for ServerVerifier {
         let ServerName::DnsName(name) = server_name else {
             return Err(CertificateError::NotValidForName.into());
         };
-        let wanted = name.as_ref().split('.').next();
-        self.0
-            .server(end_entity, intermediates, now, wanted)
-            .map(|_| ServerCertVerified::assertion())
+        let svid = self
+            .0
+            .either(|trust| trust.server(end_entity, intermediates, now))?;
+        match name.as_ref().split('.').next() {
+            Some(wanted) if wanted == svid.id.service.as_str() => {
+                Ok(ServerCertVerified::assertion())
+            }
+            wanted => Err(other_service(&svid.id, wanted.unwrap_or_default()).into_tls()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -246,7 +256,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.provider.signature_verification_algorithms;
+        let algorithms = &self.0.ours.provider.signature_verification_algorithms;
         verify_tls12_signature(message, cert, dss, algorithms)
     }
 
@@ -256,12 +266,12 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.provider.signature_verification_algorithms;
+        let algorithms = &self.0.ours.provider.signature_verification_algorithms;
         verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.0.provider.signature_verification_algorithms;
+        let algorithms = &self.0.ours.provider.signature_verification_algorithms;
         algorithms.supported_schemes()
     }
 }

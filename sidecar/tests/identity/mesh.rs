@@ -2,7 +2,7 @@
 
 use mesh_sidecar::config::{self, IdentitySource, ServiceName};
 use mesh_sidecar::identity::{Accepted, Alpn, Connected, HandshakeError, Identity, Tls};
-use mesh_tests::within;
+use mesh_tests::{wait_for, within};
 use prometheus::Registry;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,4 +112,24 @@ pub async fn shake(
         )
     })
     .await
+}
+
+/// The serial number of what is in use.
+pub fn serial(member: &Member) -> String {
+    member.identity.shown()["certificate"]["serial"].to_string()
+}
+
+/// Waits until the last attempt at a certificate failed for a reason that has `wanted` in it.
+pub async fn says(member: &Member, wanted: &str) {
+    wait_for(wanted, || async {
+        let shown = member.identity.shown();
+        let error = shown["last_renewal_error"]["error"].to_string();
+        error.contains(wanted)
+    })
+    .await;
+}
+
+/// How often the material of `member` changed.
+pub fn generation(member: &Member) -> u64 {
+    *member.identity.changed().borrow()
 }

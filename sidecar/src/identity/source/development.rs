@@ -13,12 +13,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 const AUTHORITY: &str = "authority.pem";
@@ -82,6 +83,13 @@ impl Desk {
         };
         let pem = pem.map_err(|error| away(&path, &error))?;
         let roots = certificates(pem.as_bytes(), "authority")?;
+        if !roots.iter().any(|root| self.vouches(root)) {
+            return Err(SourceError::Refused(format!(
+                "{} is not the authority of {}",
+                path.display(),
+                self.trust_domain
+            )));
+        }
         let own = KeyPair::from_pem(&pem).map_err(unusable)?;
         let issuer = Issuer::new(self.authority()?, own);
         let key = KeyPair::generate().map_err(unusable)?;
@@ -92,6 +100,16 @@ impl Desk {
             roots,
             trust_domain: self.trust_domain.clone(),
         })
+    }
+
+    /// Whether a certificate is this trust domain's authority.
+    fn vouches(&self, root: &CertificateDer<'_>) -> bool {
+        let Ok((_, root)) = X509Certificate::from_der(root) else {
+            return false;
+        };
+        let ours = format!("spiffe://{}", self.trust_domain);
+        let names = root.subject_alternative_name().ok().flatten();
+        names.is_some_and(|names| names.value.general_names.contains(&GeneralName::URI(&ours)))
     }
 
     /// Makes the authority, unless another process was faster.

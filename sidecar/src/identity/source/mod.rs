@@ -1,7 +1,10 @@
 //! Where certificates come from.
 
+mod api;
+mod consul;
 mod development;
 mod files;
+mod vault;
 
 use super::IdentityError;
 use super::material::{Material, MaterialError};
@@ -60,29 +63,44 @@ pub(super) fn open(
 ) -> Result<Box<dyn Source>, IdentityError> {
     let fault = |why: &str| IdentityError::Config(why.to_owned());
     let trust_domain = config.trust_domain.clone();
-    let named = trust_domain.ok_or_else(|| fault("trust_domain is needed with this source"));
-    match &config.source {
-        IdentitySource::None => Err(fault("there is no source of certificates")),
+    let named = || {
+        let trust_domain = trust_domain.clone();
+        trust_domain.ok_or_else(|| fault("trust_domain is needed with this source"))
+    };
+    Ok(match &config.source {
+        IdentitySource::None => return Err(fault("there is no source of certificates")),
         IdentitySource::Files {
             certificate,
             key,
             roots,
-        } => Ok(Box::new(files::Files::new(
-            [certificate.clone(), key.clone(), roots.clone()],
-            named?,
-        ))),
+        } => {
+            let paths = [certificate.clone(), key.clone(), roots.clone()];
+            Box::new(files::Files::new(paths, named()?))
+        }
         IdentitySource::Development {
             directory,
             lifetime_s,
-        } => Ok(Box::new(development::Development::new(
+        } => Box::new(development::Development::new(
             service,
-            named?,
+            named()?,
             directory.clone(),
             *lifetime_s,
-        ))),
-        IdentitySource::Consul {} | IdentitySource::Vault { .. } => {
-            let _ = consul;
-            Err(fault("not built yet"))
+        )),
+        IdentitySource::Consul {} => {
+            let settings = consul.ok_or_else(|| fault("source consul needs registry.consul"))?;
+            let source = consul::Consul::new(service, trust_domain, settings);
+            Box::new(source.map_err(IdentityError::Config)?)
         }
-    }
+        IdentitySource::Vault {
+            url,
+            mount,
+            role,
+            token,
+            token_file,
+        } => {
+            let token = (token.as_ref(), token_file.as_ref());
+            let source = vault::Vault::new(service, &named()?, url, mount, role, token);
+            Box::new(source.map_err(IdentityError::Config)?)
+        }
+    })
 }

@@ -1,0 +1,177 @@
+//! The certificate authority of Consul Connect (<https://developer.hashicorp.com/consul/api-docs/agent/connect>).
+//!
+//! Consul's agent makes and renews the certificate itself, and signs a new one when the root changes: both endpoints
+//! are watched by blocking queries, and asked anyway when a certificate is at its half.
+
+use super::api::{Answer, Api, Token};
+use super::{Source, SourceError};
+use crate::config::{Consul as Settings, ServiceName};
+use crate::identity::material::{Material, certificates, key};
+use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use reqwest::header::HeaderName;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Deserializer};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Longest pause before Consul is looked for again. Short, so that all sidecars notice within a moment of one
+/// another that it came back with another authority.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Between two queries that brought nothing.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The certificate authority of Consul Connect.
+pub(super) struct Consul {
+    api: Api,
+    leaf_path: String,
+    /// What Consul must say is its trust domain, where that was configured.
+    trust_domain: Option<String>,
+    wait: Duration,
+    timeout: Duration,
+    /// States of roots and leaf when they were last read.
+    indices: Option<[Option<u64>; 2]>,
+}
+
+const ROOTS: &str = "v1/agent/connect/ca/roots";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Roots {
+    trust_domain: String,
+    /// `null` while the authority begins.
+    roots: Option<Vec<Root>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Root {
+    root_cert: String,
+}
+
+#[derive(Deserialize)]
+struct Leaf {
+    /// With what is between it and the root: after a rotation, the new root signed by the old one.
+    #[serde(rename = "CertPEM")]
+    certificate: String,
+    #[serde(rename = "PrivateKeyPEM", deserialize_with = "secret")]
+    key: Zeroizing<String>,
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(deserializer).map(Zeroizing::new)
+}
+
+impl Consul {
+    pub(super) fn new(
+        service: &ServiceName,
+        trust_domain: Option<String>,
+        settings: &Settings,
+    ) -> Result<Self, String> {
+        let api = Api::new(
+            "consul",
+            &settings.url,
+            settings.ca_file.as_deref(),
+            HeaderName::from_static("x-consul-token"),
+            Token::new(settings.token.as_ref(), settings.token_file.as_ref()),
+        )?;
+        Ok(Self {
+            api,
+            leaf_path: format!("v1/agent/connect/ca/leaf/{service}"),
+            trust_domain,
+            wait: Duration::from_millis(settings.wait_ms),
+            timeout: Duration::from_millis(settings.timeout_ms),
+            indices: None,
+        })
+    }
+
+    /// Ends when what is at `path` is not as it was at `index`.
+    async fn watch(&self, path: &str, index: u64) {
+        let mut pauses = pauses();
+        // A Consul that is new counts from the beginning: it is asked once what is there, not waited for.
+        let mut waiting = true;
+        loop {
+            let answer = if waiting {
+                self.wait_for(path, index).await
+            } else {
+                self.api.get(path, self.timeout).await
+            };
+            let pause = match answer.map(|answer| answer.index) {
+                Ok(Some(now)) if now != index => return,
+                Ok(Some(_)) => {
+                    waiting = true;
+                    pauses = self::pauses();
+                    SHORTEST_PAUSE
+                }
+                Ok(None) | Err(_) => {
+                    waiting = false;
+                    pauses.next().unwrap_or(LONGEST_PAUSE)
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn wait_for(&self, path: &str, index: u64) -> Result<Answer, SourceError> {
+        let wait = self.wait.as_millis();
+        let path = format!("{path}?index={index}&wait={wait}ms");
+        // Consul adds up to a sixteenth, so that not all waits end together.
+        let limit = self.wait + self.wait / 16 + self.timeout;
+        self.api.get(&path, limit).await
+    }
+
+    fn trust_domain(&self, said: String) -> Result<String, SourceError> {
+        match &self.trust_domain {
+            Some(ours) if *ours != said => Err(SourceError::Refused(format!(
+                "consul's trust domain is {said}, not {ours} as configured"
+            ))),
+            _ => Ok(said),
+        }
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(SHORTEST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+#[async_trait]
+impl Source for Consul {
+    async fn issue(&mut self) -> Result<Material, SourceError> {
+        self.indices = None;
+        let answer = self.api.get(ROOTS, self.timeout).await?;
+        let roots: Roots = answer.json()?;
+        let trust_domain = self.trust_domain(roots.trust_domain.to_ascii_lowercase())?;
+        let bundle = roots.roots.unwrap_or_default();
+        let roots = bundle
+            .iter()
+            .map(|root| certificates(root.root_cert.as_bytes(), "trust bundle"))
+            .collect::<Result<Vec<Vec<CertificateDer<'static>>>, _>>()?
+            .concat();
+        let roots_index = answer.index;
+        let answer = self.api.get(&self.leaf_path, self.timeout).await?;
+        let leaf: Leaf = answer.json()?;
+        self.indices = Some([roots_index, answer.index]);
+        Ok(Material {
+            chain: certificates(leaf.certificate.as_bytes(), "certificate")?,
+            key: key(leaf.key.as_bytes())?,
+            roots,
+            trust_domain,
+        })
+    }
+
+    async fn changed(&mut self) {
+        let Some([Some(roots), Some(leaf)]) = self.indices else {
+            // Nothing is known that could change: the next attempt is the caller's.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            () = self.watch(ROOTS, roots) => {}
+            () = self.watch(&self.leaf_path, leaf) => {}
+        }
+    }
+}
