@@ -2,13 +2,12 @@
 
 use crate::config::Config;
 use crate::identity::{Identity, Renewal};
-use crate::policy;
-use crate::proxy::{self, Mesh};
 use crate::metrics::Metrics;
+use crate::proxy::{self, Mesh};
 use crate::registry::Registry;
 use crate::status::Status;
-use crate::worker::Worker;
-use crate::{SidecarError, admin};
+use crate::worker::{self, Worker};
+use crate::{SidecarError, admin, policy};
 use mesh_bus::Bus;
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
@@ -65,20 +64,23 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         bus.as_ref().map(|bus| bus.connected()),
         checked.app.as_ref().map(|app| app.address),
     ));
+    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
     let worker = match (&config.worker, bus, &checked.app, config.service.agent()) {
         (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
             settings,
             agent,
             config.drain_ms,
             app.process_uri.clone(),
-            bus,
-            Arc::clone(&metrics),
-            Arc::clone(&status),
+            worker::Given {
+                bus,
+                policy: policy.clone(),
+                metrics: Arc::clone(&metrics),
+                status: Arc::clone(&status),
+            },
         )),
         _ => None,
     };
     let (mut inbound, mut outbound, mut renewal) = (None, None, None);
-    let (policy, audit) = policy::build(&config, &deps.metrics)?.unzip();
     if config.identity.exists() {
         let consul = config.registry.consul();
         let (identity, renewed) =
@@ -142,9 +144,15 @@ impl Bound {
 
     /// Works until `shutdown` is cancelled and the drain is over.
     ///
-    /// The admin listener goes last, so that a drain can be watched.
+    /// The admin listener and the audit log go last, so that a drain can be watched and what it refuses is kept.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop_admin = CancellationToken::new();
+        let audit_until = stop_admin.clone();
+        let audit = async {
+            if let Some(writer) = self.audit {
+                writer.run(audit_until).await;
+            }
+        };
         let admin = admin::serve(
             self.listener,
             self.registry,
@@ -180,11 +188,6 @@ impl Bound {
                 renewal.run(stop_admin.clone()).await;
             }
         };
-        let audit = async {
-            if let Some(audit) = self.audit {
-                audit.run(stop_admin.clone()).await;
-            }
-        };
-        tokio::join!(admin, work, outbound, renewal, audit);
+        tokio::join!(admin, audit, work, outbound, renewal);
     }
 }

@@ -86,7 +86,7 @@ impl Metrics {
             .with_label_values(&[agent]),
             dead_letters: counter(
                 "sidecar_dead_letters_total",
-                "Deliveries put aside, by reason: message, unroutable, refused",
+                "Deliveries put aside, by reason: message, not_allowed, unroutable, refused",
                 &["agent", "reason"],
             )?,
         })

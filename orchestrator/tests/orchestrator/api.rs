@@ -71,7 +71,8 @@ async fn steps_carry_what_agents_and_sidecars_need() {
     assert_eq!(step.payload["n"], 1);
     assert_eq!(step.role, step.action);
     assert_eq!(step.assertion, Some(token));
-    assert!(step.deadline_ms.is_some());
+    let submitted = step.submitted_ms.unwrap();
+    assert!((submitted..=submitted + 30_000).contains(&step.deadline_ms.unwrap()));
     assert_eq!(properties.priority, Some(9));
     assert_eq!(properties.traceparent.as_deref(), Some(trace));
     assert_eq!(

@@ -159,8 +159,15 @@ impl Policy {
                 prefix("inbound.assertion.required.except", path, faults);
             }
         }
-        if !inbound.identity_headers.is_empty() && self.assertions.is_none() {
-            faults.push("inbound.identity_headers cannot be made without policy.assertions");
+        if self.assertions.is_none() {
+            let by_certificate = |claim: &String| matches!(claim.as_str(), "peer" | "peer_service");
+            if !inbound.identity_headers.values().all(by_certificate) {
+                faults.push("inbound.identity_headers cannot be made without policy.assertions");
+            }
+            if inbound.forward_assertion {
+                faults
+                    .push("inbound.forward_assertion: none is verified without policy.assertions");
+            }
         }
     }
 }

@@ -18,8 +18,9 @@ pub struct Inbound {
     /// Whether a request must carry an assertion.
     #[serde(default)]
     pub assertion: AssertionRule,
-    /// Header that the program gets, and the claim of the verified assertion that it holds: `sub`, `origin`,
-    /// `scope`, or a claim that the gateway hands on. Every alias of such a header is dropped first.
+    /// Header that the program gets, and what it holds: of the verified assertion `sub`, `origin`, `scope`, or a
+    /// claim that the gateway hands on; of the peer's certificate `peer` (its SPIFFE id) or `peer_service`. Every
+    /// alias of such a header is dropped first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub identity_headers: BTreeMap<String, String>,
     /// Whether the program gets the assertion itself.

@@ -48,8 +48,8 @@ fn decoded(path: &[u8]) -> Option<String> {
 /// Whether no segment is a dot segment or empty; a `/` at the end is not a segment of its own.
 fn segments_are_plain(path: &str) -> bool {
     let path = path.strip_prefix('/').unwrap_or(path);
-    let path = path.strip_suffix('/').unwrap_or(path);
-    path.is_empty() || path.split('/').all(|s| !matches!(s, "" | "." | ".."))
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    path.is_empty() || inner.split('/').all(|s| !matches!(s, "" | "." | ".."))
 }
 
 /// A prefix of paths, by whole segments: `/a` holds `/a`, `/a/` and `/a/b`, not `/ab`.

@@ -3,9 +3,11 @@
 use super::*;
 use ed25519_dalek::SigningKey;
 use mesh_protocol::assertion::{HEADER, HEADER_AGENT, public_half};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+mod properties;
+mod tasks;
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
@@ -123,7 +125,7 @@ impl Bench {
             .get_metric()
             .iter()
             .find(|m| m.get_label().iter().all(wanted));
-        metric.unwrap().get_counter().value()
+        metric.unwrap().get_counter().get_value()
     }
 
     async fn audited(self) -> Vec<Value> {
@@ -365,188 +367,4 @@ async fn every_refusal_is_in_the_audit() {
     assert_eq!(lines[3]["trace"]["id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     let text = serde_json::to_string(&lines).unwrap();
     assert!(!text.contains(&token) && !text.contains(token.rsplit('.').next().unwrap()));
-}
-
-#[test]
-fn a_task_is_judged_by_the_time_of_its_submission() {
-    let bench = Bench::new(
-        json!([{"from": {"services": ["orchestrator"]}, "methods": ["POST"], "paths": ["/process"],
-            "callers": {"subjects": ["alice"]}}]),
-        json!({}),
-    );
-    let hour = 3_600;
-    let mut old = claims("alice");
-    (old.iat, old.exp) = (old.iat - hour, old.exp - hour);
-    let old = sign(&old);
-    let submitted = NOW.millis() - hour * 1_000;
-    let reason = |result: Result<_, Refusal>| {
-        result
-            .map(|_: Option<Arc<Claims>>| ())
-            .map_err(|r| r.reason())
-    };
-    assert_eq!(
-        bench
-            .task(Some(&old), Some(submitted))
-            .unwrap()
-            .unwrap()
-            .sub,
-        "alice"
-    );
-    for (assertion, submitted, wanted) in [
-        (Some(&*old), None, Reason::AssertionExpired),
-        (Some(&*old), Some(NOW.millis()), Reason::AssertionExpired),
-        (
-            Some(&*old),
-            Some(submitted - 31_000),
-            Reason::AssertionExpired,
-        ),
-        (Some("x"), Some(NOW.millis()), Reason::AssertionMalformed),
-        (None, Some(NOW.millis()), Reason::NoIntention),
-        (None, None, Reason::NoIntention),
-        (Some(&*sign(&claims("bob"))), None, Reason::NoIntention),
-        (Some(&*old), Some(NOW.millis() + 31_000), Reason::Submission),
-        (
-            Some(&*old),
-            Some(NOW.millis() - (86_400 + 31) * 1_000),
-            Reason::Submission,
-        ),
-    ] {
-        assert_eq!(
-            reason(bench.task(assertion, submitted)),
-            Err(wanted),
-            "{assertion:?} {submitted:?}"
-        );
-    }
-    assert_eq!(bench.count("task", "submission"), 2.0);
-    let now = sign(&claims("alice"));
-    assert_eq!(
-        reason(bench.task(Some(&now), Some(NOW.millis() + 29_000))),
-        Ok(())
-    );
-}
-
-#[test]
-fn tasks_come_from_the_orchestrator() {
-    let allowed = |intentions, inbound| Bench::new(intentions, inbound).task(None, None).is_ok();
-    assert!(allowed(open(), json!({})));
-    assert!(allowed(
-        json!([{"from": {"services": ["orchestrator"]}}]),
-        json!({})
-    ));
-    assert!(!allowed(json!([]), json!({})));
-    assert!(!allowed(
-        json!([{"from": {"services": ["gateway"]}}]),
-        json!({})
-    ));
-    assert!(!allowed(
-        json!([{"from": "any", "paths": ["/health"]}]),
-        json!({})
-    ));
-    assert!(!allowed(
-        json!([{"from": "any"}, {"from": "any", "action": "deny", "paths": ["/process"]}]),
-        json!({})
-    ));
-    // What a request needs, a task needs too: the broker is no way around.
-    assert!(!allowed(open(), json!({"assertion": {"required": {}}})));
-    assert!(allowed(
-        open(),
-        json!({"assertion": {"required": {"except": ["/process"]}}})
-    ));
-}
-
-#[test]
-fn a_plain_worker_has_no_policy_and_an_identity_denies_by_default() {
-    let build_of = |extra: Value| {
-        let mut config = json!({"service": "a", "admin_listen": "127.0.0.1:0"});
-        config
-            .as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
-        build(
-            &serde_json::from_value(config).unwrap(),
-            &prometheus::Registry::new(),
-        )
-        .unwrap()
-    };
-    assert!(build_of(json!({})).is_none());
-    assert!(build_of(json!({"policy": {"intentions": [{"from": "any"}]}})).is_some());
-    let source = json!({"development": {"directory": "unused"}});
-    let (policy, _writer) = build_of(json!({"identity": {"source": source}})).unwrap();
-    let (task_id, step_id) = ("t".parse().unwrap(), "s".parse().unwrap());
-    let origin = Origin {
-        task_id: &task_id,
-        step_id: &step_id,
-        assertion: None,
-        submitted: None,
-        traceparent: None,
-    };
-    assert_eq!(
-        policy.task(origin, NOW).unwrap_err().reason(),
-        Reason::NoIntention
-    );
-}
-
-/// A name that some server reads as `name`.
-fn alias(name: &'static str) -> impl Strategy<Value = String> {
-    let signs = prop::sample::select(&b"-_.!~'*+|^`#$%&"[..]);
-    prop::collection::vec((signs, any::<bool>()), name.len()).prop_map(move |choices| {
-        let spelled = name
-            .bytes()
-            .zip(choices)
-            .map(|(byte, (sign, upper))| match byte {
-                b'-' => char::from(sign),
-                byte if upper => char::from(byte.to_ascii_uppercase()),
-                byte => char::from(byte),
-            });
-        spelled.collect()
-    })
-}
-
-proptest! {
-    #[test]
-    fn no_alias_survives(
-        aliases in prop::collection::vec(prop_oneof![alias(HEADER), alias(HEADER_AGENT), alias("x-user-id")], 1..8),
-        others in prop::collection::vec("[a-z][a-z0-9_.-]{0,20}", 0..8),
-        asserted in any::<bool>(),
-    ) {
-        let bench = Bench::new(open(), json!({"identity_headers": {"x-user-id": "sub"}}));
-        let mut map = HeaderMap::new();
-        for name in aliases.iter().chain(&others) {
-            let name: HeaderName = name.parse().unwrap();
-            if name != HEADER {
-                map.append(name, HeaderValue::from_static("root"));
-            }
-        }
-        let token = sign(&claims("alice"));
-        if asserted {
-            map.append(HEADER, HeaderValue::from_str(&token).unwrap());
-        }
-        bench.ask("gateway", "GET /", &mut map).unwrap();
-        let canonical = |name: &HeaderName| name.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        for (name, value) in &map {
-            prop_assert!(mesh_protocol::assertion::reserved_alias(name.as_str().as_bytes()).is_none());
-            if canonical(name) == "x-user-id" {
-                prop_assert!(asserted && name == "x-user-id" && value == "alice");
-            }
-        }
-        prop_assert_eq!(map.get_all("x-user-id").iter().count(), usize::from(asserted));
-        for name in others.iter().filter(|n| !["x-user-id", HEADER, HEADER_AGENT].contains(&&**n)) {
-            let name: HeaderName = name.parse().unwrap();
-            let guarded = ["x-user-id", HEADER, HEADER_AGENT].contains(&&*canonical(&name));
-            prop_assert!(guarded || map.contains_key(&name));
-        }
-    }
-
-    #[test]
-    fn no_path_passes_a_denial(path in "/?([a-z.%;\\\\/]{1,3}|admin|%61|%2[eEfF]|[.]{1,2}|/){0,8}") {
-        let bench = Bench::new(
-            json!([{"from": "any"}, {"from": "any", "action": "deny", "paths": ["/admin"]}]),
-            json!({}),
-        );
-        if bench.refused("gateway", &format!("GET {path}"), &[]).is_empty() {
-            // What passes is read alike by all, and none of them reads /admin.
-            let read = path::plain(&path).unwrap();
-            prop_assert!(read != "/admin" && !read.starts_with("/admin/"), "{}", path);
-        }
-    }
 }

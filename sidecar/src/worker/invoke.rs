@@ -28,6 +28,9 @@ use tokio::time::Instant;
 const IDLE: Duration = Duration::from_secs(1);
 /// Longest pause between two calls that is of our own choosing.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Code of a step whose originator may not reach the agent.
+pub(super) const NOT_ALLOWED: &str = "not_allowed";
+
 /// What came of a step.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -54,6 +57,18 @@ impl Answer {
         match &self.answered {
             Answered::Completed(json) => json.len(),
             Answered::Failed(error) => error.code.len() + error.detail.len(),
+        }
+    }
+
+    /// The answer to a step that is not carried out, and why it is not.
+    pub(super) fn refused(why: &str) -> Self {
+        let now = Timestamp::now();
+        Self {
+            answered: Answered::Failed(StepError::new(NOT_ALLOWED, why)),
+            attempts: 0,
+            started_at: now,
+            finished_at: now,
+            lasting: true,
         }
     }
 

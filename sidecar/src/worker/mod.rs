@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!            ┌─ consume ──────────────┐   one task per delivery, at most 2 × concurrency
-//!  queue ───▶│ declare, consume, take │──▶ step: wire::read ▶ recent ▶ invoke ▶ reply ▶ ack
-//!            └────────────────────────┘              │          │         │
-//!                                     no task: dead letter      │         └─ publish, again after a
-//!                                                    known, or at the agent    reconnect, never ack before
-//!                                                    already: no second call
+//!  queue ───▶│ declare, consume, take │──▶ step: wire::read ▶ policy ▶ recent ▶ invoke ▶ reply ▶ ack
+//!            └────────────────────────┘              │          │        │         │
+//!                                     no task: dead letter      │        │         └─ publish, again after a
+//!                                     not allowed: reply, then dead      │             reconnect, never ack before
+//!                                     letter                       known, or at the
+//!                                                                  agent: no second call
 //! ```
 //!
 //! A step's task owns its delivery and settles it exactly once. If the task fails, its delivery stays
@@ -23,6 +24,7 @@ mod wire;
 
 use crate::config;
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::status::Status;
 use mesh_bus::{Bus, Topology};
 use mesh_protocol::AgentId;
@@ -44,10 +46,20 @@ struct Lane {
     bus: Arc<dyn Bus>,
     invoker: invoke::Invoker,
     recent: recent::Recent,
+    policy: Option<Arc<Policy>>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
     /// Cancelled when the drain has lasted long enough: what is left is given back.
     give_up: CancellationToken,
+}
+
+/// What a worker is given besides its settings.
+pub(crate) struct Given {
+    pub(crate) bus: Arc<dyn Bus>,
+    /// Whose steps are taken; everybody's without one.
+    pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: Arc<Status>,
 }
 
 impl Worker {
@@ -56,10 +68,14 @@ impl Worker {
         agent: AgentId,
         drain_ms: u64,
         process_uri: http::Uri,
-        bus: Arc<dyn Bus>,
-        metrics: Arc<Metrics>,
-        status: Arc<Status>,
+        given: Given,
     ) -> Self {
+        let Given {
+            bus,
+            policy,
+            metrics,
+            status,
+        } = given;
         let invoker = invoke::Invoker::new(
             settings,
             process_uri,
@@ -75,6 +91,7 @@ impl Worker {
                 bus,
                 invoker,
                 recent: recent::Recent::default(),
+                policy,
                 metrics,
                 status,
                 give_up: CancellationToken::new(),

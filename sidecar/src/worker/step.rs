@@ -1,12 +1,15 @@
 //! One delivery from beginning to end; the only place that settles one.
 
-use super::invoke::Answer;
+use super::invoke::{Answer, Answered, NOT_ALLOWED};
 use super::recent::Known;
 use super::wire::{self, Step};
 use super::{Lane, reply};
+use crate::config::Secret;
 use crate::metrics::Metrics;
+use crate::policy::{Origin, Refusal};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_bus::{Delivery, Properties};
+use mesh_protocol::Timestamp;
 use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
 use std::sync::Arc;
 
@@ -45,6 +48,9 @@ impl Lane {
                     .await;
             }
         };
+        if let Err(refusal) = self.allowed(&step, properties) {
+            return self.refuse(delivery, &step, &refusal).await;
+        }
         let answer = tokio::select! {
             biased;
             () = self.give_up.cancelled() => None,
@@ -66,6 +72,39 @@ impl Lane {
             }
             reply::Published::Refused(why) => self.put_aside(delivery, "refused", &why).await,
             reply::Published::GivenUp => self.give_back(delivery).await,
+        }
+    }
+
+    /// Whether the originator of `step` may reach this agent.
+    fn allowed(&self, step: &Step, properties: &Properties) -> Result<(), Refusal> {
+        let Some(policy) = &self.policy else {
+            return Ok(());
+        };
+        let origin = Origin {
+            task_id: &step.task_id,
+            step_id: &step.step_id,
+            assertion: step.assertion.as_ref().map(Secret::expose),
+            submitted: step.submitted,
+            traceparent: properties.traceparent.as_deref(),
+        };
+        policy.task(origin, Timestamp::now()).map(|_| ())
+    }
+
+    /// Says that a step is not carried out, so that its task ends, and only then puts the delivery aside: a dead
+    /// letter without an answer would leave the task waiting for its deadline.
+    async fn refuse(&self, delivery: Delivery, step: &Step, refusal: &Refusal) {
+        let answer = Answer::refused(refusal.detail());
+        if let Answered::Failed(error) = &answer.answered {
+            self.metrics.ended(Some(&error.code));
+        }
+        let message = reply::message(&self.agent, step, &answer, &delivery.message.properties);
+        match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
+            reply::Published::GivenUp => self.give_back(delivery).await,
+            // An answer that nobody takes changes nothing: the step stays refused.
+            _ => {
+                let why = format!("not allowed: {}", refusal.detail());
+                self.put_aside(delivery, NOT_ALLOWED, &why).await;
+            }
         }
     }
 

@@ -5,10 +5,11 @@
 //! answer must be readable by everyone who will read it as a value, which is more than being JSON.
 
 use super::invoke::Answer;
+use crate::config::Secret;
 use bytes::Bytes;
 use mesh_protocol::message::{MessageError, StepTask};
 use mesh_protocol::names::idempotency_key;
-use mesh_protocol::{AgentId, StepId, TaskId};
+use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as Read, Serialize};
 use serde_json::value::RawValue;
@@ -27,6 +28,10 @@ pub(super) struct Step {
     pub(super) step_id: StepId,
     /// Milliseconds since 1970.
     pub(super) deadline_ms: Option<u64>,
+    /// When the task was submitted; the older forms do not say.
+    pub(super) submitted: Option<Timestamp>,
+    /// The originator's assertion, whoever that is. A bearer's token: shown nowhere.
+    pub(super) assertion: Option<Secret>,
     /// What the agent is posted.
     pub(super) request: Bytes,
     /// Tells messages of the older forms apart, whose step ids are not unique within a task.
@@ -59,6 +64,10 @@ struct Current<'a> {
     incoming_data: Option<&'a RawValue>,
     #[serde(default)]
     deadline_ms: Option<u64>,
+    #[serde(default)]
+    submitted_ms: Option<u64>,
+    #[serde(borrow, default)]
+    assertion: Option<Cow<'a, str>>,
 }
 
 /// What an agent is posted. The assertion is not in it: it is no agent's to hold.
@@ -97,6 +106,8 @@ pub(super) fn read(body: &[u8], agent: &AgentId) -> Result<Step, MessageError> {
             task_id: step.task_id,
             step_id: step.step_id,
             deadline_ms: step.deadline_ms,
+            submitted: step.submitted_ms.map(Timestamp::from_millis),
+            assertion: step.assertion.map(|text| text.into_owned().into()),
             digest: None,
         });
     }
@@ -117,6 +128,8 @@ pub(super) fn read(body: &[u8], agent: &AgentId) -> Result<Step, MessageError> {
         task_id: step.task_id,
         step_id: step.step_id,
         deadline_ms: step.deadline_ms,
+        submitted: step.submitted_ms.map(Timestamp::from_millis),
+        assertion: step.assertion.map(Secret::from),
         digest: Some(digest.finish()),
     })
 }
@@ -264,7 +277,8 @@ mod tests {
     }
 
     const CURRENT: &str = r#"{"task_id":"t","step_id":"s","agent":"data_processor","action":"a\n","role":"r",
-        "payload":{"x":1e2},"incoming_data":{"p":{"agent":"b","data":[1]}},"deadline_ms":5,"assertion":"secret"}"#;
+        "payload":{"x":1e2},"incoming_data":{"p":{"agent":"b","data":[1]}},"deadline_ms":5,
+        "submitted_ms":4,"assertion":"secret"}"#;
 
     #[test]
     fn the_short_way_and_the_long_way_post_the_same() {
@@ -275,6 +289,11 @@ mod tests {
                 .unwrap();
         assert!(short.digest.is_none() && long.digest.is_some());
         assert_eq!(short.deadline_ms, long.deadline_ms);
+        assert_eq!(short.submitted, Some(Timestamp::from_millis(4)));
+        assert_eq!(short.submitted, long.submitted);
+        assert_eq!(short.assertion.as_ref().unwrap().expose(), "secret");
+        assert_eq!(short.assertion, long.assertion);
+        assert!(!format!("{short:?}").contains("secret"));
         assert_eq!(posted(&short), posted(&long));
         assert_eq!(
             posted(&short),

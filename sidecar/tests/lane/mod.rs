@@ -242,7 +242,8 @@ impl Lane {
         Self::configured(bus, agent, config).await
     }
 
-    async fn configured(bus: Arc<dyn Bus>, agent: Arc<TestAgent>, config: Config) -> Self {
+    /// A lane with a configuration of its own.
+    pub async fn configured(bus: Arc<dyn Bus>, agent: Arc<TestAgent>, config: Config) -> Self {
         let topology = Topology::exchanges()
             .with_orchestrator(QueueKind::Quorum)
             .with_agent(&agent_id(), QueueKind::Quorum);

@@ -47,7 +47,7 @@ fn lost(registry: &Registry, reason: &str) -> f64 {
         .get_metric()
         .iter()
         .find(|m| m.get_label().iter().any(|l| l.value() == reason));
-    metric.unwrap().get_counter().value()
+    metric.unwrap().get_counter().get_value()
 }
 
 #[test]
