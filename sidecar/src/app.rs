@@ -89,10 +89,12 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         let mesh = Mesh {
             identity,
             tracer: deps.tracer,
+            zone: None,
         };
         let metrics = proxy::Metrics::register(&deps.metrics)?;
         if let (Some(inbound_), Some(app), Some(policy)) = (&config.inbound, &checked.app, &policy) {
             inbound = Some(proxy::Inbound::bind(
+                &config.service,
                 inbound_,
                 app,
                 Arc::clone(policy),
@@ -105,6 +107,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
             let discovery = proxy::Discovery(Arc::clone(&deps.registry));
             outbound = Some(proxy::Outbound::bind(
                 outbound_,
+                Arc::clone(&deps.registry),
                 discovery,
                 mesh,
                 &metrics,

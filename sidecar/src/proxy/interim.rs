@@ -9,14 +9,14 @@ pub(crate) struct Known {
     pub state: State,
 }
 pub(crate) enum State {
-    Unanswered,
+    Unanswered { why: Option<String> },
     Fresh,
 }
 #[derive(Clone)]
 pub(crate) struct Discovery(pub Arc<dyn Registry>);
 impl Discovery {
     pub fn watch(&self, service: &ServiceName) -> watch::Receiver<Arc<Known>> {
-        let (tx, rx) = watch::channel(Arc::new(Known { instances: vec![], state: State::Unanswered }));
+        let (tx, rx) = watch::channel(Arc::new(Known { instances: vec![], state: State::Unanswered { why: None } }));
         let (registry, service) = (Arc::clone(&self.0), service.clone());
         tokio::spawn(async move {
             let mut after = None;
