@@ -92,7 +92,7 @@ async fn answer(
     Ok(match request.uri().path() {
         "/health" => json_response(StatusCode::OK, &json!({"status": "healthy"})),
         "/ready" => {
-            let reasons = status.reasons().await;
+            let reasons = status.reasons();
             let code = if reasons.is_empty() {
                 StatusCode::OK
             } else {

@@ -7,6 +7,7 @@
 mod admin;
 mod app;
 pub mod config;
+mod health;
 pub mod identity;
 mod metrics;
 #[allow(dead_code, reason = "its requests come with the way in")]

@@ -1,44 +1,30 @@
 //! What `/ready` tells: whether the broker, the queue and the agent are there.
-//!
-//! A failed call marks the agent as away; whoever then asks has it looked for again, since a lane
-//! without work would otherwise never notice that the agent came back.
 
-use std::net::SocketAddr;
+use crate::health::ProgramHealth;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-
-/// How long the agent has for accepting a connection when `/ready` looks for it.
-const PROBE: Duration = Duration::from_millis(500);
 
 /// The state behind `/ready`.
 pub(crate) struct Status {
     bus: Option<watch::Receiver<bool>>,
-    agent_address: Option<SocketAddr>,
+    agent: Option<ProgramHealth>,
     state: Mutex<State>,
 }
 
 struct State {
     /// Why the queue cannot be consumed; `None` once it is.
     queue: Option<String>,
-    /// Why the agent counts as away; `None` when the last call reached it.
-    agent: Option<String>,
     draining: bool,
 }
 
 impl Status {
-    pub(crate) fn new(
-        bus: Option<watch::Receiver<bool>>,
-        agent_address: Option<SocketAddr>,
-    ) -> Self {
-        let (queue, agent) = (bus.is_some(), agent_address.is_some());
+    pub(crate) fn new(bus: Option<watch::Receiver<bool>>, agent: Option<ProgramHealth>) -> Self {
+        let queue = bus.is_some();
         Self {
             bus,
-            agent_address,
+            agent,
             state: Mutex::new(State {
                 queue: queue.then(|| "queue is not declared yet".to_owned()),
-                agent: agent.then(|| "agent was not called yet".to_owned()),
                 draining: false,
             }),
         }
@@ -57,15 +43,20 @@ impl Status {
         self.state().queue = Some(why);
     }
 
+    /// A call reached the agent: where it was thought to be away it is looked for at once.
     pub(crate) fn agent_reached(&self) {
-        let mut state = self.state();
-        if state.agent.is_some() {
-            state.agent = None;
+        if let Some(agent) = &self.agent
+            && agent.reason().is_some()
+        {
+            agent.look();
         }
     }
 
-    pub(crate) fn agent_away(&self, why: &str) {
-        self.state().agent = Some(why.to_owned());
+    /// A call did not reach the agent: it is looked for at once.
+    pub(crate) fn agent_away(&self) {
+        if let Some(agent) = &self.agent {
+            agent.look();
+        }
     }
 
     pub(crate) fn draining(&self) {
@@ -73,22 +64,14 @@ impl Status {
     }
 
     /// Every reason why this sidecar is not ready; none when it is.
-    pub(crate) async fn reasons(&self) -> Vec<String> {
-        let away = self.state().agent.is_some();
-        if let Some(address) = self.agent_address.filter(|_| away) {
-            match tokio::time::timeout(PROBE, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => self.agent_reached(),
-                Ok(Err(error)) => self.agent_away(&format!("agent cannot be reached: {error}")),
-                Err(_) => self.agent_away("agent does not accept connections in time"),
-            }
-        }
+    pub(crate) fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.bus.as_ref().is_some_and(|bus| !*bus.borrow()) {
             reasons.push("broker is not connected".to_owned());
         }
         let state = self.state();
         reasons.extend(state.queue.clone());
-        reasons.extend(state.agent.clone());
+        reasons.extend(self.agent.as_ref().and_then(ProgramHealth::reason));
         if state.draining {
             reasons.push("draining".to_owned());
         }

@@ -11,6 +11,7 @@ mod proxy;
 mod registry;
 mod worker;
 
+pub(crate) use app::Place;
 pub use app::{App, Health, HealthCheck};
 pub use identity::{Identity, IdentitySource};
 pub use name::{NameError, ServiceName};

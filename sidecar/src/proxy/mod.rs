@@ -23,7 +23,6 @@ mod h1;
 mod h2;
 mod hygiene;
 mod inbound;
-mod interim;
 mod listen;
 mod metrics;
 mod names;
@@ -44,7 +43,6 @@ mod wakes;
 mod window;
 
 pub(crate) use metrics::Metrics;
-pub(crate) use interim::Discovery;
 
 use answer::Fault;
 use body::{Body, Held};
@@ -66,7 +64,7 @@ use crate::config::app::Place;
 use crate::config::{self, ServiceName, Settings};
 use crate::identity::Identity;
 use crate::policy::Policy;
-use crate::registry::Registry;
+use crate::registry::{Announcement, Discovery, Registry};
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,8 +85,15 @@ pub(crate) struct Mesh {
     pub(crate) identity: Identity,
     /// Begins spans.
     pub(crate) tracer: Tracer,
+    /// How this service stands in the registry, where it has a way in.
+    pub(crate) announcement: Option<Announcement>,
+}
+
+impl Mesh {
     /// Where this sidecar runs, where the registry knows.
-    pub(crate) zone: Option<String>,
+    fn zone(&self) -> Option<Arc<str>> {
+        self.announcement.as_ref().and_then(Announcement::zone)
+    }
 }
 
 /// A way that is bound and serves nothing yet.

@@ -1,10 +1,9 @@
 //! Whether a service exists at all, asked only where none of its instances is known.
 
 use super::answer::Fault;
-use super::interim::Discovery;
 use super::service::Service;
 use crate::config::ServiceName;
-use crate::registry::Registry;
+use crate::registry::{Discovery, Registry};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

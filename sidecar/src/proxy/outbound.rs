@@ -130,7 +130,7 @@ impl Outbound {
                 let service = Service::new(
                     parsed.clone(),
                     settings.unwrap_or(&self.config.defaults).clone(),
-                    self.mesh.zone.clone(),
+                    self.mesh.zone(),
                     &self.metrics,
                     self.names.discovery(),
                     &thread.ground,

@@ -10,10 +10,10 @@ use super::Mesh;
 use super::balance::{self, Balancer};
 use super::breaker::{self, Breaker};
 use super::connect::{Ground, Security, Target};
-use super::interim::{Discovery, Known, State};
 use super::metrics::{Directed, PeerCounts};
 use super::retry::Budget;
 use crate::config::{ServiceName, Settings};
+use crate::registry::{Discovery, Known, State};
 use http::HeaderValue;
 use http::uri::{Authority, InvalidUri};
 use prometheus::IntGauge;
@@ -61,7 +61,7 @@ impl Service {
     pub(crate) fn new(
         name: ServiceName,
         settings: Settings,
-        zone: Option<String>,
+        zone: Option<Arc<str>>,
         metrics: &Directed,
         discovery: &Discovery,
         ground: &Ground,

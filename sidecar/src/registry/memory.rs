@@ -1,4 +1,6 @@
 //! A registry within one process, for a mesh on a laptop and for tests.
+//!
+//! It has no task of its own: whoever asks or waits notices what ran out in the meantime.
 
 use super::{Health, Instance, Instances, Registered, Registry, RegistryError};
 use crate::config::ServiceName;
@@ -7,31 +9,43 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// How long a question waits for news.
 const WAIT: Duration = Duration::from_secs(60);
+/// The index of a service that nobody registered yet.
+const FIRST: u64 = 1;
 
 /// A registry within one process.
 #[derive(Debug)]
 pub struct Memory {
-    entries: Mutex<BTreeMap<String, Entry>>,
-    index: watch::Sender<u64>,
+    state: Mutex<State>,
+    /// The index of the last change, for those who wait.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<String, Entry>,
+    /// When a service changed last. One that left stays, so that its index never goes back.
+    indices: BTreeMap<ServiceName, u64>,
 }
 
 #[derive(Debug)]
 struct Entry {
     registered: Registered,
     health: Health,
-    /// Until when it counts as alive.
-    until: Instant,
+    /// When something happens to it without a report: a passing one becomes critical, a critical one is forgotten.
+    due: Instant,
+    /// Shared by all who ask.
+    instance: Instance,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            entries: Mutex::default(),
-            index: watch::Sender::new(1),
+            state: Mutex::default(),
+            changed: watch::Sender::new(FIRST),
         }
     }
 }
@@ -42,32 +56,54 @@ impl Memory {
         Arc::default()
     }
 
-    // A map of plain values is whole whatever happened to the last holder.
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn changed(&self) {
-        self.index.send_modify(|index| *index += 1);
-    }
-
-    fn healthy(&self, service: &ServiceName) -> Vec<Instance> {
+    /// The state as it is now: what ran out has run out.
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A map of plain values is whole whatever happened to the last holder.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let entries = self.entries();
-        let healthy = entries.values().filter(|entry| {
-            entry.registered.service == *service
-                && entry.health == Health::Passing
-                && entry.until > now
+        let due = |entry: &Entry| entry.due <= now;
+        if state.entries.values().any(due) {
+            let mut changed = Vec::new();
+            state.entries.retain(|_, entry| {
+                if !due(entry) {
+                    return true;
+                }
+                changed.push(entry.registered.service.clone());
+                let silent_since = entry.due;
+                let was = std::mem::replace(
+                    &mut entry.health,
+                    Health::Critical("no report within its time to live".to_owned()),
+                );
+                entry.due = silent_since + entry.registered.forget_after;
+                was == Health::Passing && entry.due > now
+            });
+            for service in changed {
+                self.changed(&mut state, service);
+            }
+        }
+        state
+    }
+
+    fn changed(&self, state: &mut State, service: ServiceName) {
+        self.changed.send_modify(|index| {
+            *index += 1;
+            state.indices.insert(service, *index);
         });
-        healthy
-            .map(|entry| Instance {
-                id: entry.registered.id.clone(),
-                address: entry.registered.address,
-                weight: entry.registered.weight,
-                zone: None,
-                meta: entry.registered.meta.clone(),
-            })
-            .collect()
+    }
+
+    /// What is known of a service, and when time alone changes something.
+    fn look(&self, service: &ServiceName) -> (Instances, Option<Instant>) {
+        let state = self.state();
+        let of_service = || {
+            let entries = state.entries.values();
+            entries.filter(|entry| entry.registered.service == *service)
+        };
+        let passing = of_service().filter(|entry| entry.health == Health::Passing);
+        let instances = Instances {
+            index: state.indices.get(service).copied().unwrap_or(FIRST),
+            list: passing.map(|entry| entry.instance.clone()).collect(),
+        };
+        (instances, of_service().map(|entry| entry.due).min())
     }
 }
 
@@ -77,32 +113,49 @@ impl Registry for Memory {
         let entry = Entry {
             registered: instance.clone(),
             health: Health::Critical("not reported yet".to_owned()),
-            until: Instant::now() + instance.ttl,
+            due: Instant::now() + instance.forget_after,
+            instance: Instance {
+                id: instance.id.as_str().into(),
+                address: instance.address,
+                weight: instance.weight,
+                zone: None,
+                meta: Arc::new(instance.meta.clone()),
+            },
         };
-        self.entries().insert(instance.id.clone(), entry);
-        self.changed();
+        let mut state = self.state();
+        let was = state.entries.insert(instance.id.clone(), entry);
+        // An id that goes to another service leaves the first one.
+        if let Some(was) = was
+            && was.registered.service != instance.service
+        {
+            self.changed(&mut state, was.registered.service);
+        }
+        self.changed(&mut state, instance.service.clone());
         Ok(())
     }
 
     async fn report(&self, id: &str, health: &Health) -> Result<(), RegistryError> {
-        {
-            let mut entries = self.entries();
-            let entry = entries.get_mut(id).ok_or(RegistryError::Unknown)?;
-            let now = Instant::now();
-            let same = entry.health == *health && entry.until > now;
-            entry.until = now + entry.registered.ttl;
-            entry.health = health.clone();
-            if same {
-                return Ok(());
-            }
+        let mut state = self.state();
+        let entry = state.entries.get_mut(id).ok_or(RegistryError::Unknown)?;
+        match health {
+            Health::Passing => entry.due = Instant::now() + entry.registered.ttl,
+            // Counted from when it became so, as long as it stays so.
+            Health::Critical(_) if entry.health != Health::Passing => {}
+            Health::Critical(_) => entry.due = Instant::now() + entry.registered.forget_after,
         }
-        self.changed();
+        let same = entry.health == *health;
+        entry.health = health.clone();
+        let service = entry.registered.service.clone();
+        if !same {
+            self.changed(&mut state, service);
+        }
         Ok(())
     }
 
     async fn deregister(&self, id: &str) -> Result<(), RegistryError> {
-        if self.entries().remove(id).is_some() {
-            self.changed();
+        let mut state = self.state();
+        if let Some(entry) = state.entries.remove(id) {
+            self.changed(&mut state, entry.registered.service);
         }
         Ok(())
     }
@@ -112,26 +165,28 @@ impl Registry for Memory {
         service: &ServiceName,
         after: Option<u64>,
     ) -> Result<Instances, RegistryError> {
-        let mut index = self.index.subscribe();
-        let now = match after {
-            None => *index.borrow_and_update(),
-            Some(after) => {
-                let news = index.wait_for(|index| *index > after);
-                match tokio::time::timeout(WAIT, news).await {
-                    Ok(Ok(index)) => *index,
-                    Ok(Err(_)) | Err(_) => after,
-                }
+        let mut changed = self.changed.subscribe();
+        let end = Instant::now() + WAIT;
+        loop {
+            changed.mark_unchanged();
+            let (instances, due) = self.look(service);
+            let news = after.is_none_or(|after| instances.index != after);
+            if news || Instant::now() >= end {
+                return Ok(instances);
             }
-        };
-        Ok(Instances {
-            index: now,
-            list: self.healthy(service),
-        })
+            let next = due.map_or(end, |due| due.min(end));
+            tokio::select! {
+                // The sender is in `self`.
+                _ = changed.changed() => {}
+                () = sleep_until(next) => {}
+            }
+        }
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>, RegistryError> {
-        let entries = self.entries();
-        let mut names: Vec<_> = entries
+        let state = self.state();
+        let mut names: Vec<_> = state
+            .entries
             .values()
             .map(|entry| entry.registered.service.clone())
             .collect();

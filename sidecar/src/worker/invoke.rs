@@ -222,7 +222,7 @@ impl Invoker {
             }
             Ok(Err(error)) => {
                 let why = format!("agent cannot be reached: {}", root(&error));
-                self.status.agent_away(&why);
+                self.status.agent_away();
                 Verdict::Again {
                     error: StepError::new("agent_unreachable", why),
                     pause: None,

@@ -214,7 +214,8 @@ pub fn deps() -> Deps {
 pub fn config(agent: SocketAddr, worker: Worker) -> Config {
     serde_json::from_value(json!({
         "service": agent_id(),
-        "app": {"url": format!("http://{agent}")},
+        // A question of another kind would be a call to the scripted agent.
+        "app": {"url": format!("http://{agent}"), "health": {"check": "tcp"}},
         "admin_listen": "127.0.0.1:0",
         "worker": worker,
     }))
