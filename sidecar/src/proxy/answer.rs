@@ -1,12 +1,14 @@
 //! Answers that the sidecar itself gives, as problem details.
 
 use super::body::Body;
+use super::breaker::Refused;
 use super::hygiene::Malformed;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use mesh_protocol::problem::{CONTENT_TYPE, Problem};
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Why the sidecar answers itself.
 #[derive(Debug)]
@@ -21,8 +23,8 @@ pub(crate) enum Fault {
     UnknownService(String),
     /// No instance of the service is healthy.
     NoInstance(String),
-    /// Too much is under way, or the breaker is open.
-    Overloaded(Cow<'static, str>),
+    /// Too much is under way, or too much failed: why, and when it may be over.
+    Overloaded(Cow<'static, str>, Duration),
     /// No connection, or it ended too early.
     BadGateway(Cow<'static, str>),
     /// No answer in time.
@@ -37,6 +39,16 @@ impl From<Malformed> for Fault {
     }
 }
 
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        let left = match refused {
+            Refused::Busy => Duration::ZERO,
+            Refused::Open { left } => left,
+        };
+        Self::Overloaded(refused.to_string().into(), left)
+    }
+}
+
 impl Fault {
     /// A word for metrics.
     pub(crate) fn reason(&self) -> &'static str {
@@ -46,7 +58,7 @@ impl Fault {
             Self::RequestTimeout => "request_timeout",
             Self::UnknownService(_) => "unknown_service",
             Self::NoInstance(_) => "no_instance",
-            Self::Overloaded(_) => "overloaded",
+            Self::Overloaded(..) => "overloaded",
             Self::BadGateway(_) => "bad_gateway",
             Self::GatewayTimeout => "gateway_timeout",
             Self::NoIdentity => "no_identity",
@@ -68,6 +80,10 @@ impl Fault {
 
     /// The answer.
     pub(crate) fn response(self) -> Response<Body> {
+        let soon = match &self {
+            Self::Overloaded(_, left) => left.as_secs().max(1),
+            _ => 1,
+        };
         let (status, name, title, detail): (_, _, _, Option<Cow<'static, str>>) = match self {
             Self::BadRequest(why) => (
                 StatusCode::BAD_REQUEST,
@@ -105,7 +121,7 @@ impl Fault {
                 "no instance of the service is healthy",
                 Some(format!("{name} has no healthy instance at the moment").into()),
             ),
-            Self::Overloaded(why) => (
+            Self::Overloaded(why, _) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
                 "the service is asked no more for the moment",
@@ -138,8 +154,8 @@ impl Fault {
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = self::problem(status, body.into());
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            let soon = HeaderValue::from_static("1");
-            response.headers_mut().insert(header::RETRY_AFTER, soon);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(soon));
         }
         if matches!(
             status,

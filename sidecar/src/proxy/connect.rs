@@ -3,7 +3,7 @@
 use super::pool::Idle;
 use super::stream::Stream;
 use super::{h1, h2};
-use crate::config::ServiceName;
+use crate::config::{ServiceName, Settings};
 use crate::identity::{Alpn, HandshakeError, Identity, Tls};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -86,6 +86,8 @@ pub(crate) struct Target {
     address: SocketAddr,
     security: Security,
     connect_timeout: Duration,
+    /// How long the other side may take nothing.
+    write_timeout: Option<Duration>,
     max_head: usize,
     ground: Ground,
     idle: Arc<Idle>,
@@ -112,7 +114,7 @@ impl Target {
     pub(crate) fn new(
         address: SocketAddr,
         security: Security,
-        connect_timeout: Duration,
+        settings: &Settings,
         max_head: usize,
         ground: Ground,
     ) -> Self {
@@ -123,7 +125,8 @@ impl Target {
         Self {
             address,
             security,
-            connect_timeout,
+            connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+            write_timeout: super::idle(settings),
             max_head,
             ground,
             idle: Arc::new(Idle::new(longest)),
@@ -185,10 +188,10 @@ impl Target {
                     let spoken = "peer does not speak what was asked for";
                     return Err(ConnectError::Protocol(spoken.to_owned()));
                 }
-                Ok(Stream::Tls(Box::new(connected.stream.into())))
+                Ok(Stream::tls(connected.stream, self.write_timeout))
             }
             (Security::Mutual { .. }, None) => Err(ConnectError::NoIdentity),
-            (Security::Plain, _) => Ok(Stream::Plain(stream)),
+            (Security::Plain, _) => Ok(Stream::plain(stream, self.write_timeout)),
         }
     }
 

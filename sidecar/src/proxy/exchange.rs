@@ -4,8 +4,9 @@ use super::body::Body;
 use super::connect::{ConnectError, Target};
 use super::h1::{self, Answer, Way};
 use super::h2;
+use super::outlier::Outcome;
 use super::payload::Payload;
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,6 @@ impl Protocol {
 }
 
 /// A request on its way.
-#[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
@@ -174,4 +174,17 @@ async fn within<F: Future>(
             }
         }
     }
+}
+
+/// What came of a try; `None` where the instance has nothing to do with it.
+pub(crate) fn outcome(result: &Result<Answer, Missed>, payload: &Payload) -> Option<Outcome> {
+    Some(match result {
+        Ok(Answer::Response(response)) => Outcome::Answered(response.status()),
+        Ok(Answer::Switched(..)) => Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS),
+        Err(_) if payload.fault().is_some() => return None,
+        Err(Missed::Unconnected(ConnectError::NoIdentity)) => return None,
+        Err(Missed::Unconnected(_) | Missed::Unseen) => Outcome::NotSent,
+        Err(Missed::BrokeOff(_) | Missed::Failed(_)) => Outcome::BrokeOff,
+        Err(Missed::Late) => Outcome::TimedOut,
+    })
 }

@@ -11,19 +11,27 @@ use super::payload::Payload;
 use super::serve::{self, Handler, Limits};
 use super::stream::Stream;
 use super::tunnel;
-use super::{Mesh, drain::Drain};
+use super::breaker::Breaker;
+use super::drain::Drain;
+use super::service;
+use super::underway::Underway;
+use super::Mesh;
 use crate::config::app::Place;
-use crate::config::{self, AssertionRule};
+use crate::config::{self, AssertionRule, ServiceName};
 use crate::identity::SpiffeId;
 use crate::policy::{Peer, Policy};
+use http::request::Parts;
 use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use mesh_protocol::Timestamp;
+use mesh_trace::{Context, Kind, Span};
+use prometheus::IntGauge;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// What all connections have in common.
 pub(crate) struct Inbound {
@@ -41,6 +49,9 @@ pub(crate) struct Inbound {
     keep: usize,
     /// Whether a request without an assertion is on a path that is exempt.
     asserted: bool,
+    breaker: Breaker,
+    breaker_open: IntGauge,
+    service: ServiceName,
     /// The program, by thread.
     targets: Vec<Arc<Target>>,
 }
@@ -59,6 +70,7 @@ struct Caller {
 
 impl Inbound {
     pub(crate) fn new(
+        service: &ServiceName,
         config: &config::Inbound,
         app: &Place,
         policy: Arc<Policy>,
@@ -69,13 +81,9 @@ impl Inbound {
         let settings = &config.settings;
         let limits = Limits::from(&config.limits);
         let targets = grounds.iter().map(|ground| {
-            Arc::new(Target::new(
-                app.address,
-                Security::Plain,
-                Duration::from_millis(settings.connect_timeout_ms),
-                limits.max_head,
-                ground.clone(),
-            ))
+            let (limit, ground) = (limits.max_head, ground.clone());
+            let address = app.address;
+            Arc::new(Target::new(address, Security::Plain, settings, limit, ground))
         });
         // An address with a port is always a header.
         let host = HeaderValue::try_from(app.address.to_string());
@@ -92,6 +100,9 @@ impl Inbound {
             idle: super::idle(settings),
             keep: settings.retries.max_body_bytes,
             asserted: matches!(config.assertion, AssertionRule::Required { .. }),
+            breaker: Breaker::new(&settings.breaker, Instant::now()),
+            breaker_open: metrics.breaker(&metrics.peer(service)),
+            service: service.clone(),
             limits,
             mesh,
             policy,
@@ -106,7 +117,7 @@ impl Inbound {
 
     /// Closes connections to the program that have been free for too long.
     pub(crate) fn sweep(&self) {
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         let kept = self.targets.iter().map(|target| target.sweep(now)).sum();
         self.metrics.pooled(kept);
     }
@@ -152,7 +163,7 @@ impl Inbound {
             client: Arc::clone(&client),
             inbound: Arc::clone(&self),
         });
-        let stream = Stream::Tls(Box::new(accepted.stream.into()));
+        let stream = Stream::tls(accepted.stream, self.idle);
         if accepted.h2 {
             serve::h2(stream, caller, &self.limits, &drain, client).await;
         } else {
@@ -164,9 +175,10 @@ impl Inbound {
 impl Handler for Caller {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let _open = self.client.begin();
-        let mut counted = Some(Counted::new(Arc::clone(&self.counts), Instant::now()));
+        let begun = Instant::now();
+        let mut counted = Some(Counted::new(Arc::clone(&self.counts), begun));
         let wanted = tunnel::is_wanted(&request);
-        let mut response = match self.forward(request, wanted, &mut counted).await {
+        let mut response = match self.forward(request, wanted, begun, &mut counted).await {
             Ok(response) => response,
             Err(fault) => {
                 self.inbound.metrics.fault(&fault);
@@ -182,17 +194,34 @@ impl Handler for Caller {
         }
         response
     }
-
-    fn client(&self) -> &Client {
-        &self.client
-    }
 }
 
 impl Caller {
+    /// The span of a request, which is what the program continues.
+    fn span(&self, parts: &mut Parts) -> Option<Span> {
+        let tracer = &self.inbound.mesh.tracer;
+        if !tracer.is_on() {
+            return None;
+        }
+        let parent = Context::from_headers(&parts.headers);
+        let mut span = tracer.start(Kind::Server, "request", parent);
+        if let Some(context) = span.context() {
+            context.to_headers(&mut parts.headers);
+        }
+        if span.is_recording() {
+            span.set("http.request.method", parts.method.as_str());
+            span.set("url.path", parts.uri.path());
+            span.set("client.address", self.address.ip().to_canonical().to_string());
+            span.set("mesh.peer", self.peer.service.as_str());
+        }
+        Some(span)
+    }
+
     async fn forward(
         &self,
         request: Request<Incoming>,
         websocket: bool,
+        begun: Instant,
         counted: &mut Option<Counted>,
     ) -> Result<Response<Body>, Fault> {
         let inbound = &*self.inbound;
@@ -201,6 +230,7 @@ impl Caller {
             return Err(Fault::Connect);
         }
         let asked = hygiene::clean_request(&mut parts, websocket);
+        let mut span = self.span(&mut parts);
         let peer = Peer {
             id: &self.peer,
             address: self.address,
@@ -241,7 +271,8 @@ impl Caller {
             }
         }
         hygiene::ask(&mut parts.headers, asked, protocol.version());
-        let payload = Payload::take(incoming, inbound.keep, inbound.idle)
+        let policy = Some(&inbound.policy);
+        let payload = Payload::take(incoming, inbound.keep, inbound.idle, policy)
             .await
             .map_err(super::of_client)?;
         let mut outgoing = Outgoing {
@@ -252,20 +283,34 @@ impl Caller {
         };
         let how = Try {
             protocol,
-            deadline: tokio::time::Instant::now() + inbound.response_timeout,
+            deadline: begun + inbound.response_timeout,
             idle: inbound.idle,
             keep: false,
         };
+        let mut permit = inbound.breaker.admit(begun)?;
         let answer = exchange::attempt(&self.target, &mut outgoing, how).await;
-        match answer {
-            Ok(answer) => {
-                let Some(counted) = counted.take() else {
-                    return Err(Fault::GatewayTimeout);
-                };
-                super::finish(answer, asked, &self.client, inbound.idle, counted)
-            }
-            Err(missed) => Err(super::of_missed(missed, &outgoing.payload)),
+        if let Some(outcome) = exchange::outcome(&answer, &outgoing.payload) {
+            let event = permit.report(outcome.failed(), Instant::now());
+            let name = inbound.service.as_str();
+            service::breaker_changed(name, &inbound.breaker_open, event);
         }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(missed) => {
+                if let Some(span) = &mut span {
+                    span.fail(format!("{missed:?}"));
+                }
+                return Err(super::of_missed(missed, &outgoing.payload));
+            }
+        };
+        let counted = counted.take().ok_or(Fault::GatewayTimeout)?;
+        let held = Underway {
+            counted,
+            picked: None,
+            permit,
+            span,
+        };
+        super::finish(answer, asked, &self.client, inbound.idle, held)
     }
 }
 

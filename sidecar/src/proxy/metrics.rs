@@ -10,7 +10,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Most peers with series of their own; those beyond share one. More services than one agent talks to.
 const MAX_PEERS: usize = 256;
@@ -47,6 +47,8 @@ pub(crate) struct Metrics {
     connections: IntGaugeVec,
     faults: IntCounterVec,
     retries: IntCounterVec,
+    ejections: IntCounterVec,
+    breaker: IntGaugeVec,
     pooled: IntGaugeVec,
 }
 
@@ -71,6 +73,8 @@ pub(crate) struct PeerCounts {
     statuses: Box<[OnceLock<IntCounter>]>,
     /// Tries beyond a request's first.
     pub(crate) retries: IntCounter,
+    /// How often an instance was left alone.
+    pub(crate) ejections: IntCounter,
 }
 
 impl Metrics {
@@ -117,6 +121,20 @@ impl Metrics {
                 Opts::new("sidecar_retries_total", "Tries beyond a request's first"),
                 &["direction", "peer"],
             )?,
+            ejections: IntCounterVec::new(
+                Opts::new(
+                    "sidecar_ejections_total",
+                    "How often an instance was left alone after failures",
+                ),
+                &["direction", "peer"],
+            )?,
+            breaker: IntGaugeVec::new(
+                Opts::new(
+                    "sidecar_breaker_open",
+                    "1 while a service, or the program, is sent nothing because too much failed",
+                ),
+                &["direction", "peer"],
+            )?,
             pooled: IntGaugeVec::new(
                 Opts::new(
                     "sidecar_connections_pooled",
@@ -130,6 +148,8 @@ impl Metrics {
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.faults.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.ejections.clone()))?;
+        registry.register(Box::new(metrics.breaker.clone()))?;
         registry.register(Box::new(metrics.pooled.clone()))?;
         Ok(metrics)
     }
@@ -181,7 +201,14 @@ impl Directed {
             duration: self.duration.clone(),
             statuses: STATUSES.map(|_| OnceLock::new()).collect(),
             retries: self.all.retries.with_label_values(&[way, peer]),
+            ejections: self.all.ejections.with_label_values(&[way, peer]),
         }
+    }
+
+    /// Whether the breaker of a peer, or of the program of this name, is open. Bounded by what may be a peer.
+    pub(crate) fn breaker(&self, counts: &PeerCounts) -> IntGauge {
+        let labels = [self.direction.as_str(), counts.peer.as_str()];
+        self.all.breaker.with_label_values(&labels)
     }
 
     /// Counts an answer that the sidecar gives itself.

@@ -10,7 +10,9 @@
 //! request; one a connection of HTTP/2 to a peer, and one for each body that is still arriving when it is sent.
 
 mod answer;
+mod balance;
 mod body;
+mod breaker;
 mod client;
 mod connect;
 mod cork;
@@ -21,12 +23,14 @@ mod h1;
 mod h2;
 mod hygiene;
 mod inbound;
-mod interim;
 mod listen;
 mod metrics;
+mod names;
 mod outbound;
+mod outlier;
 mod payload;
 mod pool;
+mod retry;
 mod route;
 mod screen;
 mod serve;
@@ -34,9 +38,10 @@ mod service;
 mod stream;
 mod threads;
 mod tunnel;
+mod underway;
 mod wakes;
+mod window;
 
-pub(crate) use interim::Discovery;
 pub(crate) use metrics::Metrics;
 
 use answer::Fault;
@@ -49,15 +54,17 @@ use h1::Answer;
 use http::{Response, StatusCode};
 use hygiene::Asked;
 use metrics::Direction;
+use names::Names;
 use payload::Payload;
 use threads::Threads;
 use tunnel::Tunnel;
 
 use crate::SidecarError;
 use crate::config::app::Place;
-use crate::config::{self, Settings};
+use crate::config::{self, ServiceName, Settings};
 use crate::identity::Identity;
 use crate::policy::Policy;
+use crate::registry::{Announcement, Discovery, Registry};
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -78,6 +85,15 @@ pub(crate) struct Mesh {
     pub(crate) identity: Identity,
     /// Begins spans.
     pub(crate) tracer: Tracer,
+    /// How this service stands in the registry, where it has a way in.
+    pub(crate) announcement: Option<Announcement>,
+}
+
+impl Mesh {
+    /// Where this sidecar runs, where the registry knows.
+    fn zone(&self) -> Option<Arc<str>> {
+        self.announcement.as_ref().and_then(Announcement::zone)
+    }
 }
 
 /// A way that is bound and serves nothing yet.
@@ -122,6 +138,7 @@ impl Inbound {
     /// # Errors
     /// [`SidecarError`] when the address is taken or there can be no threads.
     pub(crate) fn bind(
+        service: &ServiceName,
         config: &config::Inbound,
         app: &Place,
         policy: Arc<Policy>,
@@ -133,7 +150,7 @@ impl Inbound {
         let threads = Threads::start(threads).map_err(SidecarError::Threads)?;
         let grounds = grounds(&threads);
         let metrics = metrics.directed(Direction::Inbound);
-        let proxy = inbound::Inbound::new(config, app, policy, mesh, metrics, &grounds);
+        let proxy = inbound::Inbound::new(service, config, app, policy, mesh, metrics, &grounds);
         Ok(Self {
             listener,
             address,
@@ -167,6 +184,7 @@ impl Outbound {
     /// [`SidecarError`] when the address is taken or there can be no threads.
     pub(crate) fn bind(
         config: &config::Outbound,
+        registry: Arc<dyn Registry>,
         discovery: Discovery,
         mesh: Mesh,
         metrics: &Metrics,
@@ -176,7 +194,8 @@ impl Outbound {
         let threads = Threads::start(threads).map_err(SidecarError::Threads)?;
         let grounds = grounds(&threads);
         let metrics = metrics.directed(Direction::Outbound);
-        let proxy = outbound::Outbound::new(config.clone(), discovery, mesh, metrics, &grounds);
+        let names = Names::new(registry, discovery);
+        let proxy = outbound::Outbound::new(config.clone(), names, mesh, metrics, &grounds);
         Ok(Self {
             listener,
             address,
@@ -194,9 +213,7 @@ impl Outbound {
             max,
             shutdown,
             longest,
-            move |stream, address, thread, drain| {
-                Arc::clone(&proxy).connection(stream, address, thread, drain)
-            },
+            move |stream, _, thread, drain| Arc::clone(&proxy).connection(stream, thread, drain),
             move || swept.sweep(),
         )
         .await;

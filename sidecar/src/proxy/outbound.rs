@@ -1,45 +1,59 @@
 //! The way out: the program's plain HTTP on loopback ▸ which service, which instance ▸ mTLS.
 
+use super::Mesh;
 use super::answer::{self, Fault};
 use super::body::{Body, Held};
 use super::client::Client;
 use super::connect::Ground;
-use super::exchange::{self, Outgoing, Protocol, Try};
+use super::drain::Drain;
+use super::exchange::{self, Missed, Outgoing, Protocol, Try};
+use super::h1::Answer;
 use super::hygiene;
-use super::interim::Discovery;
 use super::metrics::{Counted, Directed, Gauged};
+use super::names::Names;
 use super::payload::Payload;
+use super::retry;
 use super::route;
 use super::serve::{self, Handler, Limits};
-use super::service::Service;
+use super::service::{Reach, Service};
 use super::stream::Stream;
 use super::tunnel;
-use super::{Mesh, drain::Drain};
-use crate::config::{self, Between};
+use super::underway::Underway;
+use crate::config::{self, Between, ServiceName};
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use mesh_protocol::assertion::HEADER_AGENT;
+use mesh_trace::{Context, Kind, Span};
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How long a service is kept that nobody asks for: longer than pauses between an agent's tasks mostly are.
+const FORGET: Duration = Duration::from_secs(600);
+/// Most services at once. Their names come from the program's requests, so that a mistake there must not fill memory;
+/// as many as discovery follows.
+const MAX_SERVICES: usize = 4_096;
 
 /// What all connections have in common.
 pub(crate) struct Outbound {
     config: config::Outbound,
     mesh: Mesh,
-    discovery: Discovery,
     metrics: Directed,
     limits: Limits,
+    /// For the next part of a body from or to the program.
+    idle: Option<Duration>,
+    names: Names,
+    services: Mutex<HashMap<ServiceName, Arc<Service>>>,
     threads: Vec<Thread>,
 }
 
 /// What is one thread's own.
 struct Thread {
     ground: Ground,
-    services: Mutex<HashMap<Box<str>, Arc<Service>>>,
+    reach: Mutex<HashMap<Box<str>, Arc<Reach>>>,
 }
 
 /// One connection of the program.
@@ -49,25 +63,30 @@ struct Program {
     client: Arc<Client>,
 }
 
+// Maps of services are whole whatever happened to the last holder.
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Outbound {
     pub(crate) fn new(
         config: config::Outbound,
-        discovery: Discovery,
+        names: Names,
         mesh: Mesh,
         metrics: Directed,
         grounds: &[Ground],
     ) -> Self {
+        let thread = |ground: &Ground| Thread {
+            ground: ground.clone(),
+            reach: Mutex::default(),
+        };
         Self {
             limits: Limits::from(&config.limits),
-            threads: grounds
-                .iter()
-                .map(|ground| Thread {
-                    ground: ground.clone(),
-                    services: Mutex::default(),
-                })
-                .collect(),
+            idle: super::idle(&config.defaults),
+            threads: grounds.iter().map(thread).collect(),
+            services: Mutex::default(),
+            names,
             config,
-            discovery,
             mesh,
             metrics,
         }
@@ -78,58 +97,69 @@ impl Outbound {
         &self.limits
     }
 
+    /// Closes connections that have been free for too long, and forgets services that nobody asks for.
     pub(crate) fn sweep(&self) {
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
+        let stays = |service: &Service| service.unused(now) < FORGET;
+        lock(&self.services).retain(|_, service| stays(service));
         let mut kept = 0;
         for thread in &self.threads {
-            let services = thread
-                .services
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            kept += services.values().map(|s| s.sweep(now)).sum::<usize>();
+            let mut reach = lock(&thread.reach);
+            reach.retain(|_, reach| stays(&reach.service));
+            kept += reach.values().map(|reach| reach.sweep(now)).sum::<usize>();
         }
         self.metrics.pooled(kept);
     }
 
-    fn service(&self, thread: usize, name: &str) -> Option<Arc<Service>> {
-        let thread = self.threads.get(thread)?;
-        let mut services = thread
-            .services
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(service) = services.get(name) {
-            return Some(Arc::clone(service));
+    /// The service `name` within reach of a thread.
+    fn reach(&self, thread: &Thread, name: &str) -> Result<Arc<Reach>, Fault> {
+        if let Some(reach) = lock(&thread.reach).get(name) {
+            return Ok(Arc::clone(reach));
         }
-        let parsed = route::name(name)?;
-        let settings = self
-            .config
-            .services
-            .get(&parsed)
-            .unwrap_or(&self.config.defaults);
-        let service = Arc::new(Service::new(
-            parsed,
-            settings.clone(),
-            &self.discovery,
-            &self.metrics,
-            self.mesh.clone(),
-            self.limits.max_head,
-            thread.ground.clone(),
-        ));
-        services.insert(name.into(), Arc::clone(&service));
-        Some(service)
+        let unknown = || Fault::UnknownService(name.to_owned());
+        let parsed: ServiceName = name.parse().map_err(|_| unknown())?;
+        let mut services = lock(&self.services);
+        let service = match services.get(&parsed) {
+            Some(service) => Arc::clone(service),
+            None if services.len() >= MAX_SERVICES => {
+                let why = "as many services as can be are asked for already";
+                return Err(Fault::Overloaded(why.into(), Duration::ZERO));
+            }
+            None => {
+                let settings = self.config.services.get(&parsed);
+                let service = Service::new(
+                    parsed.clone(),
+                    settings.unwrap_or(&self.config.defaults).clone(),
+                    self.mesh.zone(),
+                    &self.metrics,
+                    self.names.discovery(),
+                    &thread.ground,
+                );
+                let service = service.map_err(|_| unknown())?;
+                services.insert(parsed, Arc::clone(&service));
+                service
+            }
+        };
+        drop(services);
+        service.touch(Instant::now());
+        let mut reach = lock(&thread.reach);
+        let reach = reach
+            .entry(name.into())
+            .or_insert_with(|| Arc::new(Reach::new(service)));
+        Ok(Arc::clone(reach))
     }
 
     /// Serves a connection, on the thread with this number.
-    pub(crate) async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        _address: SocketAddr,
-        thread: usize,
-        drain: Drain,
-    ) {
+    pub(crate) async fn connection(self: Arc<Self>, stream: TcpStream, thread: usize, drain: Drain) {
         let _gauged = Gauged::new(&self.metrics.connections);
+        // Without it small answers wait for an acknowledgement; with an error they only wait.
         let _ = stream.set_nodelay(true);
-        let begins = tokio::time::timeout(self.limits.head, serve::begins_h2(&stream)).await;
+        let begins = tokio::time::timeout(self.limits.head, serve::begins_h2(&stream));
+        let begins = tokio::select! {
+            begins = begins => begins,
+            () = drain.begun() => return,
+        };
+        // Nothing came, or the client has gone.
         let Ok(Ok(h2)) = begins else { return };
         let client = Arc::new(Client::default());
         let program = Arc::new(Program {
@@ -137,7 +167,7 @@ impl Outbound {
             thread,
             client: Arc::clone(&client),
         });
-        let stream = Stream::Plain(stream);
+        let stream = Stream::plain(stream, self.idle);
         if h2 {
             serve::h2(stream, program, &self.limits, &drain, client).await;
         } else {
@@ -171,10 +201,6 @@ impl Handler for Program {
         }
         response
     }
-
-    fn client(&self) -> &Client {
-        &self.client
-    }
 }
 
 impl Program {
@@ -194,18 +220,20 @@ impl Program {
         let target = parts.uri.path_and_query().cloned();
         let target = target.unwrap_or(PathAndQuery::from_static("/"));
         let by_header = outbound.config.by_agent_header;
-        let (service, prefix) = {
+        let thread = outbound.threads.get(self.thread);
+        let thread = thread.ok_or(Fault::GatewayTimeout)?;
+        let (reach, prefix) = {
             let host = hygiene::host(&parts)?;
             let route = route::route(host, &target, &parts.headers, by_header)?;
-            let service = outbound.service(self.thread, route.service);
-            let unknown = || Fault::UnknownService(route.service.to_owned());
-            (service.ok_or_else(unknown)?, route.prefix)
+            (outbound.reach(thread, route.service)?, route.prefix)
         };
+        let service = &*reach.service;
+        service.touch(begun);
         *counted = Some(Counted::new(Arc::clone(&service.counts), begun));
         if by_header {
             // It says where, and this is there. What the client showed the gateway is not the agent's to use.
             parts.headers.remove(HEADER_AGENT);
-            if prefix == 1 + HEADER_AGENT.len() {
+            if prefix == route::AGENT_PREFIX {
                 parts.headers.remove(header::AUTHORIZATION);
             }
         }
@@ -216,11 +244,10 @@ impl Program {
             _ => Protocol::Http2,
         };
         let mut uri = uri::Parts::default();
-        uri.path_and_query = Some(if prefix == 0 {
-            target
-        } else {
-            let cannot = || Fault::BadRequest("the path cannot be passed on".into());
-            route::without(&target, prefix).ok_or_else(cannot)?
+        let cannot = || Fault::BadRequest("the path cannot be passed on".into());
+        uri.path_and_query = Some(match prefix {
+            0 => target,
+            prefix => route::without(&target, prefix).ok_or_else(cannot)?,
         });
         match protocol {
             Protocol::Http1 => {
@@ -232,12 +259,11 @@ impl Program {
                 parts.headers.remove(header::HOST);
             }
         }
-        let cannot = |_| Fault::BadRequest("the path cannot be passed on".into());
-        let uri = Uri::from_parts(uri).map_err(cannot)?;
+        let uri = Uri::from_parts(uri).map_err(|_| cannot())?;
         hygiene::ask(&mut parts.headers, asked, protocol.version());
         let settings = &service.settings;
         let idle = super::idle(settings);
-        let payload = Payload::take(incoming, settings.retries.max_body_bytes, idle)
+        let payload = Payload::take(incoming, settings.retries.max_body_bytes, idle, None)
             .await
             .map_err(super::of_client)?;
         let mut request = Outgoing {
@@ -246,32 +272,128 @@ impl Program {
             headers: parts.headers,
             payload,
         };
-        let deadline =
-            tokio::time::Instant::now() + Duration::from_millis(settings.response_timeout_ms);
-        if service.pick().is_none() {
-            let _ = tokio::time::timeout(
-                Duration::from_millis(settings.connect_timeout_ms),
-                service.answered(),
-            )
-            .await;
-        }
-        let target = service
-            .pick()
-            .ok_or_else(|| Fault::NoInstance(service.name.to_string()))?;
         let how = Try {
             protocol,
-            deadline,
+            deadline: begun + Duration::from_millis(settings.response_timeout_ms),
             idle,
-            keep: false,
+            keep: true,
         };
-        match exchange::attempt(&target, &mut request, how).await {
-            Ok(answer) => {
-                let Some(counted) = counted.take() else {
-                    return Err(Fault::GatewayTimeout);
-                };
-                super::finish(answer, asked, &self.client, idle, counted)
+        let (answer, mut held) = self
+            .send(&reach, &thread.ground, &mut request, how, counted)
+            .await?;
+        if let Some(span) = held.span.as_mut().filter(|span| span.is_recording()) {
+            span.set("url.path", request.uri.path());
+        }
+        super::finish(answer, asked, &self.client, idle, held)
+    }
+
+    /// Sends a request, again where that may be.
+    async fn send(
+        &self,
+        reach: &Reach,
+        ground: &Ground,
+        request: &mut Outgoing,
+        how: Try,
+        counted: &mut Option<Counted>,
+    ) -> Result<(Answer, Underway), Fault> {
+        let outbound = &*self.outbound;
+        let service = &*reach.service;
+        let begun = Instant::now();
+        let mut permit = service.breaker.admit(begun)?;
+        service.budget.request(begun);
+        let tracer = &outbound.mesh.tracer;
+        let parent = tracer
+            .is_on()
+            .then(|| Context::from_headers(&request.headers));
+        let most = service.settings.retries.max as usize;
+        let mut tried = Vec::new();
+        let mut pauses = None;
+        let mut now = begun;
+        loop {
+            let mut picked = match service.balancer.pick(&tried, now) {
+                Some(picked) => picked,
+                None => {
+                    outbound.names.find(service).await?;
+                    now = Instant::now();
+                    let none = || Fault::NoInstance(service.name.to_string());
+                    service.balancer.pick(&tried, now).ok_or_else(none)?
+                }
+            };
+            let mesh = &outbound.mesh;
+            let target = reach.target(picked.address(), mesh, outbound.limits.max_head, ground);
+            let mut span = parent
+                .as_ref()
+                .map(|parent| tracer.start(Kind::Client, "request", parent.clone()));
+            if let Some(span) = &mut span {
+                describe(span, request, service, &tried);
             }
-            Err(missed) => Err(super::of_missed(missed, &request.payload)),
+            let more = tried.len() < most;
+            let how = Try { keep: more, ..how };
+            let result = exchange::attempt(&target, request, how).await;
+            now = Instant::now();
+            let outcome = match exchange::outcome(&result, &request.payload) {
+                Some(outcome) => outcome,
+                // Neither the instance nor the service is to blame.
+                None => {
+                    let missed = result.err().unwrap_or(Missed::Unseen);
+                    return Err(super::of_missed(missed, &request.payload));
+                }
+            };
+            service.tell(picked.answered(outcome, now));
+            let body = if request.payload.is_replayable() {
+                retry::Body::There
+            } else {
+                retry::Body::Gone
+            };
+            let again = more
+                && outcome.failed()
+                && now < how.deadline
+                && retry::may(&request.method, outcome, body)
+                && service.budget.retry(now);
+            if !again {
+                service.tell_breaker(permit.report(outcome.failed(), now));
+                return match (result, counted.take()) {
+                    (Ok(answer), Some(counted)) => {
+                        let held = Underway {
+                            counted,
+                            picked: Some(picked),
+                            permit,
+                            span,
+                        };
+                        Ok((answer, held))
+                    }
+                    (Ok(_), None) => Err(Fault::GatewayTimeout),
+                    (Err(missed), back) => {
+                        *counted = back;
+                        if let Some(span) = &mut span {
+                            span.fail(format!("{missed:?}"));
+                        }
+                        Err(super::of_missed(missed, &request.payload))
+                    }
+                };
+            }
+            service.counts.retries.inc();
+            tried.push(picked.id().clone());
+            drop((result, picked));
+            let pauses = pauses.get_or_insert_with(retry::pauses);
+            let pause = pauses.next().unwrap_or_default();
+            tokio::time::sleep(pause.min(how.deadline - now)).await;
+            now = Instant::now();
+        }
+    }
+}
+
+/// Says what a try is for, and puts it into the headers as what the peer continues.
+fn describe<T>(span: &mut Span, request: &mut Outgoing, service: &Service, tried: &[T]) {
+    if let Some(context) = span.context() {
+        context.to_headers(&mut request.headers);
+    }
+    if span.is_recording() {
+        span.set("http.request.method", request.method.as_str());
+        span.set("server.address", service.name.as_str());
+        if !tried.is_empty() {
+            let number = i64::try_from(tried.len()).unwrap_or(i64::MAX);
+            span.set_number("http.request.resend_count", number);
         }
     }
 }

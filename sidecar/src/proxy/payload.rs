@@ -5,17 +5,17 @@
 //! there yet, streams; as much of it as may be kept is kept.
 
 use super::frames::{BodyError, Timed};
+use crate::policy::Policy;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// The body of a request.
-#[derive(Debug)]
 pub(crate) enum Payload {
     /// In memory; mostly there is none.
     Whole(Bytes, Option<HeaderMap>),
@@ -24,13 +24,11 @@ pub(crate) enum Payload {
 }
 
 /// Lends a body that is still arriving, once for each try.
-#[derive(Debug)]
 pub(crate) struct Lender {
     source: Arc<Mutex<Source>>,
     turn: u64,
 }
 
-#[derive(Debug)]
 struct Source {
     body: Timed<Incoming>,
     /// What came so far, as long as that may be kept.
@@ -41,6 +39,8 @@ struct Source {
     lost: bool,
     /// The end came, with these trailers.
     ended: Option<Option<HeaderMap>>,
+    /// What cleans trailers.
+    policy: Option<Arc<Policy>>,
     fault: Option<BodyError>,
     /// The try that may read.
     turn: u64,
@@ -49,7 +49,6 @@ struct Source {
 }
 
 /// A body in the hands of a connection.
-#[derive(Debug)]
 pub(crate) enum Outgoing {
     /// In memory.
     Whole(Option<Bytes>, Option<HeaderMap>),
@@ -58,7 +57,6 @@ pub(crate) enum Outgoing {
 }
 
 /// A body that is lent for one try.
-#[derive(Debug)]
 pub(crate) struct Lent {
     source: Arc<Mutex<Source>>,
     turn: u64,
@@ -72,6 +70,7 @@ pub(crate) struct Lent {
 
 impl Payload {
     /// Takes a body, into memory if it is at most `keep` bytes long; the next part of it must come within `longest`.
+    /// `policy` takes from trailers what it takes from headers.
     ///
     /// # Errors
     /// [`BodyError`] when it broke off before that was clear.
@@ -79,6 +78,7 @@ impl Payload {
         body: Incoming,
         keep: usize,
         longest: Option<Duration>,
+        policy: Option<&Arc<Policy>>,
     ) -> Result<Self, BodyError> {
         if body.is_end_stream() {
             return Ok(Self::Whole(Bytes::new(), None));
@@ -92,6 +92,7 @@ impl Payload {
             keep,
             lost: false,
             ended: None,
+            policy: policy.cloned(),
             fault: None,
             turn: 0,
             parts: 0,
@@ -217,7 +218,13 @@ impl Source {
                         self.keep(&data);
                         return Poll::Ready(Some(Ok(data)));
                     }
-                    Err(frame) => self.ended = Some(frame.into_trailers().ok()),
+                    Err(frame) => {
+                        let mut trailers = frame.into_trailers().ok();
+                        if let (Some(policy), Some(trailers)) = (&self.policy, &mut trailers) {
+                            policy.trailers(trailers);
+                        }
+                        self.ended = Some(trailers);
+                    }
                 },
             }
         }
@@ -278,15 +285,6 @@ impl Outgoing {
     /// Whether a connection can send it without waiting for its client.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(..))
-    }
-
-    /// The next part, for those who have no context.
-    pub(crate) fn now(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        let mut cx = Context::from_waker(Waker::noop());
-        match Pin::new(self).poll_frame(&mut cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => None,
-        }
     }
 }
 

@@ -6,7 +6,6 @@
 //! without a dot up by themselves. `localhost` and addresses name none.
 
 use super::answer::Fault;
-use crate::config::ServiceName;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
 use mesh_protocol::assertion::HEADER_AGENT;
@@ -15,6 +14,9 @@ use mesh_protocol::assertion::HEADER_AGENT;
 const DOMAIN: &str = ".mesh";
 /// The header in which a gateway's filter names the agent.
 const AGENT: HeaderName = HeaderName::from_static(HEADER_AGENT);
+
+/// How much of the path an agent's header stands for.
+pub(crate) const AGENT_PREFIX: usize = 1 + HEADER_AGENT.len();
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(crate) fn route<'a>(
     if by_agent_header && first == Some(HEADER_AGENT) {
         return Ok(Route {
             service: agent(headers)?,
-            prefix: 1 + HEADER_AGENT.len(),
+            prefix: AGENT_PREFIX,
         });
     }
     if let Some(service) = host.and_then(of_host) {
@@ -77,7 +79,7 @@ fn of_host(host: &str) -> Option<&str> {
     (name != "localhost" && is_name(name)).then_some(name)
 }
 
-/// Whether it is legal as a name: [`ServiceName`] without making one.
+/// Whether it is legal as a name of a service (`config::ServiceName`), without making one.
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -107,11 +109,6 @@ pub(crate) fn without(target: &PathAndQuery, prefix: usize) -> Option<PathAndQue
     } else {
         format!("/{rest}").try_into().ok()
     }
-}
-
-/// The name as a name.
-pub(crate) fn name(service: &str) -> Option<ServiceName> {
-    service.parse().ok()
 }
 
 #[cfg(test)]

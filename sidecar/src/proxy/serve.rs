@@ -72,9 +72,6 @@ pub(crate) trait Handler: Send + Sync + 'static {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send;
-
-    /// The connection.
-    fn client(&self) -> &Client;
 }
 
 /// Whether the client speaks HTTP/2 without being asked; nothing is taken from the stream.
@@ -210,16 +207,17 @@ pub(crate) async fn h1<H: Handler>(
     let ended = ended.await;
     drop(watch);
     match ended {
-        Err(()) if client.is_within_head() => {
+        Err(()) => {
             let mut stream = connection.into_parts().io.into_inner().into_inner();
-            // A client that takes nothing either is left alone.
             let told = async {
-                stream.write_all(TOO_SLOW).await?;
+                if client.is_within_head() {
+                    stream.write_all(TOO_SLOW).await?;
+                }
                 stream.shutdown().await
             };
+            // A client that takes nothing either is left alone.
             let _ = tokio::time::timeout(limits.head, told).await;
         }
-        Err(()) => {}
         Ok(Err(error)) => tracing::debug!(%error, "connection ended early"),
         Ok(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
