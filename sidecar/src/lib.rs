@@ -11,6 +11,8 @@ pub mod identity;
 mod metrics;
 #[allow(dead_code, reason = "its requests come with the way in")]
 mod policy;
+#[allow(dead_code, reason = "its requests come with the ways in and out")]
+mod proxy;
 pub mod registry;
 mod status;
 mod worker;
