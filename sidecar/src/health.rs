@@ -101,10 +101,6 @@ impl Probe {
 
 impl ProgramHealth {
     /// How it is, as it changes.
-    #[allow(
-        dead_code,
-        reason = "for the announcer, which needs a way in to announce"
-    )]
     pub(crate) fn watch(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }

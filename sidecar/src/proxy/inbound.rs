@@ -1,21 +1,21 @@
 //! The way in: mTLS ▸ policy ▸ the program on loopback.
 
+use super::Mesh;
 use super::answer::{self, Fault};
 use super::body::{Body, Held};
+use super::breaker::Breaker;
 use super::client::Client;
 use super::connect::{Ground, Security, Target};
+use super::drain::Drain;
 use super::exchange::{self, Outgoing, Protocol, Try};
 use super::hygiene;
 use super::metrics::{Counted, Directed, Gauged, PeerCounts};
 use super::payload::Payload;
 use super::serve::{self, Handler, Limits};
+use super::service;
 use super::stream::Stream;
 use super::tunnel;
-use super::breaker::Breaker;
-use super::drain::Drain;
-use super::service;
 use super::underway::Underway;
-use super::Mesh;
 use crate::config::app::Place;
 use crate::config::{self, AssertionRule, ServiceName};
 use crate::identity::SpiffeId;
@@ -83,7 +83,13 @@ impl Inbound {
         let targets = grounds.iter().map(|ground| {
             let (limit, ground) = (limits.max_head, ground.clone());
             let address = app.address;
-            Arc::new(Target::new(address, Security::Plain, settings, limit, ground))
+            Arc::new(Target::new(
+                address,
+                Security::Plain,
+                settings,
+                limit,
+                ground,
+            ))
         });
         // An address with a port is always a header.
         let host = HeaderValue::try_from(app.address.to_string());
@@ -211,7 +217,10 @@ impl Caller {
         if span.is_recording() {
             span.set("http.request.method", parts.method.as_str());
             span.set("url.path", parts.uri.path());
-            span.set("client.address", self.address.ip().to_canonical().to_string());
+            span.set(
+                "client.address",
+                self.address.ip().to_canonical().to_string(),
+            );
             span.set("mesh.peer", self.peer.service.as_str());
         }
         Some(span)

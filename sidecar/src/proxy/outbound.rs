@@ -150,7 +150,12 @@ impl Outbound {
     }
 
     /// Serves a connection, on the thread with this number.
-    pub(crate) async fn connection(self: Arc<Self>, stream: TcpStream, thread: usize, drain: Drain) {
+    pub(crate) async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        thread: usize,
+        drain: Drain,
+    ) {
         let _gauged = Gauged::new(&self.metrics.connections);
         // Without it small answers wait for an acknowledgement; with an error they only wait.
         let _ = stream.set_nodelay(true);

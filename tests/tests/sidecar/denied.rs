@@ -131,7 +131,10 @@ async fn a_request_that_skipped_the_filters(mesh: &Mesh) {
     assert_eq!(line["service"]["origin"]["name"], "gateway", "{line}");
     assert_eq!(line["url"]["path"], "/orchestrate", "{line}");
     // The filters' own questions bring no caller, but the mesh's token.
-    let load = || mesh.client().get(format!("{out}/orchestrator/internal/load"));
+    let load = || {
+        mesh.client()
+            .get(format!("{out}/orchestrator/internal/load"))
+    };
     let asked = load().bearer_auth(mesh.internal_token());
     let answer = asked.send().await.unwrap();
     assert_eq!(answer.status(), 200, "{:?}", answer.text().await);

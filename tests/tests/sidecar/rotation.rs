@@ -57,7 +57,8 @@ async fn serials(mesh: &Mesh) -> BTreeMap<String, Value> {
 async fn renewed(mesh: &Mesh, before: &BTreeMap<String, Value>) {
     wait_for("every certificate to be renewed", async || {
         let now = serials(mesh).await;
-        now.iter().all(|(service, serial)| before[service] != *serial)
+        now.iter()
+            .all(|(service, serial)| before[service] != *serial)
     })
     .await;
 }
