@@ -12,6 +12,7 @@
 
 pub mod binary;
 pub mod envoy;
+pub mod otel;
 pub mod rabbitmq;
 pub mod redis;
 pub mod server;
