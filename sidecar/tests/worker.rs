@@ -3,7 +3,7 @@
 
 mod lane;
 
-use lane::{Lane, Reply, TestAgent, agent_id, ok, quick, step};
+use lane::{Lane, Reply, TestAgent, agent_id, config, deps, ok, quick, step};
 use mesh_bus::memory::MemoryBus;
 use mesh_bus::{Bus, Message, Properties};
 use mesh_protocol::Timestamp;
@@ -11,6 +11,7 @@ use mesh_protocol::names::EXCHANGE_TASKS;
 use mesh_protocol::outcome::Outcome;
 use mesh_sidecar::config::Worker;
 use mesh_tests::{wait_for, within};
+use mesh_trace::{Context, Tracer};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -177,6 +178,9 @@ async fn an_agent_that_is_not_there_is_said_to_be_away() {
         r#"agent_tasks_in_flight{agent="data-processor"}"#,
         r#"sidecar_bus_connected{agent="data-processor"} 1"#,
         r#"sidecar_redeliveries_total{agent="data-processor"} 0"#,
+        // A step that does not say when it was sent has no wait.
+        r#"agent_task_queue_wait_seconds_count{agent="data-processor"} 0"#,
+        r#"sidecar_ack_deadline_left_seconds{agent="data-processor"} "#,
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
@@ -261,6 +265,85 @@ async fn a_lane_that_rests_goes_on_when_nobody_else_is_left() {
     // A step has to end with somebody.
     assert_eq!(lane.failure().await.0, "agent_unreachable");
     taken_by(&bus, 1).await;
+}
+
+#[tokio::test]
+async fn a_step_that_was_sent_waited_and_holds_the_broker() {
+    let mut lane = start(vec![Reply::Held], quick()).await;
+    let mut sent = step("s");
+    sent.timestamp = Timestamp::from_millis(Timestamp::now().millis() - 7_000).to_string();
+    lane.step(&sent).await;
+    lane.agent.was_called(1).await;
+    let (_, metrics) = lane.admin("/metrics").await;
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(
+        value("agent_task_queue_wait_seconds_sum") >= 7.0,
+        "{metrics}"
+    );
+    assert_eq!(value("agent_task_queue_wait_seconds_count"), 1.0);
+    // RabbitMQ's half hour, less what has passed.
+    let left = value("sidecar_ack_deadline_left_seconds");
+    assert!(0.0 < left && left < 1800.0, "{left}");
+    lane.agent.release();
+    lane.result().await;
+    lane.stop().await;
+}
+
+#[tokio::test]
+async fn with_traces_the_agent_is_told_of_its_call_and_the_orchestrator_of_the_step() {
+    // Nobody receives the spans, which is nobody's concern.
+    let traces = mesh_trace::Config {
+        endpoint: Some("http://127.0.0.1:9".to_owned()),
+        ..mesh_trace::Config::default()
+    };
+    let tracer = Tracer::new("tested", &traces).unwrap();
+    let script = vec![Reply::Answer(503, "", Vec::new()), ok(json!(1))];
+    let agent = TestAgent::start(script).await;
+    let config = config(agent.address, quick());
+    let given = mesh_sidecar::Deps { tracer, ..deps() };
+    let mut lane = Lane::given(Arc::new(MemoryBus::new()), agent, config, given).await;
+    let sent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let properties = Properties {
+        traceparent: Some(sent.into()),
+        tracestate: Some("a=b".into()),
+        ..Properties::default()
+    };
+    lane.publish(serde_json::to_vec(&step("s")).unwrap(), properties)
+        .await;
+    let delivery = within("a result", lane.results.next()).await.unwrap();
+    let place =
+        |parent: Option<&str>, state: Option<&str>| Context::parse(parent.unwrap(), state).unwrap();
+    let properties = &delivery.message.properties;
+    let mut places = vec![
+        place(Some(sent), Some("a=b")),
+        place(
+            properties.traceparent.as_deref(),
+            properties.tracestate.as_deref(),
+        ),
+    ];
+    for call in lane.agent.calls() {
+        let header = |name: &str| call.headers.get(name).map(String::as_str);
+        places.push(place(header("traceparent"), header("tracestate")));
+    }
+    // The sender's, the step's, and one of each call.
+    assert_eq!(places.len(), 4);
+    let first = places[0].clone();
+    assert!(
+        places
+            .iter()
+            .all(|p| p.trace_id == first.trace_id && p.state == first.state)
+    );
+    let mut spans: Vec<_> = places.iter().map(|p| p.span_id).collect();
+    spans.sort_unstable();
+    spans.dedup();
+    assert_eq!(spans.len(), 4);
+    delivery.ack().await.unwrap();
+    let (_, metrics) = lane.admin("/metrics").await;
+    assert!(metrics.contains("trace_spans_total"), "{metrics}");
+    lane.stop().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 //! One process has a listener per chain of filters. What an Envoy must be told so that the filters decide
 //! there as they do elsewhere stands here, with the reason beside it ([`connection_manager`]).
 
-use crate::server::{Server, directory, free_port, target_directories};
+use crate::binary::program_of;
+use crate::server::{Server, directory, free_port};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -76,7 +77,12 @@ impl Envoy {
             "--log-level",
             "warning",
         ];
-        let server = Server::start(&program(), &arguments, &[], directory.path());
+        let server = Server::start(
+            &program_of("envoy", "envoy"),
+            &arguments,
+            &[],
+            directory.path(),
+        );
         for address in listeners.values() {
             server.listens_on(address.port()).await;
         }
@@ -107,17 +113,6 @@ impl Envoy {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("envoy.log")).unwrap_or_default()
     }
-}
-
-/// The program, as `make setup` installs it.
-fn program() -> String {
-    target_directories()
-        .map(|target| target.join("envoy/bin/envoy"))
-        .into_iter()
-        .find(|file| file.is_file())
-        .expect("Envoy is not installed: install with `make setup`")
-        .display()
-        .to_string()
 }
 
 fn bootstrap(setup: &Setup, addresses: &BTreeMap<String, SocketAddr>) -> Value {

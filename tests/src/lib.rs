@@ -15,6 +15,7 @@ pub mod consul;
 pub mod envoy;
 pub mod mesh;
 pub mod prometheus;
+pub mod otel;
 pub mod rabbitmq;
 pub mod redis;
 pub mod server;

@@ -250,6 +250,16 @@ impl Lane {
 
     /// A lane with a configuration of its own.
     pub async fn configured(bus: Arc<dyn Bus>, agent: Arc<TestAgent>, config: Config) -> Self {
+        Self::given(bus, agent, config, deps()).await
+    }
+
+    /// A lane whose sidecar is given `deps`, and this bus.
+    pub async fn given(
+        bus: Arc<dyn Bus>,
+        agent: Arc<TestAgent>,
+        config: Config,
+        deps: Deps,
+    ) -> Self {
         let topology = Topology::exchanges()
             .with_orchestrator(QueueKind::Quorum)
             .with_agent(&agent_id(), QueueKind::Quorum);
@@ -260,7 +270,7 @@ impl Lane {
             .unwrap();
         let deps = Deps {
             bus: Some(Arc::clone(&bus)),
-            ..deps()
+            ..deps
         };
         let bound = build(config, deps).await.unwrap();
         let admin = bound.admin_address();
