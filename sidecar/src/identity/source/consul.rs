@@ -101,6 +101,7 @@ impl Consul {
         // After a failure it may be another Consul, which counts from the beginning: it is asked what is there, since a
         // state that it has not reached would be waited for in vain.
         let mut waiting = self.answered;
+        let mut away = false;
         loop {
             let answer = if waiting {
                 self.wait_for(path, index).await
@@ -108,14 +109,15 @@ impl Consul {
                 self.api.get(path, self.timeout).await
             };
             let pause = match answer.map(|answer| answer.index) {
-                Ok(Some(now)) if now != index => return,
+                // An equal count of one that was away may be another Consul's.
+                Ok(Some(now)) if now != index || away => return,
                 Ok(Some(_)) => {
                     waiting = true;
                     pauses = self::pauses();
                     SHORTEST_PAUSE
                 }
                 Ok(None) | Err(_) => {
-                    waiting = false;
+                    (waiting, away) = (false, true);
                     pauses.next().unwrap_or(LONGEST_PAUSE)
                 }
             };
