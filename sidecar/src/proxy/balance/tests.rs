@@ -19,10 +19,10 @@ fn settings() -> config::Settings {
 
 fn instance(number: u16, weight: u16, zone: Option<&str>) -> Instance {
     Instance {
-        id: format!("i{number}"),
+        id: format!("i{number}").into(),
         address: ([127, 0, 0, 1], 1_000 + number).into(),
         weight,
-        zone: zone.map(str::to_owned),
+        zone: zone.map(Into::into),
         meta: Default::default(),
     }
 }
@@ -42,7 +42,7 @@ struct Simulation {
 
 impl Simulation {
     fn new(settings: &config::Settings, zone: Option<&str>, instances: &[Instance]) -> Self {
-        let balancer = Balancer::seeded(settings, zone.map(str::to_owned), 7);
+        let balancer = Balancer::seeded(settings, zone.map(Into::into), 7);
         let now = Instant::now();
         balancer.update(instances, now);
         Self {
