@@ -10,9 +10,7 @@ pub mod config;
 mod health;
 pub mod identity;
 mod metrics;
-#[allow(dead_code, reason = "its requests come with the way in")]
 mod policy;
-#[allow(dead_code)]
 mod proxy;
 pub mod registry;
 mod status;

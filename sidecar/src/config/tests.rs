@@ -43,8 +43,8 @@ fn every_fault_is_named() {
         ),
         ("[/process]", "[/a/../b]", "dot segments"),
         (
-            "inbound: {listen: '127.0",
-            "inbound: {listen: '0.0",
+            "inbound: {listen: '127.0.0.1",
+            "inbound: {listen: '0.0.0.0",
             "advertise",
         ),
         (
@@ -61,7 +61,7 @@ fn every_fault_is_named() {
         let faults = Config::from_text(&FILE.replace(from, to)).unwrap_err();
         assert!(faults.join(" ").contains(wanted), "{to}: {faults:?}");
     }
-    let two = FILE.replace("concurrency: 2", "concurrency: 0, timeout_ms: 0");
+    let two = FILE.replace("concurrency: 2", "concurrency: 0\n  timeout_ms: 0");
     assert_eq!(Config::from_text(&two).unwrap_err().len(), 2);
 }
 
