@@ -35,7 +35,11 @@ async fn what_is_under_way_is_answered() {
         assert!(!asking.is_finished());
         answer.send(true).unwrap();
         let answer = within("the answer", asking).await.unwrap();
-        assert_eq!((answer.status, answer.text()), (200, "at last"), "{between}");
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, "at last"),
+            "{between}"
+        );
         pair.target.drained().await;
         pair.caller.drained().await;
         assert!(TcpStream::connect(out).await.is_err());
@@ -77,7 +81,10 @@ async fn instances_come_and_go_under_load_without_an_error() {
         let mesh = Mesh::new();
         let _stays = mesh.before("target", app.address, json!({})).await;
         let caller = mesh.beside("caller", json!({"between": between})).await;
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let senders: Vec<_> = (0..8)
             .map(|_| {
                 let (stop, sent, out) = (Arc::clone(&stop), Arc::clone(&sent), caller.out());

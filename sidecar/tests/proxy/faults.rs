@@ -17,7 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// A program by hand: each connection that sends something is handed to `then` with its number.
-async fn by_hand<F>(then: impl Fn(usize, TcpStream, String) -> F + Send + Sync + 'static) -> (std::net::SocketAddr, Arc<AtomicUsize>)
+async fn by_hand<F>(
+    then: impl Fn(usize, TcpStream, String) -> F + Send + Sync + 'static,
+) -> (std::net::SocketAddr, Arc<AtomicUsize>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -59,8 +61,15 @@ async fn a_program_that_hangs_is_given_up_in_time() {
             let before = count.load(Ordering::SeqCst);
             let answer = pair.send(request("POST", "/", "x")).await;
             assert_eq!(answer.status, 504, "{between}");
-            assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-            assert_eq!(count.load(Ordering::SeqCst), before + 1, "it is not asked again");
+            assert_eq!(
+                answer.header("content-type"),
+                Some("application/problem+json")
+            );
+            assert_eq!(
+                count.load(Ordering::SeqCst),
+                before + 1,
+                "it is not asked again"
+            );
         }
     }
 }
@@ -73,7 +82,11 @@ async fn an_upload_may_take_longer_than_an_answer() {
         let outbound = json!({"between": between, "defaults": settings});
         let pair = Pair::new(app.address, json!({"settings": settings}), outbound).await;
         let mut client = TcpStream::connect(pair.out()).await.unwrap();
-        raw::write(&mut client, "POST / HTTP/1.1\nhost: target\ncontent-length: 120000\n\n").await;
+        raw::write(
+            &mut client,
+            "POST / HTTP/1.1\nhost: target\ncontent-length: 120000\n\n",
+        )
+        .await;
         for _ in 0..12 {
             client.write_all(&[b'x'; 10_000]).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -110,7 +123,10 @@ async fn a_program_that_breaks_off_is_a_bad_gateway_or_a_broken_answer() {
             }
             assert_eq!(answer.status(), 200, "{between} {path}");
             let body = within("the end", answer.into_body().collect()).await;
-            assert!(body.is_err(), "{between} {path}: nobody takes it for the whole");
+            assert!(
+                body.is_err(),
+                "{between} {path}: nobody takes it for the whole"
+            );
         }
     }
 }
@@ -147,9 +163,15 @@ async fn an_answer_without_end_is_carried_in_bounded_memory_until_the_client_goe
         })
         .await;
         let taken = last.load(Ordering::SeqCst);
-        assert!(taken < 64 * 1024 * 1024, "{between}: {taken} bytes were taken");
+        assert!(
+            taken < 64 * 1024 * 1024,
+            "{between}: {taken} bytes were taken"
+        );
         drop(answer);
-        wait_for("the program to be let go", async || sent.load(Ordering::SeqCst) == 0).await;
+        wait_for("the program to be let go", async || {
+            sent.load(Ordering::SeqCst) == 0
+        })
+        .await;
     }
 }
 
@@ -195,7 +217,12 @@ async fn a_dead_instance_is_left_alone_and_nobody_notices() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     registered(&mesh, "dead", gone.local_addr().unwrap()).await;
     drop(gone);
-    let caller = mesh.beside("caller", json!({"defaults": {"outlier": {"consecutive_failures": 2}}})).await;
+    let caller = mesh
+        .beside(
+            "caller",
+            json!({"defaults": {"outlier": {"consecutive_failures": 2}}}),
+        )
+        .await;
     for number in 0..60 {
         // A POST too: nobody has seen it.
         let answer = send(caller.out(), request("POST", "/", "x")).await;
@@ -215,8 +242,11 @@ async fn what_may_be_repeated_is_tried_elsewhere_and_what_may_not_is_not() {
         let mesh = Mesh::new();
         let _ill = mesh.before("target", ill.address, json!({})).await;
         let _well = mesh.before("target", well.address, json!({})).await;
-        let settings = json!({"outlier": {"consecutive_failures": 1_000}, "retries": {"min_per_s": 1_000}});
-        let caller = mesh.beside("caller", json!({"between": between, "defaults": settings})).await;
+        let settings =
+            json!({"outlier": {"consecutive_failures": 1_000}, "retries": {"min_per_s": 1_000}});
+        let caller = mesh
+            .beside("caller", json!({"between": between, "defaults": settings}))
+            .await;
         let (mut posts, mut gets) = (Vec::new(), Vec::new());
         for _ in 0..60 {
             posts.push(send(caller.out(), request("POST", "/", "x")).await.status);
@@ -236,7 +266,12 @@ async fn retries_are_bounded() {
         "breaker": {"failure_percent": 0},
         "outlier": {"consecutive_failures": 1_000},
     });
-    let pair = Pair::new(ill.address, json!({"settings": {"breaker": {"failure_percent": 0}}}), json!({"defaults": settings})).await;
+    let pair = Pair::new(
+        ill.address,
+        json!({"settings": {"breaker": {"failure_percent": 0}}}),
+        json!({"defaults": settings}),
+    )
+    .await;
     let answer = pair.get("/").await;
     assert_eq!((answer.status, answer.text()), (503, "ill"));
     assert_eq!(ill.seen().len(), 3, "a first try and two more");
@@ -264,14 +299,26 @@ async fn a_service_that_fails_is_left_alone_and_tried_again() {
     let ill = Arc::new(AtomicUsize::new(1));
     let now = Arc::clone(&ill);
     let app = App::answering(move |_| {
-        let status = if now.load(Ordering::SeqCst) == 1 { 503 } else { 200 };
+        let status = if now.load(Ordering::SeqCst) == 1 {
+            503
+        } else {
+            200
+        };
         Response::builder().status(status).body(full("")).unwrap()
     })
     .await;
     let breaker = json!({"min_requests": 5, "failure_percent": 50, "open_ms": 100});
     let settings = json!({"breaker": breaker, "retries": {"max": 0}});
-    let pair = Pair::new(app.address, json!({"settings": {"breaker": {"failure_percent": 0}}}), json!({"defaults": settings})).await;
-    let open = || pair.caller.metric("sidecar_breaker_open", &[("peer", "target")]);
+    let pair = Pair::new(
+        app.address,
+        json!({"settings": {"breaker": {"failure_percent": 0}}}),
+        json!({"defaults": settings}),
+    )
+    .await;
+    let open = || {
+        pair.caller
+            .metric("sidecar_breaker_open", &[("peer", "target")])
+    };
     while open() < 0.5 {
         assert_eq!(pair.get("/").await.status, 503);
         assert!(app.seen().len() < 50);
@@ -291,7 +338,8 @@ async fn a_client_that_leaves_takes_its_request_along() {
     let left = CancellationToken::new();
     for between in ["http1", "http2"] {
         let left = left.child_token();
-        let (token, (asked, mut asked_here)) = (left.clone(), tokio::sync::mpsc::unbounded_channel());
+        let (token, (asked, mut asked_here)) =
+            (left.clone(), tokio::sync::mpsc::unbounded_channel());
         let app = App::streaming(move |_| {
             let guard = token.clone().drop_guard();
             asked.send(()).unwrap();
@@ -309,7 +357,9 @@ async fn a_client_that_leaves_takes_its_request_along() {
         drop(client);
         within("the program to be let go", left.cancelled()).await;
         wait_for("the count", async || {
-            pair.caller.metric("sidecar_requests_total", &[("code", "499")]) > 0.5
+            pair.caller
+                .metric("sidecar_requests_total", &[("code", "499")])
+                > 0.5
         })
         .await;
     }
@@ -321,8 +371,13 @@ async fn without_a_program_it_is_a_bad_gateway() {
     let pair = Pair::between(app.address, "http2").await;
     assert_eq!(pair.get("/").await.status, 200);
     drop(app);
-    wait_for("the end of its connections", async || pair.get("/").await.status != 200).await;
-    let request = Request::post("/").header("host", "target").body(http_body_util::Full::<Bytes>::default());
+    wait_for("the end of its connections", async || {
+        pair.get("/").await.status != 200
+    })
+    .await;
+    let request = Request::post("/")
+        .header("host", "target")
+        .body(http_body_util::Full::<Bytes>::default());
     let status = pair.send(request.unwrap()).await.status;
     assert!(matches!(status, 502 | 503), "{status}");
 }

@@ -43,8 +43,15 @@ async fn headers_of_one_hop_end_at_each_sidecar() {
         }
         let seen = app.seen().pop().unwrap().headers;
         for gone in [
-            "connection", "x-secret", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade",
-            "http2-settings", "via",
+            "connection",
+            "x-secret",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authorization",
+            "te",
+            "upgrade",
+            "http2-settings",
+            "via",
         ] {
             assert!(!seen.contains_key(gone), "{between} {gone}");
         }
@@ -90,7 +97,10 @@ async fn the_program_hears_where_a_request_came_from() {
     headers.append("x-forwarded-for", "8.8.8.8".parse().unwrap());
     pair.send(request).await;
     let seen = app.seen().pop().unwrap();
-    assert_eq!(seen.header("x-forwarded-for"), Some("9.9.9.9, 8.8.8.8, 127.0.0.1"));
+    assert_eq!(
+        seen.header("x-forwarded-for"),
+        Some("9.9.9.9, 8.8.8.8, 127.0.0.1")
+    );
 }
 
 /// A key that nobody has the other half of.
@@ -112,12 +122,18 @@ async fn on_a_path_that_is_exempt_headers_pass_as_they_came() {
     let caller = mesh.beside("gateway", json!({})).await;
     let refused = send(caller.out(), get("/tasks")).await;
     assert_eq!(refused.status, 401);
-    assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+    assert_eq!(
+        refused.header("content-type"),
+        Some("application/problem+json")
+    );
     assert!(app.seen().is_empty());
     assert_eq!(send(caller.out(), get("/internal/load")).await.status, 200);
     let seen = app.seen().pop().unwrap();
     let forwarded = |name: &str| name.starts_with("x-forwarded") || name == "via";
-    assert!(!seen.headers.keys().any(|n| forwarded(n.as_str())), "{seen:?}");
+    assert!(
+        !seen.headers.keys().any(|n| forwarded(n.as_str())),
+        "{seen:?}"
+    );
     let mut request = get("/internal/load");
     let host = "mesh.example".parse().unwrap();
     request.headers_mut().append("x-forwarded-host", host);
@@ -125,7 +141,11 @@ async fn on_a_path_that_is_exempt_headers_pass_as_they_came() {
     let seen = app.seen().pop().unwrap();
     assert_eq!(seen.header("x-forwarded-host"), Some("mesh.example"));
     assert_eq!(seen.header("x-forwarded-for"), None);
-    let labels = [("direction", "inbound"), ("peer", "gateway"), ("code", "401")];
+    let labels = [
+        ("direction", "inbound"),
+        ("peer", "gateway"),
+        ("code", "401"),
+    ];
     assert!(target.metric("sidecar_requests_total", &labels) > 0.5);
 }
 

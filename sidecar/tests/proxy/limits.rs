@@ -16,7 +16,10 @@ async fn heads_beyond_the_bound_are_refused() {
     let pair = Pair::new(app.address, limits.clone(), limits).await;
     let long = "a".repeat(64 * 1024);
     let inbound = pair.target.inbound.unwrap();
-    let mut tls = pair.mesh.connect("caller", "target", inbound, Alpn::Http1).await;
+    let mut tls = pair
+        .mesh
+        .connect("caller", "target", inbound, Alpn::Http1)
+        .await;
     let mut plain = TcpStream::connect(pair.out()).await.unwrap();
     let head = format!("GET / HTTP/1.1\r\nhost: target\r\nx: {long}\r\n\r\n");
     let _ = plain.write_all(head.as_bytes()).await;
@@ -42,7 +45,10 @@ async fn a_head_that_does_not_come_is_given_up() {
     let pair = Pair::new(app.address, limits.clone(), limits).await;
     let inbound = pair.target.inbound.unwrap();
     for begin in ["GET / HT", "GET / HTTP/1.1\r\nhost: target\r\n"] {
-        let mut tls = pair.mesh.connect("caller", "target", inbound, Alpn::Http1).await;
+        let mut tls = pair
+            .mesh
+            .connect("caller", "target", inbound, Alpn::Http1)
+            .await;
         let mut plain = TcpStream::connect(pair.out()).await.unwrap();
         plain.write_all(begin.as_bytes()).await.unwrap();
         tls.write_all(begin.as_bytes()).await.unwrap();
@@ -54,7 +60,10 @@ async fn a_head_that_does_not_come_is_given_up() {
     // Who dribbles is as slow.
     let (mut read, mut write) = TcpStream::connect(pair.out()).await.unwrap().into_split();
     let dribble = tokio::spawn(async move {
-        write.write_all(b"GET / HTTP/1.1\r\nhost: target\r\nx: ").await.unwrap();
+        write
+            .write_all(b"GET / HTTP/1.1\r\nhost: target\r\nx: ")
+            .await
+            .unwrap();
         while write.write_all(b"y").await.is_ok() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
@@ -87,7 +96,9 @@ async fn connections_that_say_nothing_are_closed_without_a_word() {
     assert!(all.ends_with("ok"), "{all:?}");
     assert_eq!(all.matches("HTTP/1.1").count(), 1);
     wait_for("all of them to be counted off", async || {
-        pair.target.metric("sidecar_connections_open", &[("direction", "inbound")]) < 1.5
+        pair.target
+            .metric("sidecar_connections_open", &[("direction", "inbound")])
+            < 1.5
     })
     .await;
 }
@@ -132,8 +143,14 @@ async fn a_body_that_stops_arriving_is_given_up() {
             let mut plain = TcpStream::connect(pair.out()).await.unwrap();
             raw::write(&mut plain, &head).await;
             let answer = raw::to_end(&mut plain).await;
-            assert!(answer.starts_with("HTTP/1.1 408"), "{between} {framing}: {answer:?}");
-            let mut tls = pair.mesh.connect("caller", "target", inbound, Alpn::Http1).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 408"),
+                "{between} {framing}: {answer:?}"
+            );
+            let mut tls = pair
+                .mesh
+                .connect("caller", "target", inbound, Alpn::Http1)
+                .await;
             raw::write(&mut tls, &head).await;
             let answer = raw::to_end(&mut tls).await;
             assert!(answer.starts_with("HTTP/1.1 408"), "{framing}: {answer:?}");
@@ -174,7 +191,9 @@ async fn connections_beyond_the_bound_wait() {
     raw::write(&mut first, "GET / HTTP/1.1\nhost: target\n\n").await;
     raw::until(&mut first, "ok").await;
     wait_for("the second", async || {
-        pair.caller.metric("sidecar_connections_open", &[("direction", "outbound")]) > 1.5
+        pair.caller
+            .metric("sidecar_connections_open", &[("direction", "outbound")])
+            > 1.5
     })
     .await;
     let mut third = TcpStream::connect(pair.out()).await.unwrap();
@@ -200,21 +219,38 @@ async fn requests_beyond_the_bound_are_refused() {
     })
     .await;
     for (inbound, outbound, who) in [
-        (json!({}), json!({"defaults": {"breaker": {"max_requests": 1}, "retries": {"max": 0}}}), "outbound"),
-        (json!({"settings": {"breaker": {"max_requests": 1}}}), json!({"defaults": {"retries": {"max": 0}}}), "inbound"),
+        (
+            json!({}),
+            json!({"defaults": {"breaker": {"max_requests": 1}, "retries": {"max": 0}}}),
+            "outbound",
+        ),
+        (
+            json!({"settings": {"breaker": {"max_requests": 1}}}),
+            json!({"defaults": {"retries": {"max": 0}}}),
+            "inbound",
+        ),
     ] {
         answer.send_replace(false);
         let pair = Pair::new(app.address, inbound, outbound).await;
         let out = pair.out();
         let first = tokio::spawn(async move { crate::support::send(out, get("/")).await });
-        within("the first request", asked_here.recv()).await.unwrap();
+        within("the first request", asked_here.recv())
+            .await
+            .unwrap();
         let second = pair.send(request("POST", "/", "x")).await;
         assert_eq!(second.status, 503, "{who}");
         assert_eq!(second.header("retry-after"), Some("1"));
         answer.send_replace(true);
         assert_eq!(within("its answer", first).await.unwrap().status, 200);
         let labels = [("direction", who), ("reason", "overloaded")];
-        let sidecar = if who == "inbound" { &pair.target } else { &pair.caller };
-        assert!(sidecar.metric("sidecar_faults_total", &labels) > 0.5, "{who}");
+        let sidecar = if who == "inbound" {
+            &pair.target
+        } else {
+            &pair.caller
+        };
+        assert!(
+            sidecar.metric("sidecar_faults_total", &labels) > 0.5,
+            "{who}"
+        );
     }
 }

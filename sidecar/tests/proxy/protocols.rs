@@ -168,7 +168,9 @@ async fn grpc_has_its_trailers_both_ways() {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", "0".parse().unwrap());
             let body = Full::new(Bytes::from_static(b"\0\0\0\0\x02hi"));
-            let body = body.with_trailers(async move { Some(Ok(trailers)) }).boxed();
+            let body = body
+                .with_trailers(async move { Some(Ok(trailers)) })
+                .boxed();
             let response = Response::builder().header("content-type", "application/grpc");
             response.body(body).unwrap()
         })
@@ -228,7 +230,11 @@ async fn a_websocket_is_a_tunnel_after_the_handshake() {
         .await;
         let (mut app, head) = accepted(&listener).await;
         assert!(head.starts_with("get /chat http/1.1"), "{head}");
-        for line in ["connection: upgrade", "upgrade: websocket", "sec-websocket-key: dgh"] {
+        for line in [
+            "connection: upgrade",
+            "upgrade: websocket",
+            "sec-websocket-key: dgh",
+        ] {
             assert!(head.contains(line), "{head}");
         }
         // What comes with the head belongs to the other protocol; what looks like no HTTP passes.
@@ -236,7 +242,12 @@ async fn a_websocket_is_a_tunnel_after_the_handshake() {
                      sec-websocket-accept: s3p\n\nhello";
         raw::write(&mut app, agree).await;
         let answer = raw::until(&mut client, "hello").await.to_lowercase();
-        for line in ["http/1.1 101", "connection: upgrade", "upgrade: websocket", "sec-websocket-accept: s3p"] {
+        for line in [
+            "http/1.1 101",
+            "connection: upgrade",
+            "upgrade: websocket",
+            "sec-websocket-accept: s3p",
+        ] {
             assert!(answer.contains(line), "{answer}");
         }
         for word in ["one\n\n x \0", "two: \r three"] {
@@ -245,7 +256,10 @@ async fn a_websocket_is_a_tunnel_after_the_handshake() {
             raw::write(&mut app, word).await;
             raw::until(&mut client, &word.replace('\n', "\r\n")).await;
         }
-        let counted = || pair.caller.metric("sidecar_requests_total", &[("code", "101")]);
+        let counted = || {
+            pair.caller
+                .metric("sidecar_requests_total", &[("code", "101")])
+        };
         assert!(counted() < 0.5, "it lives on");
         drop(client);
         assert_eq!(raw::to_end(&mut app).await, "");
@@ -259,7 +273,11 @@ async fn accepted(listener: &TcpListener) -> (TcpStream, String) {
     loop {
         let (mut stream, _) = within("a connection", listener.accept()).await.unwrap();
         let mut one = [0];
-        if within("a byte or the end", stream.peek(&mut one)).await.unwrap() > 0 {
+        if within("a byte or the end", stream.peek(&mut one))
+            .await
+            .unwrap()
+            > 0
+        {
             let head = raw::until(&mut stream, "\r\n\r\n").await.to_lowercase();
             return (stream, head);
         }
@@ -279,7 +297,10 @@ async fn a_websocket_that_is_declined_is_an_answer_and_the_end() {
         .await;
         let answer = raw::to_end(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains("connection: close") && answer.ends_with("ok"), "{answer}");
+        assert!(
+            answer.contains("connection: close") && answer.ends_with("ok"),
+            "{answer}"
+        );
     }
 }
 
@@ -288,10 +309,18 @@ async fn nobody_is_switched_who_did_not_ask() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pair = Pair::between(listener.local_addr().unwrap(), "http2").await;
     let mut client = TcpStream::connect(pair.out()).await.unwrap();
-    raw::write(&mut client, "GET / HTTP/1.1\nhost: target\nconnection: upgrade\nupgrade: h2c\n\n").await;
+    raw::write(
+        &mut client,
+        "GET / HTTP/1.1\nhost: target\nconnection: upgrade\nupgrade: h2c\n\n",
+    )
+    .await;
     let (mut app, head) = accepted(&listener).await;
     assert!(!head.contains("upgrade"), "{head}");
-    raw::write(&mut app, "HTTP/1.1 101 Switching Protocols\nupgrade: h2c\nconnection: upgrade\n\n").await;
+    raw::write(
+        &mut app,
+        "HTTP/1.1 101 Switching Protocols\nupgrade: h2c\nconnection: upgrade\n\n",
+    )
+    .await;
     raw::until(&mut client, "HTTP/1.1 502").await;
 }
 
@@ -332,7 +361,10 @@ async fn a_chunked_answer_and_one_until_the_end_arrive_whole() {
     for between in BETWEEN {
         let pair = Pair::between(listener.local_addr().unwrap(), between).await;
         for (framing, body) in [
-            ("transfer-encoding: chunked\n", "3\nabc\n4;ext=1\ndefg\n0\n\n"),
+            (
+                "transfer-encoding: chunked\n",
+                "3\nabc\n4;ext=1\ndefg\n0\n\n",
+            ),
             ("connection: close\n", "abcdefg"),
             ("content-length: 7\n", "abcdefg"),
         ] {
@@ -359,11 +391,19 @@ async fn many_requests_share_few_connections() {
         if between == "http2" {
             assert!(open < 1.5, "{open}");
         }
-        let handshakes = || pair.target.metric("sidecar_tls_handshakes_total", &[("direction", "inbound"), ("outcome", "ok")]);
+        let handshakes = || {
+            pair.target.metric(
+                "sidecar_tls_handshakes_total",
+                &[("direction", "inbound"), ("outcome", "ok")],
+            )
+        };
         let before = handshakes();
         for _ in 0..20 {
             assert_eq!(pair.get("/").await.status, 200);
         }
-        assert!((handshakes() - before).abs() < 0.5, "{between}: connections are kept");
+        assert!(
+            (handshakes() - before).abs() < 0.5,
+            "{between}: connections are kept"
+        );
     }
 }

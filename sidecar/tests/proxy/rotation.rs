@@ -23,7 +23,10 @@ async fn no_request_fails_while_certificates_change() {
         let mut config = json!({"outbound": {"listen": "127.0.0.1:0", "between": between}});
         crate::support::merge(&mut config, short);
         let caller = mesh.sidecar("caller", config).await;
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let senders: Vec<_> = (0..8)
             .map(|_| {
                 let (stop, sent, out) = (Arc::clone(&stop), Arc::clone(&sent), caller.out());
@@ -51,7 +54,10 @@ async fn no_request_fails_while_certificates_change() {
         assert!(sent.load(Ordering::SeqCst) > 10);
         let labels = [("direction", "outbound"), ("outcome", "ok")];
         let handshakes = caller.metric("sidecar_tls_handshakes_total", &labels);
-        assert!(handshakes > 2.5, "{between}: new connections were made: {handshakes}");
+        assert!(
+            handshakes > 2.5,
+            "{between}: new connections were made: {handshakes}"
+        );
         // Those of the old certificate go when they are free.
         wait_for("the old connections to go", async || {
             target.metric("sidecar_connections_open", &[("direction", "inbound")]) < 8.5

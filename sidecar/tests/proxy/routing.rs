@@ -68,7 +68,10 @@ async fn who_names_no_service_hears_how_to() {
         let request = Request::builder().uri(path).header("host", host);
         let answer = pair.send(request.body(Full::default()).unwrap()).await;
         assert_eq!(answer.status, 404, "{host}{path}");
-        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json")
+        );
         assert!(answer.text().contains("Host: NAME"), "{}", answer.text());
     }
     let labels = [("direction", "outbound"), ("reason", "unknown_service")];
@@ -85,7 +88,10 @@ async fn a_service_without_instances_is_said_to_come_back() {
     drop(app);
     // It is registered still, and sick: nobody is told to ask it.
     wait_for("the sickness", async || mesh.instances("target").await == 0).await;
-    wait_for("the news", async || send(caller.out(), get("/")).await.status == 503).await;
+    wait_for("the news", async || {
+        send(caller.out(), get("/")).await.status == 503
+    })
+    .await;
     let answer = send(caller.out(), get("/")).await;
     assert_eq!(answer.header("retry-after"), Some("1"));
     target.drained().await;
@@ -100,7 +106,11 @@ async fn connect_and_hosts_that_are_none_are_refused() {
     let app = App::start().await;
     let pair = Pair::between(app.address, "http2").await;
     let mut stream = tokio::net::TcpStream::connect(pair.out()).await.unwrap();
-    crate::raw::write(&mut stream, "CONNECT target:443 HTTP/1.1\nhost: target:443\n\n").await;
+    crate::raw::write(
+        &mut stream,
+        "CONNECT target:443 HTTP/1.1\nhost: target:443\n\n",
+    )
+    .await;
     let answer = crate::raw::to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
     for head in [

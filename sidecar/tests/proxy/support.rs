@@ -263,8 +263,7 @@ impl Mesh {
             ..config::Identity::default()
         };
         let metrics = prometheus::Registry::new();
-        let (identity, renewal) =
-            Identity::new(&name(service), &config, None, &metrics).unwrap();
+        let (identity, renewal) = Identity::new(&name(service), &config, None, &metrics).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(renewal.run(stop.clone()));
         within("a certificate", identity.first()).await;
