@@ -102,7 +102,7 @@ async fn a_killed_sidecar_leaves_its_steps_to_the_next() {
     let bus = bus(&url).await;
     let agent = TestAgent::start(vec![Reply::Held]).await;
     let mut file = serde_json::to_value(config(agent.address, quick())).unwrap();
-    file["bus"] = json!({"backend": "rabbitmq", "url": url});
+    file["worker"]["bus"] = json!({"backend": "rabbitmq", "url": url});
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sidecar.json");
     std::fs::write(&path, file.to_string()).unwrap();

@@ -43,8 +43,8 @@ fn every_fault_is_named() {
         ),
         ("[/process]", "[/a/../b]", "dot segments"),
         (
-            "inbound: {listen: '127.0",
-            "inbound: {listen: '0.0",
+            "inbound: {listen: '127.0.0.1",
+            "inbound: {listen: '0.0.0.0",
             "advertise",
         ),
         (
