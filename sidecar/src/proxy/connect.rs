@@ -144,13 +144,24 @@ impl Target {
         &self.ground
     }
 
-    fn generation(&self) -> Result<Generation, ConnectError> {
+    fn present(&self) -> Option<Generation> {
         match &self.security {
-            Security::Plain => Ok(Generation(None)),
-            Security::Mutual { identity, .. } => match identity.tls() {
-                Some(tls) => Ok(Generation(Some(tls))),
-                None => Err(ConnectError::NoIdentity),
-            },
+            Security::Plain => Some(Generation(None)),
+            Security::Mutual { identity, .. } => identity.tls().map(|tls| Generation(Some(tls))),
+        }
+    }
+
+    /// The present certificate; the first one is waited for.
+    async fn generation(&self) -> Result<Generation, ConnectError> {
+        match (self.present(), &self.security) {
+            (Some(generation), _) => Ok(generation),
+            (None, Security::Plain) => Err(ConnectError::NoIdentity),
+            (None, Security::Mutual { identity, .. }) => {
+                tokio::time::timeout(self.connect_timeout, identity.first())
+                    .await
+                    .map(|tls| Generation(Some(tls)))
+                    .map_err(|_| ConnectError::NoIdentity)
+            }
         }
     }
 
@@ -159,7 +170,7 @@ impl Target {
     /// # Errors
     /// [`ConnectError`].
     pub(crate) async fn h1(&self, fresh: bool) -> Result<h1::Connection, ConnectError> {
-        let generation = self.generation()?;
+        let generation = self.generation().await?;
         if !fresh && let Some(free) = self.idle.take(&generation) {
             return Ok(free);
         }
@@ -207,7 +218,7 @@ impl Target {
     /// # Errors
     /// [`ConnectError`].
     pub(crate) async fn h2(self: &Arc<Self>) -> Result<Arc<h2::Connection>, ConnectError> {
-        let generation = self.generation()?;
+        let generation = self.generation().await?;
         let opening = {
             let mut shared = self.shared();
             shared.open.retain(|connection| !connection.is_closed());
@@ -274,7 +285,7 @@ impl Target {
 
     /// Closes what has been free for too long or is of an older certificate; how many connections are left.
     pub(crate) fn sweep(&self, now: Instant) -> usize {
-        let Ok(generation) = self.generation() else {
+        let Some(generation) = self.present() else {
             return 0;
         };
         let mut shared = self.shared();

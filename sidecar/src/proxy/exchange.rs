@@ -46,6 +46,8 @@ pub(crate) struct Try {
     pub(crate) deadline: Instant,
     /// For the next part of a body.
     pub(crate) idle: Option<Duration>,
+    /// Whether the request asks for another protocol.
+    pub(crate) switches: bool,
     /// Whether the request may be needed for another try: then its headers are copied.
     pub(crate) keep: bool,
 }
@@ -111,6 +113,7 @@ async fn over_h1(target: &Arc<Target>, request: &mut Outgoing, how: Try) -> Resu
         let way = Way {
             pool: target.idle(),
             idle: how.idle,
+            switches: how.switches,
             tasks: &ground.tasks,
             cut: &ground.cut,
         };
@@ -126,7 +129,7 @@ async fn over_h1(target: &Arc<Target>, request: &mut Outgoing, how: Try) -> Resu
                 }
                 fresh = true;
             }
-            Err(h1::Failed::Other(error)) => return Err(Missed::Failed(error.to_string())),
+            Err(h1::Failed::Other(why)) => return Err(Missed::Failed(why)),
         }
     }
 }

@@ -56,8 +56,8 @@ pub(crate) enum Failed {
     Unseen,
     /// The connection ended before anything of the answer came.
     BrokeOff(hyper::Error),
-    /// Something else.
-    Other(hyper::Error),
+    /// What came is no answer.
+    Other(String),
 }
 
 /// An answer.
@@ -139,10 +139,13 @@ impl Connection {
             if error.is_incomplete_message() || error.is_canceled() || is_io(&error) {
                 Failed::BrokeOff(error)
             } else {
-                Failed::Other(error)
+                Failed::Other(error.to_string())
             }
         })?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !way.switches {
+                return Err(Failed::Other("it switches without being asked".to_owned()));
+            }
             return self.switched(response).await;
         }
         let (parts, incoming) = response.into_parts();
@@ -259,6 +262,8 @@ pub(crate) struct Way<'a> {
     pub(crate) pool: &'a Arc<Idle>,
     /// For the next part of the answer's body.
     pub(crate) idle: Option<Duration>,
+    /// Whether the request asks for another protocol.
+    pub(crate) switches: bool,
     /// Keeps account of tasks.
     pub(crate) tasks: &'a TaskTracker,
     /// Ends them at once.

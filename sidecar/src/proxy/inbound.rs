@@ -294,6 +294,7 @@ impl Caller {
             protocol,
             deadline: begun + inbound.response_timeout,
             idle: inbound.idle,
+            switches: websocket,
             keep: false,
         };
         let mut permit = inbound.breaker.admit(begun)?;

@@ -282,6 +282,7 @@ impl Program {
             protocol,
             deadline: begun + Duration::from_millis(settings.response_timeout_ms),
             idle,
+            switches: websocket,
             keep: true,
         };
         let (answer, mut held) = self

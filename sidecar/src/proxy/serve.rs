@@ -23,7 +23,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 
 /// Streams that were reset and are not forgotten yet, before the connection is closed: hyper's default for remote
@@ -35,6 +35,9 @@ const MAX_HEADERS: usize = 100;
 const PREFACE: &[u8] = b"PRI";
 /// Pause before a beginning that is too short to judge is looked at again.
 const PREFACE_PAUSE: Duration = Duration::from_millis(2);
+/// How long, and for how many bytes, a client may go on sending after the last answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
 /// The answer to a head that does not arrive.
 const TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -206,9 +209,10 @@ pub(crate) async fn h1<H: Handler>(
     });
     let ended = ended.await;
     drop(watch);
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner().into_inner();
     match ended {
         Err(()) => {
-            let mut stream = connection.into_parts().io.into_inner().into_inner();
             let told = async {
                 if client.is_within_head() {
                     stream.write_all(TOO_SLOW).await?;
@@ -221,15 +225,29 @@ pub(crate) async fn h1<H: Handler>(
         Ok(Err(error)) => tracing::debug!(%error, "connection ended early"),
         Ok(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
-                let parts = connection.into_parts();
-                let near = End {
-                    stream: parts.io.into_inner().into_inner(),
-                    read: parts.read_buf,
-                };
-                tunnel.run(near).await;
+                let read = parts.read_buf;
+                return tunnel.run(End { stream, read }).await;
             }
         }
     }
+    linger(stream).await;
+}
+
+/// Reads what a client still sends after the last answer, for a moment: a connection that is closed with bytes
+/// unread is reset, and the client may lose that answer (RFC 9112, section 9.6).
+async fn linger(mut stream: Stream) {
+    let mut left = LINGER_BYTES;
+    let mut part = vec![0; 4 * 1024];
+    let reading = async {
+        while let Ok(read @ 1..) = stream.read(&mut part).await {
+            left = match left.checked_sub(read) {
+                Some(left) => left,
+                None => return,
+            };
+        }
+    };
+    // A client that is still sending then has had its time.
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 /// Serves a connection of HTTP/2.

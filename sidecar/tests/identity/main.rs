@@ -13,5 +13,6 @@ mod mesh;
 mod refusals;
 mod resumption;
 mod rotation;
+mod strangers;
 mod traffic;
 mod vault;

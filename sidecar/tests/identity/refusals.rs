@@ -2,26 +2,14 @@
 
 use crate::authority::{Authority, Issued, files, hours, uri, write_roots};
 use crate::mesh::{DOMAIN, Member, connection, name};
-use mesh_sidecar::identity::{Alpn, HandshakeError, Reason, Tls};
+use crate::strangers::{BOTH, ONLY_12, ONLY_13, client, server};
+use mesh_sidecar::identity::{Alpn, Reason, Tls};
 use mesh_tests::within;
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion,
-};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
-
-type Versions = &'static [&'static SupportedProtocolVersion];
-static ONLY_12: Versions = &[&TLS12];
-static ONLY_13: Versions = &[&TLS13];
-static BOTH: Versions = &[&TLS12, &TLS13];
 
 /// Where a peer of a kind is met.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -422,94 +410,5 @@ async fn who_says_nothing_is_left_after_a_while() {
     assert_eq!(silent.unwrap_err().reason(), Reason::Timeout);
     for direction in ["inbound", "outbound"] {
         assert_eq!(bench.member.handshakes(direction, "timeout"), 1.0);
-    }
-}
-
-/// A client that believes everybody and shows what it is given; whether it is let in.
-async fn client(
-    stream: TcpStream,
-    versions: Versions,
-    issued: Option<&Issued>,
-) -> Result<(), HandshakeError> {
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Credulous));
-    let config = match issued {
-        Some(issued) => config
-            .with_client_auth_cert(issued.chain.clone(), issued.key())
-            .unwrap(),
-        None => config.with_no_client_auth(),
-    };
-    let connector = TlsConnector::from(Arc::new(config));
-    let server = ServerName::try_from("self").unwrap();
-    let read = async {
-        let mut stream = connector.connect(server, stream).await?;
-        // In TLS 1.3 it learns here what became of its certificate; who accepts says nothing and goes.
-        stream.read(&mut [0]).await
-    };
-    match read.await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(HandshakeError::from_io(&error)),
-    }
-}
-
-/// A server that asks for no certificate and shows what it is given; whether it is believed.
-async fn server(
-    stream: TcpStream,
-    versions: Versions,
-    issued: &Issued,
-) -> Result<(), HandshakeError> {
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(issued.chain.clone(), issued.key())
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    match acceptor.accept(stream).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(HandshakeError::from_io(&error)),
-    }
-}
-
-/// Believes everybody.
-#[derive(Debug)]
-struct Credulous;
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = default_provider().signature_verification_algorithms;
-        algorithms.supported_schemes()
     }
 }

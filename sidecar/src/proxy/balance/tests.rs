@@ -19,10 +19,10 @@ fn settings() -> config::Settings {
 
 fn instance(number: u16, weight: u16, zone: Option<&str>) -> Instance {
     Instance {
-        id: format!("i{number}"),
+        id: format!("i{number}").into(),
         address: ([127, 0, 0, 1], 1_000 + number).into(),
         weight,
-        zone: zone.map(str::to_owned),
+        zone: zone.map(Arc::from),
         meta: Default::default(),
     }
 }
@@ -42,7 +42,7 @@ struct Simulation {
 
 impl Simulation {
     fn new(settings: &config::Settings, zone: Option<&str>, instances: &[Instance]) -> Self {
-        let balancer = Balancer::seeded(settings, zone.map(str::to_owned), 7);
+        let balancer = Balancer::seeded(settings, zone.map(Arc::from), 7);
         let now = Instant::now();
         balancer.update(instances, now);
         Self {
@@ -426,31 +426,4 @@ fn many_threads_leave_nothing_under_way() {
         .map(|m| m.endpoint.under_way())
         .sum();
     assert_eq!(busy, 0);
-}
-
-#[test]
-fn zz_measure() {
-    for n in [1, 2, 10, 1000] {
-        let b = Balancer::new(&config::Settings::default(), None);
-        let now = Instant::now();
-        b.update(&even(n), now);
-        let t = std::time::Instant::now();
-        for i in 0..1_000_000u64 {
-            let at = now + Duration::from_micros(i);
-            b.pick(&[], at)
-                .unwrap()
-                .finished(OK, at + Duration::from_micros(900));
-        }
-        println!("pick+finish n={n}: {:?}", t.elapsed() / 1_000_000);
-    }
-    let br = crate::proxy::breaker::Breaker::new(&config::Breaker::default(), Instant::now());
-    let bu = crate::proxy::retry::Budget::new(&config::Retries::default(), Instant::now());
-    let now = Instant::now();
-    let t = std::time::Instant::now();
-    for i in 0..1_000_000u64 {
-        let at = now + Duration::from_micros(i);
-        br.admit(at).unwrap().report(false, at);
-        bu.request(at);
-    }
-    println!("breaker+budget: {:?}", t.elapsed() / 1_000_000);
 }

@@ -1,0 +1,13 @@
+//! Two sidecars and what passes between them: routing, protocols, headers, limits, faults, rotation, drain.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod drain;
+mod faults;
+mod headers;
+mod limits;
+mod protocols;
+mod raw;
+mod rotation;
+mod routing;
+mod smuggling;
+mod support;
