@@ -311,7 +311,7 @@ pub fn task(client: &Client, gateway: &str, token: &str, task_type: &str) -> Req
         .bearer_auth(token)
         .header("prefer", "wait=30")
         .timeout(GENEROUS)
-        .json(&json!({"task_type": task_type, "payload": {"text": "One line."}, "timeout": 30}))
+        .json(&json!({"task_type": task_type, "payload": payload(), "timeout": 30}))
 }
 
 /// As [`Mesh::direct`], with another client, for the gateway at `gateway`.
@@ -321,7 +321,12 @@ pub fn direct(client: &Client, gateway: &str, token: &str, agent: &str) -> Reque
         .bearer_auth(token)
         .header("x-agent", agent)
         .timeout(GENEROUS)
-        .json(&json!({"action": "look", "payload": {"text": "One line."}}))
+        .json(&json!({"action": "look", "payload": payload()}))
+}
+
+/// What each of our agents can do something with.
+fn payload() -> Value {
+    json!({"text": "One line.", "csv": "n\n1\n2\n"})
 }
 
 fn mesh_yaml(base: &Path, machine: usize) -> PathBuf {

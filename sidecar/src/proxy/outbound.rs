@@ -227,10 +227,11 @@ impl Program {
         let by_header = outbound.config.by_agent_header;
         let thread = outbound.threads.get(self.thread);
         let thread = thread.ok_or(Fault::GatewayTimeout)?;
-        let (reach, prefix) = {
+        let (reach, prefix, to_agent) = {
             let host = hygiene::host(&parts)?;
             let route = route::route(host, &target, &parts.headers, by_header)?;
-            (outbound.reach(thread, route.service)?, route.prefix)
+            let reach = outbound.reach(thread, route.service)?;
+            (reach, route.prefix, route.by_agent_header)
         };
         let service = &*reach.service;
         service.touch(begun);
@@ -238,7 +239,7 @@ impl Program {
         if by_header {
             // It says where, and this is there. What the client showed the gateway is not the agent's to use.
             parts.headers.remove(HEADER_AGENT);
-            if prefix == route::AGENT_PREFIX {
+            if to_agent {
                 parts.headers.remove(header::AUTHORIZATION);
             }
         }

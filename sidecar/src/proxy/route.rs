@@ -15,9 +15,6 @@ const DOMAIN: &str = ".mesh";
 /// The header in which a gateway's filter names the agent.
 const AGENT: HeaderName = HeaderName::from_static(HEADER_AGENT);
 
-/// How much of the path an agent's header stands for.
-pub(crate) const AGENT_PREFIX: usize = 1 + HEADER_AGENT.len();
-
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Route<'a> {
@@ -25,6 +22,8 @@ pub(crate) struct Route<'a> {
     pub(crate) service: &'a str,
     /// How much of the path is taken off.
     pub(crate) prefix: usize,
+    /// Whether the agent's header names it.
+    pub(crate) by_agent_header: bool,
 }
 
 /// Finds the service of a request to `target` at `host`.
@@ -41,16 +40,22 @@ pub(crate) fn route<'a>(
     if by_agent_header && first == Some(HEADER_AGENT) {
         return Ok(Route {
             service: agent(headers)?,
-            prefix: AGENT_PREFIX,
+            prefix: 1 + HEADER_AGENT.len(),
+            by_agent_header: true,
         });
     }
     if let Some(service) = host.and_then(of_host) {
-        return Ok(Route { service, prefix: 0 });
+        return Ok(Route {
+            service,
+            prefix: 0,
+            by_agent_header: false,
+        });
     }
     match first {
         Some(service) if is_name(service) => Ok(Route {
             service,
             prefix: 1 + service.len(),
+            by_agent_header: false,
         }),
         other => Err(Fault::UnknownService(shown(other.unwrap_or_default()))),
     }
@@ -184,6 +189,18 @@ mod tests {
                 Err("bad_request"),
                 "{agents:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_name_as_long_as_the_headers_is_no_agent_of_the_header() {
+        let mut headers = HeaderMap::new();
+        headers.append(AGENT, "coder".parse().unwrap());
+        for (target, by_agent_header) in [("/x-mesh-agent/a", true), ("/orchestrator/a", false)] {
+            let target: PathAndQuery = target.parse().unwrap();
+            let route = route(None, &target, &headers, true).unwrap();
+            assert_eq!(route.prefix, 13);
+            assert_eq!(route.by_agent_header, by_agent_header);
         }
     }
 

@@ -87,8 +87,7 @@ async fn a_task_whose_originator_may_not_reach_the_agent(mesh: &Mesh) {
     let may = mesh.token("bob", "tasks:write data:process").await;
     let answer = mesh.task(&may, "data-processor").send().await.unwrap();
     let task: Value = answer.json().await.unwrap();
-    // That agent wants other input: what counts is that it was asked.
-    assert_ne!(task["error"]["code"], "refused", "{task}");
+    assert_eq!(task["status"], "completed", "{task}");
     assert!(mesh.audited().iter().all(|l| l["user"]["id"] != "bob"));
 
     let token = mesh.token("mallory", "tasks:write").await;
