@@ -45,6 +45,7 @@ pub struct Bound {
 /// What a sidecar with an identity has beyond a worker.
 #[derive(Default)]
 struct Ways {
+    identity: Option<Identity>,
     renewal: Option<Renewal>,
     inbound: Option<proxy::Inbound>,
     announcer: Option<Announcer>,
@@ -125,6 +126,7 @@ fn ways(
     let (identity, renewal) =
         Identity::new(&config.service, &config.identity, consul, &deps.metrics)?;
     ways.renewal = Some(renewal);
+    ways.identity = Some(identity.clone());
     let metrics = proxy::Metrics::register(&deps.metrics)?;
     let dealings = registry::Metrics::register(&deps.metrics, &config.service)?;
     let mut mesh = Mesh {
@@ -224,6 +226,7 @@ impl Bound {
             CancellationToken::new(),
         );
         let Ways {
+            identity,
             renewal,
             inbound,
             announcer,
@@ -241,7 +244,15 @@ impl Bound {
         let renewal = either(renewal, &stop_rest, Renewal::run);
         let worker = either(self.worker, &shutdown, Worker::run);
         let announce = async {
-            either(announcer, &shutdown, Announcer::run).await;
+            // Peers are told of a way in that can prove who is behind it.
+            let first = async {
+                if let Some(identity) = identity {
+                    identity.first().await;
+                }
+            };
+            if shutdown.run_until_cancelled(first).await.is_some() {
+                either(announcer, &shutdown, Announcer::run).await;
+            }
             stop_inbound.cancel();
         };
         let drain = self.drain;
