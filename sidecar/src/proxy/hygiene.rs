@@ -158,13 +158,3 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, host:
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
 }
-
-/// Whether a status has no body, whatever its headers say.
-pub(crate) fn is_bodiless(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
-/// The length that headers state.
-pub(crate) fn states_length(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::CONTENT_LENGTH)
-}

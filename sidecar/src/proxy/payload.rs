@@ -145,11 +145,6 @@ impl Payload {
         }
     }
 
-    /// Whether it is in memory.
-    pub(crate) fn is_whole(&self) -> bool {
-        matches!(self, Self::Whole(..))
-    }
-
     /// Grows for as long as the body goes on arriving.
     pub(crate) fn progress(&self) -> u64 {
         match self {
