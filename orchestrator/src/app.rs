@@ -129,12 +129,11 @@ impl Bound {
             steps: self.config.steps.clone(),
             max_runs: self.config.limits.max_runs,
             ready: ready_seen,
-            tracing: Tracing::new(self.deps.tracer.clone(), self.config.bus.system()),
+            tracing: Tracing::new(self.deps.tracer, self.config.bus.system()),
             halt: halt.clone(),
         });
         let api = Api::new(
             &self.config,
-            self.deps.tracer,
             Arc::clone(&executor),
             self.planning,
             self.deps.quota,

@@ -192,7 +192,9 @@ fn field(span: &mut Span, key: &str, value: &str) {
         _ => return,
     };
     let value = value.trim_start_matches("SPAN_KIND_");
-    value.trim_start_matches("STATUS_CODE_").clone_into(place);
+    let value = value.trim_start_matches("STATUS_CODE_");
+    // A status that is not set is none.
+    value.trim_start_matches("UNSET").clone_into(place);
 }
 
 /// `Str(x)` without its type.
@@ -241,6 +243,8 @@ Span #1
     Kind           : SPAN_KIND_CONSUMER
 Start time: 1
 End time: 2
+    Status code    : STATUS_CODE_UNSET
+    Status message : 
 ";
         let spans = read(log);
         let [first, second] = spans.as_slice() else {
@@ -260,6 +264,7 @@ End time: 2
         assert_eq!(first.attribute("url.path"), "/a:b");
         assert_eq!(first.attribute("http.response.status_code"), "500");
         assert_eq!(first.attribute("Name"), "");
+        assert_eq!(second.status, "");
         assert_eq!(
             (second.parent_id.as_str(), second.kind.as_str()),
             ("", "CONSUMER")

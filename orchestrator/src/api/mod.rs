@@ -64,7 +64,6 @@ impl Api {
     /// An assertion key is none.
     pub fn new(
         config: &Config,
-        tracer: Tracer,
         executor: Arc<Executor>,
         planning: Planning,
         quota: Arc<dyn Quota>,
@@ -79,9 +78,9 @@ impl Api {
             .map(|k| PublicKey::from_base64(k.kid.clone(), &k.x))
             .collect::<Result<_, _>>()?;
         Ok(Self {
+            tracer: executor.context().tracing.tracer().clone(),
             executor,
             planning,
-            tracer,
             limits: config.limits.clone(),
             keys,
             audience: config.assertions.audience.clone(),

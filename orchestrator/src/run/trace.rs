@@ -21,6 +21,11 @@ impl Tracing {
         Self { tracer, system }
     }
 
+    /// What begins them, for other spans.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
     /// The span of a step of `run` that is sent as `message`, which is told where it belongs.
     ///
     /// It ends when the broker has the message, or never will have it.

@@ -154,9 +154,11 @@ impl Tracer {
         let Some(inner) = &self.inner else {
             return Span::passing(parent);
         };
+        // Whoever began the trace has decided that it is not recorded.
+        if parent.as_ref().is_some_and(|p| !p.sampled()) {
+            return Span::passing(parent);
+        }
         let place = match &parent {
-            // Whoever began the trace has decided that it is not recorded.
-            Some(parent) if !parent.sampled() => return Span::passing(Some(parent.clone())),
             Some(parent) => Parent::new().with_remote_span_context(parent.to_span()),
             None => Parent::new(),
         };

@@ -203,6 +203,7 @@ impl Mesh {
             bus: None,
             registry: Arc::clone(&self.registry) as Arc<dyn Registry>,
             tracer: Tracer::off(),
+            logs: None,
             metrics: metrics.clone(),
         };
         let bound = build(config, deps).await.unwrap();
