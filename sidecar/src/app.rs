@@ -168,6 +168,7 @@ impl Bound {
         // Drained by an operator, it stays to say so until it is told to end.
         let drained = shutdown.child_token();
         let Ways {
+            identity,
             renewal,
             inbound,
             announcer,
@@ -189,7 +190,15 @@ impl Bound {
         let renewal = either(renewal, &stop_rest, Renewal::run);
         let worker = either(self.worker, &drained, Worker::run);
         let announce = async {
-            either(announcer, &drained, Announcer::run).await;
+            // Peers are told of a way in that can prove who is behind it.
+            let first = async {
+                if let Some(identity) = identity {
+                    identity.first().await;
+                }
+            };
+            if drained.run_until_cancelled(first).await.is_some() {
+                either(announcer, &drained, Announcer::run).await;
+            }
             status.draining();
             stop_inbound.cancel();
         };

@@ -37,6 +37,8 @@ pub(crate) struct Corked {
     inner: Stream,
     gathered: BytesMut,
     switch: Switch,
+    /// Whether anything was read: a handshake flushes once, and that must be one.
+    begun: bool,
 }
 
 impl Corked {
@@ -47,6 +49,7 @@ impl Corked {
             inner,
             gathered: BytesMut::new(),
             switch: switch.clone(),
+            begun: false,
         };
         (corked, switch)
     }
@@ -96,7 +99,10 @@ impl AsyncRead for Corked {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        this.begun |= polled.is_ready();
+        polled
     }
 }
 
@@ -114,7 +120,7 @@ impl AsyncWrite for Corked {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.switch.0.holding.load(Ordering::Relaxed) {
+        if self.begun && self.switch.0.holding.load(Ordering::Relaxed) {
             if !self.gathered.is_empty() {
                 self.switch.0.noted.store(true, Ordering::Relaxed);
             }

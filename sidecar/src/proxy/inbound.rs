@@ -142,7 +142,9 @@ impl Inbound {
         let _gauged = Gauged::new(&self.metrics.connections);
         // Without it small answers wait for an acknowledgement; with an error they only wait.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = self.mesh.identity.tls() else {
+        // Who comes too early waits as long as a handshake may take.
+        let first = tokio::time::timeout(self.limits.handshake, self.mesh.identity.first());
+        let Ok(tls) = first.await else {
             self.metrics.fault(&Fault::NoIdentity);
             return;
         };

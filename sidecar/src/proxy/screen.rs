@@ -32,6 +32,9 @@ const MAX_DIGITS: usize = 19;
 /// Most digits of a chunk's size, so that it fits a `u64`.
 const MAX_CHUNK_DIGITS: u8 = 15;
 
+/// What comes after a broken rule: the end of any head, and of no chunk.
+const SPOILT_END: &[u8] = b"\0\r\n\r\n";
+
 /// Follows the messages of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
@@ -61,6 +64,8 @@ enum State {
     Opaque,
     /// A rule was broken.
     Spoilt,
+    /// That was made plain.
+    Ended,
 }
 
 /// What a head has said so far.
@@ -102,7 +107,7 @@ impl Screen {
     fn step(&mut self, bytes: &[u8]) -> Result<usize, (usize, Broken)> {
         let len = bytes.len();
         match &mut self.state {
-            State::Opaque | State::Spoilt => Ok(len),
+            State::Opaque | State::Spoilt | State::Ended => Ok(len),
             State::Content(left) | State::Chunk(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(len);
                 *left -= taken as u64;
@@ -306,8 +311,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Screened<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.screen.state == State::Spoilt {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        match this.screen.state {
+            State::Spoilt => {
+                // hyper looks at a head that came in part only when its end is there.
+                this.screen.state = State::Ended;
+                let end = SPOILT_END.get(..buffer.remaining()).unwrap_or(SPOILT_END);
+                buffer.put_slice(end);
+                return Poll::Ready(Ok(()));
+            }
+            State::Ended => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            _ => {}
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;

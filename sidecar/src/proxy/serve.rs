@@ -278,21 +278,26 @@ pub(crate) async fn h2<H: Handler>(
         .serve_connection(TokioIo::new(corked), service);
     tokio::pin!(connection);
     let mut watch = Watch::new(&client, limits.head, drain);
-    let mut ending = false;
-    let ended = std::future::poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = switch.poll(connection.as_mut(), cx) {
-                return Poll::Ready(ended);
-            }
-            if ending || watch.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            // Streams that have begun are finished; then the connection is closed.
-            ending = true;
-            connection.as_mut().graceful_shutdown();
-        }
+    let why = std::future::poll_fn(|cx| match switch.poll(connection.as_mut(), cx) {
+        Poll::Ready(ended) => Poll::Ready(Err(ended)),
+        Poll::Pending => watch.poll(cx).map(Ok),
     });
-    if let Err(error) = ended.await {
+    let ended = match why.await {
+        Err(ended) => ended,
+        Ok(why) => {
+            // Streams that have begun are finished; then the connection is closed.
+            connection.as_mut().graceful_shutdown();
+            let ending = switch.drive(connection);
+            match why {
+                Why::Drain => ending.await,
+                // There are none, and a client that does not take its leave is left.
+                Why::Idle => tokio::time::timeout(limits.head, ending)
+                    .await
+                    .unwrap_or(Ok(())),
+            }
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
     }
 }

@@ -189,12 +189,19 @@ async fn every_form_is_refused_and_the_connection_closed() {
                 let _ = tls.flush().await;
                 tokio::task::yield_now().await;
             }
-            for answer in [raw::to_end(&mut plain).await, raw::to_end(&mut tls).await] {
+            for (way, answer) in [
+                ("out", raw::to_end(&mut plain).await),
+                ("in", raw::to_end(&mut tls).await),
+            ] {
                 assert!(
                     answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"),
-                    "{what}: {answer:?}"
+                    "{way} {at_once} {what}: {answer:?}"
                 );
-                assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer:?}");
+                assert_eq!(
+                    answer.matches("HTTP/1.").count(),
+                    1,
+                    "{way} {at_once} {what}: {answer:?}"
+                );
             }
         }
     }

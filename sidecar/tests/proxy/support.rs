@@ -16,6 +16,7 @@ use mesh_sidecar::{Deps, build};
 use mesh_tests::{wait_for, within};
 use mesh_trace::Tracer;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -148,6 +149,7 @@ impl App {
 pub struct Mesh {
     pub registry: Arc<Memory>,
     directory: tempfile::TempDir,
+    members: tokio::sync::Mutex<HashMap<String, (Identity, DropGuard)>>,
 }
 
 /// A sidecar that runs.
@@ -177,6 +179,7 @@ impl Mesh {
         Self {
             registry: Memory::new(),
             directory: mesh_tests::server::directory("proxy"),
+            members: tokio::sync::Mutex::default(),
         }
     }
 
@@ -254,7 +257,7 @@ impl Mesh {
     }
 
     /// An identity without a sidecar.
-    pub async fn member(&self, service: &str) -> (Identity, DropGuard) {
+    async fn member(&self, service: &str) -> (Identity, DropGuard) {
         let config = config::Identity {
             trust_domain: Some("mesh.test".to_owned()),
             source: IdentitySource::Development {
@@ -279,8 +282,12 @@ impl Mesh {
         address: SocketAddr,
         alpn: Alpn,
     ) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let (identity, _stop) = self.member(from).await;
-        let tls = identity.tls().unwrap();
+        let mut members = self.members.lock().await;
+        if !members.contains_key(from) {
+            members.insert(from.to_owned(), self.member(from).await);
+        }
+        let tls = members[from].0.tls().unwrap();
+        drop(members);
         let stream = TcpStream::connect(address).await.unwrap();
         let connected = tls.connect(stream, &name(to), alpn).await.unwrap();
         connected.stream
