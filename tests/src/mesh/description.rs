@@ -111,6 +111,12 @@ impl Setup {
         });
         let fields = mesh.as_object_mut().expect("an object");
         fields.extend(self.fields.clone());
+        if let Some(identity) = fields.get_mut("identity")
+            && identity["source"] == "development"
+        {
+            // Each program has a working directory of its own here, and all of them one authority.
+            identity["directory"] = json!(base.join("ca"));
+        }
         format!("{mesh:#}\n")
     }
 }

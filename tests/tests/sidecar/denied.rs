@@ -95,6 +95,7 @@ async fn a_task_whose_originator_may_not_reach_the_agent(mesh: &Mesh) {
     assert_eq!(answer.status(), 200);
     let task: Value = answer.json().await.unwrap();
     assert_eq!(task["status"], "failed", "{task}");
+    assert_eq!(task["error"]["code"], "not_allowed", "{task}");
     assert!(task["error"]["detail"].is_string(), "{task}");
     let id = task["task_id"].as_str().unwrap();
 
@@ -112,7 +113,8 @@ async fn a_task_whose_originator_may_not_reach_the_agent(mesh: &Mesh) {
     let letter = within("the dead letter", dead.next()).await.unwrap();
     let step: Value = serde_json::from_slice(&letter.message.body).unwrap();
     assert_eq!(step["task_id"], id, "{step}");
-    assert!(letter.message.properties.reason.is_some());
+    let reason = letter.message.properties.reason.clone().unwrap();
+    assert!(reason.starts_with("not allowed"), "{reason}");
     letter.ack().await.unwrap();
     bus.close().await;
 }
