@@ -292,7 +292,7 @@ fn of_missed(missed: Missed, payload: &Payload) -> Fault {
         Missed::Unseen => Fault::BadGateway("the connection was closed".into()),
         Missed::BrokeOff(why) => {
             Fault::BadGateway(format!("the connection ended before the answer: {why}").into())
-        },
+        }
         Missed::Failed(why) => Fault::BadGateway(format!("what came is no answer: {why}").into()),
         Missed::Late => Fault::GatewayTimeout,
     }
