@@ -314,7 +314,7 @@ impl Body for Outgoing {
             Self::Whole(bytes, None) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
             }
-            Self::Lent(lent) => lent.hint.clone(),
+            Self::Lent(lent) => lent.hint,
         }
     }
 }
