@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs the peers of `make bench`: Envoy, nginx and its load, and target/bench-venv with those in Python.
+# Installs the peers of `make bench`: Envoy, nginx, HAProxy and the load, and target/bench-venv with those in Python.
 # Does nothing where they are there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '\033[2m==> %s\033[0m\n' "$*" >&2; }
 
-# The package's own nginx is not started; measurements run theirs, on free ports and in directories of their own.
-deploy/setup.sh packages nginx-light wrk
+# The packages' own servers are not started; measurements run theirs, on free ports and in directories of their own.
+deploy/setup.sh packages nginx-light haproxy wrk
 deploy/setup.sh envoy
 
 wanted=benches/peers/requirements.txt

@@ -2,6 +2,7 @@
 
 use crate::chain::{FILTERS, Keys};
 use crate::mesh::ours;
+use crate::nginx::Nginx;
 use crate::process::{Process, cpu_s_of, free_address};
 use crate::rows::Bench;
 use anyhow::{Context, Result};
@@ -10,8 +11,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -57,7 +56,7 @@ impl Gateways {
     /// When one does not come up; with the end of its log.
     pub async fn start(bench: &Bench, keys: &Keys) -> Result<Self> {
         let scratch = bench.scratch.path();
-        let upstream = nginx(scratch, "upstream", 1, "return 200 \"{}\";").await?;
+        let upstream = Nginx::answering("{}").start(scratch, "upstream").await?;
         let configs = keys.configs()?;
         let filters: Vec<Filter> = FILTERS
             .iter()
@@ -85,11 +84,15 @@ impl Gateways {
             "proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
              client_body_buffer_size {MAX_BODY};"
         );
-        let before = format!(
-            "upstream upstream {{ server {}; keepalive 64; }}",
-            upstream.0
-        );
-        let nginx = nginx_with(scratch, "nginx", WORKERS, &before, &proxy).await?;
+        let nginx = Nginx {
+            workers: WORKERS,
+            before: format!(
+                "upstream upstream {{ server {}; keepalive 64; }}",
+                upstream.0
+            ),
+            location: proxy,
+        };
+        let nginx = nginx.start(scratch, "nginx").await?;
         Ok(Self {
             _upstream: upstream.1,
             ours: both,
@@ -171,46 +174,4 @@ async fn local(
     let mut gateway = Process::start(&format!("gateway-{name}"), scratch, command)?;
     gateway.listening(address, START_LIMIT).await?;
     Ok((address, gateway))
-}
-
-async fn nginx(
-    scratch: &Path,
-    name: &str,
-    workers: usize,
-    location: &str,
-) -> Result<(SocketAddr, Process)> {
-    nginx_with(scratch, name, workers, "", location).await
-}
-
-/// An nginx of its own, with its files in a directory of its own; the system's is not touched.
-async fn nginx_with(
-    scratch: &Path,
-    name: &str,
-    workers: usize,
-    before: &str,
-    location: &str,
-) -> Result<(SocketAddr, Process)> {
-    let home = scratch.join(name);
-    fs::create_dir_all(&home)?;
-    let address = free_address()?;
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {}/{kind};", home.display()))
-        .join(" ");
-    // Kept alive for ever, like the other gateways: by default nginx closes after 1000 requests.
-    let config = format!(
-        "daemon off; worker_processes {workers}; pid {home}/pid; error_log stderr error;\n\
-         events {{ worker_connections 1024; }}\n\
-         http {{ access_log off; keepalive_requests 1000000000; {temporary}\n\
-         {before}\n\
-         server {{ listen {address} reuseport; location / {{ {location} }} }} }}\n",
-        home = home.display(),
-    );
-    let file = home.join("nginx.conf");
-    fs::write(&file, config)?;
-    let mut command = Command::new("/usr/sbin/nginx");
-    command.arg("-p").arg(&home).arg("-c").arg(&file);
-    let mut process = Process::start(name, scratch, command)
-        .context("is nginx installed? benches/setup.sh installs it")?;
-    process.listening(address, START_LIMIT).await?;
-    Ok((address, process))
 }

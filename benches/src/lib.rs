@@ -8,17 +8,22 @@
 //! The one binary also plays the small parts around a measurement, each in a process of its own: the
 //! agent, the model, the bare loop (see [`parts`]).
 
+pub mod certificates;
 pub mod chain;
+pub mod consul;
 pub mod gateways;
 pub mod load;
 pub mod machine;
 pub mod mesh;
+pub mod nginx;
+pub mod pairs;
 pub mod parts;
 pub mod process;
 pub mod report;
 pub mod row;
 pub mod rows;
 pub mod servers;
+pub mod tls;
 pub mod wrk;
 
 /// The middle of `values`; the mean of the two middle ones where their number is even.

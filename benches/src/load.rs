@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// What is sent, again and again.
@@ -181,31 +182,27 @@ pub async fn closed_loop(
 
 /// An open loop: a request every `1/per_s` seconds, whether or not earlier ones were answered.
 ///
-/// Answers the milliseconds of each request. A request waits for no other: it takes an idle connection,
-/// or a new one.
+/// Answers the milliseconds of each request, from when it was to be sent: a request that waits for the client or
+/// for a connection waits within its time. It takes an idle connection, or a new one.
 ///
 /// # Errors
 /// When one request fails.
 pub async fn open_loop(call: &Call, per_s: u32, duration: Duration) -> Result<Vec<f64>> {
+    let mut due = pace(per_s, duration);
     let idle: Rc<RefCell<Vec<Line>>> = Rc::default();
     let local = tokio::task::LocalSet::new();
     let all = local.run_until(async {
-        let mut timer = tokio::time::interval(Duration::from_secs(1) / per_s);
-        let end = Instant::now() + duration;
         let mut requests = JoinSet::new();
-        while Instant::now() < end {
-            timer.tick().await;
+        while let Some(due) = due.recv().await {
             let (call, idle) = (call.clone(), Rc::clone(&idle));
             requests.spawn_local(async move {
-                // From here: the timer's own grain of a millisecond is not the mesh's.
-                let sent = Instant::now();
                 let line = idle.borrow_mut().pop();
                 let mut line = match line {
                     Some(line) => line,
                     None => Line::open(call.address).await?,
                 };
                 line.call(&call).await?;
-                let millis = sent.elapsed().as_secs_f64() * 1000.0;
+                let millis = due.elapsed().as_secs_f64() * 1000.0;
                 idle.borrow_mut().push(line);
                 Ok::<_, anyhow::Error>(millis)
             });
@@ -217,6 +214,27 @@ pub async fn open_loop(call: &Call, per_s: u32, duration: Duration) -> Result<Ve
         Ok::<_, anyhow::Error>(millis)
     });
     all.await.context("open loop")
+}
+
+/// Says when a request is due, `per_s` times a second. By a thread, whose sleep is exact to less than 0.1 ms: the
+/// runtime's timer has a grain of a millisecond.
+fn pace(per_s: u32, duration: Duration) -> mpsc::Receiver<Instant> {
+    // A second's worth: a client that is further behind measures itself.
+    let (sender, receiver) = mpsc::channel(usize::try_from(per_s).unwrap_or(1).max(1));
+    std::thread::spawn(move || {
+        let begin = Instant::now();
+        let gap = Duration::from_secs(1) / per_s;
+        let dues = (1..).map(|number| gap * number);
+        for due in dues.take_while(|due| *due <= duration) {
+            let due = begin + due;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            // Nobody listens any more when a request failed.
+            if sender.blocking_send(due).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Repeats `call` until it succeeds: the mesh behind it is ready.

@@ -56,6 +56,8 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("Redis", said_by("redis-server", &["--version"])),
         ("Envoy", said_by("target/envoy/bin/envoy", &["--version"])),
         ("nginx", nginx()),
+        ("HAProxy", first_line("/usr/sbin/haproxy", &["-v"])),
+        ("Consul", consul()),
         ("Python peer", peers()),
     ]
 }
@@ -72,6 +74,19 @@ fn said_by(program: &str, arguments: &[&str]) -> String {
         .map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> String {
+    let said = said_by(program, arguments);
+    said.lines().next().unwrap_or_default().to_owned()
+}
+
+/// As `make setup` unpacks it, or as it is installed.
+fn consul() -> String {
+    let unpacked = "target/debian11/usr/bin/consul";
+    let installed = Path::new(unpacked).is_file();
+    let program = if installed { unpacked } else { "consul" };
+    first_line(program, &["version"])
 }
 
 /// The version stands in the name of its directory; asking the server would start Erlang.

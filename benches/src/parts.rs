@@ -2,10 +2,12 @@
 
 mod agent;
 mod bare;
+mod connections;
 mod model;
 
 pub use agent::Agent;
 pub use bare::BareLoop;
+pub use connections::{Handshakes, Peer, Rest};
 pub use model::Model;
 
 use anyhow::Result;
@@ -17,8 +19,12 @@ pub enum Part {
     Agent(Agent),
     /// Queue to agent to queue, without our code
     BareLoop(BareLoop),
+    /// Full handshakes, one after the other
+    Handshakes(Handshakes),
     /// A model that answers one plan, over Ollama's API
     Model(Model),
+    /// Connections that rest
+    Rest(Rest),
 }
 
 impl Part {
@@ -30,7 +36,9 @@ impl Part {
         match self {
             Self::Agent(agent) => agent.serve().await,
             Self::BareLoop(bare) => bare.run().await,
+            Self::Handshakes(handshakes) => handshakes.run().await,
             Self::Model(model) => model.serve().await,
+            Self::Rest(rest) => rest.run().await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A process of the measurement: started, watched, and ended with everything it started.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -219,6 +220,24 @@ pub fn free_port() -> Result<u16> {
 /// When there is none.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
+}
+
+/// Lets this process and those it starts have as many files open as they may; sockets are files.
+///
+/// # Errors
+/// When that is less than `wanted`.
+pub fn allow_open_files(wanted: u64) -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")?;
+    // None is no limit.
+    if let Some(most) = limit.maximum {
+        ensure!(
+            most >= wanted,
+            "a process may open {most} files here, and {wanted} are needed (ulimit -n)"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,9 +2,13 @@
 
 mod cost;
 mod dag;
+mod discovery;
 mod gateways;
+mod idle;
 mod keys;
 mod lane;
+mod latency;
+mod pairs;
 mod post;
 mod resident;
 mod tasks;
@@ -14,7 +18,7 @@ use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Every row, in the table's order, with what it says.
-const ROWS: [(&str, &str); 15] = [
+const ROWS: [(&str, &str); 25] = [
     ("step-lane", lane::ABOUT),
     ("task-memory-p50", tasks::ABOUT_P50_MEMORY),
     ("task-broker-p50", tasks::ABOUT_P50_BROKER),
@@ -24,6 +28,16 @@ const ROWS: [(&str, &str); 15] = [
     ("dag-100", dag::ABOUT),
     ("dag-100-broker", dag::ABOUT_BROKER),
     ("sidecar-rss", resident::ABOUT),
+    ("sidecar-http", pairs::ABOUT),
+    ("sidecar-http-p99", pairs::ABOUT_P99),
+    ("sidecar-http-rss", pairs::ABOUT_RSS),
+    ("sidecar-http-cpu", pairs::ABOUT_CPU),
+    ("sidecar-latency", latency::ABOUT),
+    ("sidecar-latency-p99", latency::ABOUT_P99),
+    ("sidecar-idle", idle::ABOUT),
+    ("sidecar-idle-handshakes", idle::ABOUT_HANDSHAKES),
+    ("sidecar-discovery", discovery::ABOUT),
+    ("sidecar-discovery-rss", discovery::ABOUT_RSS),
     ("filter-cost", cost::ABOUT),
     ("rate-limit-keys", keys::ABOUT),
     ("four-filters", gateways::ABOUT_FOUR),
@@ -110,9 +124,38 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         say("sidecar-rss: an idle sidecar");
         rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
     }
+    rows.extend(sidecars(root, &wanted, rounds).await?);
     rows.extend(filters(root, &wanted, rounds).await?);
     rows.retain(|row| wanted(&row.name));
     Ok(rows)
+}
+
+/// The rows of the sidecars' ways in and out.
+async fn sidecars(root: &Path, wanted: &impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
+    let any = |names: &[&str]| names.iter().any(|name| wanted(name));
+    let full = any(&[
+        "sidecar-http",
+        "sidecar-http-p99",
+        "sidecar-http-rss",
+        "sidecar-http-cpu",
+    ]);
+    let fixed = any(&["sidecar-latency", "sidecar-latency-p99"]);
+    let mut measured = Vec::new();
+    if full || fixed {
+        say("sidecar-http, sidecar-latency: ours, two Envoys and two HAProxys in turns");
+        measured.extend(pairs::measure(&Bench::new(root, rounds)?, full, fixed).await?);
+    }
+    let idle = wanted("sidecar-idle");
+    let handshakes = wanted("sidecar-idle-handshakes");
+    if idle || handshakes {
+        say("sidecar-idle: 10,000 connections that rest, and handshakes");
+        measured.extend(idle::measure(&Bench::new(root, rounds)?, idle, handshakes).await?);
+    }
+    if any(&["sidecar-discovery", "sidecar-discovery-rss"]) {
+        say("sidecar-discovery: 1,000 services with 10 instances each in a Consul");
+        measured.extend(discovery::measure(&Bench::new(root, rounds)?).await?);
+    }
+    Ok(measured)
 }
 
 /// The rows of the filters and of the gateway that runs them.

@@ -6,9 +6,8 @@ use crate::gateways::{FOUR, Gateways, NONE, Side};
 use crate::load::{Call, until_right};
 use crate::median;
 use crate::row::{Goal, Row, figure};
-use crate::wrk::{self, Reached};
+use crate::wrk::{Load, Reached};
 use anyhow::Result;
-use std::path::Path;
 use std::time::Duration;
 
 /// What the row says.
@@ -30,9 +29,8 @@ const SECONDS: u32 = 4;
 /// Measures the rows, those with filters and those without.
 pub async fn measure(bench: &Bench, four: bool, none: bool) -> Result<Vec<Row>> {
     let keys = Keys::read(&bench.root)?;
-    let script = bench.scratch.path().join("task.lua");
     let token = keys.token(Algorithm::Hs256, 0);
-    wrk::script(&script, &token)?;
+    let load = Load::task(&bench.scratch.path().join("task.lua"), &token)?;
     let gateways = Gateways::start(bench, &keys).await?;
     // A gateway listens before its filters are compiled.
     for side in gateways.all() {
@@ -44,7 +42,7 @@ pub async fn measure(bench: &Bench, four: bool, none: bool) -> Result<Vec<Row>> 
     let mut rows = Vec::new();
     if four {
         let sides = [gateways.ours(FOUR)?, gateways.envoy(FOUR)];
-        let runs = runs(bench, &script, sides, ["ours", "Envoy"]).await?;
+        let runs = runs(bench, &load, sides, ["ours", "Envoy"]).await?;
         rows.push(speed("four-filters", "Envoy", &runs, 1).with_goal(Goal::RatioAtLeast(1.5)));
         let p99 = runs.pairs(1, |run| run.reached.p99_ms);
         rows.push(
@@ -53,7 +51,7 @@ pub async fn measure(bench: &Bench, four: bool, none: bool) -> Result<Vec<Row>> 
     }
     if none {
         let sides = [gateways.ours(NONE)?, gateways.envoy(NONE), gateways.nginx()];
-        let runs = runs(bench, &script, sides, ["ours", "Envoy", "nginx"]).await?;
+        let runs = runs(bench, &load, sides, ["ours", "Envoy", "nginx"]).await?;
         rows.push(speed("no-filter", "Envoy", &runs, 1));
         rows.push(speed("no-filter-nginx", "nginx", &runs, 2));
     }
@@ -87,19 +85,19 @@ impl Runs {
 
 async fn runs<const SIDES: usize>(
     bench: &Bench,
-    script: &Path,
+    load: &Load,
     sides: [Side; SIDES],
     names: [&str; SIDES],
 ) -> Result<Runs> {
     for side in &sides {
-        wrk::run(side.address, script, WARM_UP_S).await?;
+        load.run(side.address, WARM_UP_S).await?;
     }
     let mut rounds = Vec::new();
     for _ in 0..bench.rounds {
         let mut round = Vec::new();
         for side in &sides {
             let before = side.cpu_s()?;
-            let reached = wrk::run(side.address, script, SECONDS).await?;
+            let reached = load.run(side.address, SECONDS).await?;
             let cpu_us = (side.cpu_s()? - before) * 1e6 / reached.requests;
             round.push(Run { reached, cpu_us });
         }

@@ -285,6 +285,12 @@ fn outbound(mesh: &Mesh, listen: SocketAddr) -> Outbound {
         listen,
         between: config::Between::default(),
         by_agent_header: false,
+        known: mesh
+            .agents
+            .iter()
+            .map(|agent| ServiceName::from(&agent.id))
+            .chain(name(ORCHESTRATOR).ok())
+            .collect(),
         // Said once for the mesh, and only where it differs.
         services: agents
             .chain(orchestrator)

@@ -3,7 +3,7 @@
 use super::{AssertionRule, Faults, ServiceName};
 use mesh_protocol::assertion::RESERVED_HEADERS;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// mTLS in: peers ▸ policy ▸ the program on loopback.
@@ -50,6 +50,10 @@ pub struct Outbound {
     /// a gateway, whose filter sets that header.
     #[serde(default)]
     pub by_agent_header: bool,
+    /// Services of this mesh: a request to one that has no instance yet waits for one as long as for a connection, and
+    /// is then told that there is none, not that nobody knows the service.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub known: BTreeSet<ServiceName>,
     /// For services without an entry in `services`.
     #[serde(default)]
     pub defaults: Settings,

@@ -194,7 +194,7 @@ impl Outbound {
         let threads = Threads::start(threads).map_err(SidecarError::Threads)?;
         let grounds = grounds(&threads);
         let metrics = metrics.directed(Direction::Outbound);
-        let names = Names::new(registry, discovery);
+        let names = Names::new(registry, discovery, config.known.clone());
         let proxy = outbound::Outbound::new(config.clone(), names, mesh, metrics, &grounds);
         Ok(Self {
             listener,

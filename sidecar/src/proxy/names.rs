@@ -4,7 +4,7 @@ use super::answer::Fault;
 use super::service::Service;
 use crate::config::ServiceName;
 use crate::registry::{Discovery, Registry};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -18,14 +18,21 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(crate) struct Names {
     registry: Arc<dyn Registry>,
     discovery: Discovery,
+    /// Of this mesh, whether the registry has them or not.
+    expected: BTreeSet<ServiceName>,
     known: Mutex<Option<(Instant, HashSet<ServiceName>)>>,
 }
 
 impl Names {
-    pub(crate) fn new(registry: Arc<dyn Registry>, discovery: Discovery) -> Self {
+    pub(crate) fn new(
+        registry: Arc<dyn Registry>,
+        discovery: Discovery,
+        expected: BTreeSet<ServiceName>,
+    ) -> Self {
         Self {
             registry,
             discovery,
+            expected,
             known: Mutex::default(),
         }
     }
@@ -38,10 +45,15 @@ impl Names {
     /// Waits for a service that nobody asked for before.
     ///
     /// # Errors
-    /// 404 where the registry has no such service, 503 where it has, or does not say.
+    /// 404 where nobody knows such a service, 503 where somebody does, or the registry does not say.
     pub(crate) async fn find(&self, service: &Service) -> Result<(), Fault> {
         let longest = Duration::from_millis(service.settings.connect_timeout_ms);
         let none = || Fault::NoInstance(service.name.to_string());
+        if self.expected.contains(&service.name) {
+            // A mesh that starts, or an only instance that is exchanged: there will be one in a moment.
+            let there = service.has_instance(longest).await;
+            return if there { Ok(()) } else { Err(none()) };
+        }
         if !service.is_answered(longest).await {
             return Err(none());
         }

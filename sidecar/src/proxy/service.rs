@@ -112,6 +112,19 @@ impl Service {
         }
     }
 
+    /// Waits until there is an instance; whether there is.
+    pub(crate) async fn has_instance(&self, longest: Duration) -> bool {
+        let mut known = self.known.clone();
+        let there = known.wait_for(|known| !known.instances.is_empty());
+        match tokio::time::timeout(longest, there).await {
+            Ok(Ok(known)) => {
+                self.balancer.update(&known.instances, Instant::now());
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
     /// It is asked for.
     pub(crate) fn touch(&self, now: Instant) {
         let since = now.saturating_duration_since(self.begun).as_secs();
