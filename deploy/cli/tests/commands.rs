@@ -120,7 +120,7 @@ fn render_keeps_secrets_out_unless_asked() {
                 .success()
         );
     }
-    assert!(read("sidecar-a.json").contains("\"agent\": \"a\""));
+    assert!(read("sidecar-a.json").contains("\"service\": \"a\""));
     assert!(read("orchestrator.json").contains("public half of"));
 }
 

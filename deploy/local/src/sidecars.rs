@@ -40,14 +40,13 @@ impl<'a> Sidecars<'a> {
     pub(crate) async fn build(&self, mut config: Config) -> Result<Bound, LocalError> {
         let name = format!("sidecar {}", config.service);
         located(&mut config, self.base);
-        for listen in [
+        let listeners = [
             Some(config.admin_listen),
             config.inbound.as_ref().map(|inbound| inbound.listen),
             config.outbound.as_ref().map(|outbound| outbound.listen),
-        ] {
-            if let Some(listen) = listen {
-                free(&name, listen).await?;
-            }
+        ];
+        for listen in listeners.into_iter().flatten() {
+            free(&name, listen).await?;
         }
         let registry: Arc<dyn Registry> = match &self.memory {
             Some(memory) => Arc::clone(memory) as Arc<dyn Registry>,

@@ -44,9 +44,13 @@ impl Default for Health {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum HealthCheck {
+    /// `GET /health` under the program's URL answers 2xx; a program that has no such page (404, 405, 501) is well
+    /// when it answers.
+    #[default]
+    Usual,
     /// `GET` of this path under the program's URL answers 2xx.
     Http {
         /// The path, such as `/health`.
@@ -59,14 +63,6 @@ pub enum HealthCheck {
         /// Program and arguments.
         command: Vec<String>,
     },
-}
-
-impl Default for HealthCheck {
-    fn default() -> Self {
-        Self::Http {
-            path: "/health".to_owned(),
-        }
-    }
 }
 
 /// Where the program is.
@@ -94,7 +90,7 @@ impl App {
                     faults.push("app.health.check.http.path must be a path, such as /health");
                 }
             }
-            HealthCheck::Tcp => {}
+            HealthCheck::Usual | HealthCheck::Tcp => {}
             HealthCheck::Command { command } => {
                 if command.first().is_none_or(|program| program.is_empty()) {
                     faults.push("app.health.check.command.command names no program");

@@ -5,7 +5,7 @@
 
 use crate::config::{HealthCheck, Place};
 use bytes::Bytes;
-use http::{Request, Uri, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -20,6 +20,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// How much of an answer's body is read, so that the program can send it and close: its status says all.
 const MAX_BODY: usize = 64 * 1024;
+/// Where most programs say how they are.
+const USUAL: &str = "/health";
 /// How much of what a command says goes into a reason, in bytes.
 const MAX_WORDS: usize = 200;
 /// How long the last words of a command that ended are waited for: something it started may hold the pipe.
@@ -32,6 +34,8 @@ pub(super) enum Ask {
     Http {
         address: SocketAddr,
         path: Uri,
+        /// Whether a program without this page is well all the same.
+        may_lack: bool,
     },
     Tcp {
         address: SocketAddr,
@@ -50,14 +54,8 @@ impl Ask {
     pub(super) fn new(check: &HealthCheck, place: &Place) -> Self {
         let address = place.address;
         match check {
-            HealthCheck::Http { path } => {
-                let path = format!("{}{path}", place.base_path);
-                match path.parse() {
-                    Ok(path) => Self::Http { address, path },
-                    // The configuration was checked: both are paths, and so is one after the other.
-                    Err(_) => Self::Tcp { address },
-                }
-            }
+            HealthCheck::Usual => Self::http(place, USUAL, true),
+            HealthCheck::Http { path } => Self::http(place, path, false),
             HealthCheck::Tcp => Self::Tcp { address },
             HealthCheck::Command { command } => {
                 let mut words = command.iter().cloned();
@@ -69,10 +67,37 @@ impl Ask {
         }
     }
 
+    fn http(place: &Place, path: &str, may_lack: bool) -> Self {
+        let address = place.address;
+        match format!("{}{path}", place.base_path).parse() {
+            Ok(path) => Self::Http {
+                address,
+                path,
+                may_lack,
+            },
+            // The configuration was checked: both are paths, and so is one after the other.
+            Err(_) => Self::Tcp { address },
+        }
+    }
+
     /// Asks once; an error says what is wrong, in words for people.
     pub(super) async fn ask(&self, limit: Duration) -> Result<(), String> {
         match self {
-            Self::Http { address, path } => http(*address, path, limit).await,
+            Self::Http {
+                address,
+                path,
+                may_lack,
+            } => match http(*address, path, limit).await? {
+                status if status.is_success() => Ok(()),
+                StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED
+                    if *may_lack =>
+                {
+                    Ok(())
+                }
+                status => Err(format!("agent answers {path} with {}", status.as_u16())),
+            },
             Self::Tcp { address } => match timeout(limit, TcpStream::connect(address)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(error)) => Err(unreachable(&error)),
@@ -87,7 +112,7 @@ fn unreachable(error: &dyn std::fmt::Display) -> String {
     format!("agent cannot be reached: {error}")
 }
 
-async fn http(address: SocketAddr, path: &Uri, limit: Duration) -> Result<(), String> {
+async fn http(address: SocketAddr, path: &Uri, limit: Duration) -> Result<StatusCode, String> {
     let end = Instant::now() + limit;
     let late = |_| too_late(limit);
     let stream = timeout_at(end, TcpStream::connect(address)).await;
@@ -118,10 +143,7 @@ async fn http(address: SocketAddr, path: &Uri, limit: Duration) -> Result<(), St
             }
         })
         .await;
-        if status.is_success() {
-            return Ok(());
-        }
-        Err(format!("agent answers {path} with {}", status.as_u16()))
+        Ok(status)
     };
     let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
     tokio::select! {

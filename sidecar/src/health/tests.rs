@@ -165,6 +165,21 @@ async fn a_program_is_as_well_as_it_says_over_http() {
 }
 
 #[tokio::test]
+async fn a_program_that_has_no_page_of_its_health_is_well_when_it_answers() {
+    const NONE: &str = "HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n";
+    let program = Program::start(NONE, true).await;
+    let (health, _stop) = run(&config(HealthCheck::Usual), &program.place);
+    is_well(&health).await;
+    assert!(program.asked.lock().unwrap()[0].starts_with("GET /base/health HTTP/1.1\r\n"));
+    program.answers("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n");
+    is_unwell(&health, "with 500").await;
+    // A page that was named has to be there.
+    program.answers(NONE);
+    let (named, _stop) = run(&config(http()), &program.place);
+    is_unwell(&named, "with 404").await;
+}
+
+#[tokio::test]
 async fn a_program_that_hangs_is_not_well() {
     let program = Program::start("", false).await;
     let (health, _stop) = run(&config(http()), &program.place);

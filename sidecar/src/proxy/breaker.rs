@@ -144,11 +144,13 @@ impl Breaker {
     }
 
     /// Whether the service is left alone, or tried by one request.
+    #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
         self.state().circuit != Circuit::Closed
     }
 
     /// Requests under way.
+    #[cfg(test)]
     pub(crate) fn under_way(&self) -> u32 {
         self.0.under_way.load(Ordering::Relaxed)
     }

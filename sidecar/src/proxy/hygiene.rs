@@ -6,9 +6,9 @@
 //! by forwarding headers (the orchestrator does) is to see those of gateways alone.
 
 use super::tunnel;
-use http::header::{self, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
+use http::Version;
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
 use http::request::Parts;
-use http::{StatusCode, Version};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -157,14 +157,4 @@ pub(crate) fn add_forwarded(headers: &mut HeaderMap, client: &HeaderValue, host:
     if let Some(host) = host.and_then(|h| HeaderValue::from_str(h).ok()) {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
-}
-
-/// Whether a status has no body, whatever its headers say.
-pub(crate) fn is_bodiless(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-}
-
-/// The length that headers state.
-pub(crate) fn states_length(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::CONTENT_LENGTH)
 }

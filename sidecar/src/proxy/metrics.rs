@@ -260,11 +260,6 @@ impl Counted {
             status: LEFT,
         }
     }
-
-    /// The counters.
-    pub(crate) fn counts(&self) -> &PeerCounts {
-        &self.counts
-    }
 }
 
 impl Drop for Counted {

@@ -290,8 +290,10 @@ fn of_missed(missed: Missed, payload: &Payload) -> Fault {
         Missed::Unconnected(ConnectError::NoIdentity) => Fault::NoIdentity,
         Missed::Unconnected(error) => Fault::BadGateway(error.to_string().into()),
         Missed::Unseen => Fault::BadGateway("the connection was closed".into()),
-        Missed::BrokeOff(_) => Fault::BadGateway("the connection ended before the answer".into()),
-        Missed::Failed(_) => Fault::BadGateway("what came is no answer".into()),
+        Missed::BrokeOff(why) => {
+            Fault::BadGateway(format!("the connection ended before the answer: {why}").into())
+        }
+        Missed::Failed(why) => Fault::BadGateway(format!("what came is no answer: {why}").into()),
         Missed::Late => Fault::GatewayTimeout,
     }
 }

@@ -145,11 +145,6 @@ impl Payload {
         }
     }
 
-    /// Whether it is in memory.
-    pub(crate) fn is_whole(&self) -> bool {
-        matches!(self, Self::Whole(..))
-    }
-
     /// Grows for as long as the body goes on arriving.
     pub(crate) fn progress(&self) -> u64 {
         match self {
@@ -319,7 +314,7 @@ impl Body for Outgoing {
             Self::Whole(bytes, None) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
             }
-            Self::Lent(lent) => lent.hint.clone(),
+            Self::Lent(lent) => lent.hint,
         }
     }
 }

@@ -136,10 +136,8 @@ impl<'a> Watch<'a> {
     /// Ready when the connection is to end. Asked after each poll of it, so it costs two loads mostly; a
     /// connection is a task, whose waker never changes.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Why> {
-        if !self.known || self.drain.has_begun() {
-            if self.drained.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Why::Drain);
-            }
+        if (!self.known || self.drain.has_begun()) && self.drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Why::Drain);
         }
         while !self.known || self.next.is_elapsed() {
             self.known = true;

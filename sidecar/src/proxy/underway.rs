@@ -11,7 +11,12 @@ use mesh_trace::Span;
 /// What is dropped when the last byte of an answer has gone.
 pub(crate) struct Underway {
     pub(crate) counted: Counted,
+    #[expect(dead_code, reason = "the instance counts as busy until it is dropped")]
     pub(crate) picked: Option<Picked>,
+    #[expect(
+        dead_code,
+        reason = "the breaker counts it as under way until it is dropped"
+    )]
     pub(crate) permit: Permit,
     pub(crate) span: Option<Span>,
 }

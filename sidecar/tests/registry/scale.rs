@@ -1,6 +1,6 @@
 //! More services than Consul takes connections.
 
-use crate::setup::{Watch, at, metric, metrics, until};
+use crate::setup::{Watch, at, metric, metrics, stale, until};
 use mesh_sidecar::registry::contract::{instance, pass};
 use mesh_sidecar::registry::{Discovery, State};
 use mesh_tests::{consul, wait_for};
@@ -24,7 +24,7 @@ async fn has(watch: &mut Watch, count: usize) {
 
 #[tokio::test]
 async fn a_hundred_services_are_followed_over_few_connections() {
-    let consul = consul::start().await;
+    let mut consul = consul::start().await;
     let registry = at(&consul.url());
     let (seen, counted) = metrics();
     let discovery = Discovery::new(Arc::clone(&registry), counted);
@@ -57,5 +57,15 @@ async fn a_hundred_services_are_followed_over_few_connections() {
         connections(consul.http_port) <= 60
     })
     .await;
+    // Whoever asks for all tells all: nobody takes a dead Consul for a quiet one.
+    consul.kill().await;
+    for watch in &mut watches {
+        until(watch, "stale", stale).await;
+    }
+    consul.start_again().await;
+    for watch in &mut watches {
+        until(watch, "fresh", |known| known.state == State::Fresh).await;
+    }
+    assert_eq!(watches[1].borrow().instances.len(), 2);
     discovery.close().await;
 }

@@ -194,6 +194,7 @@ impl Picked {
     }
 
     /// Says what came of the try, which is over by that.
+    #[cfg(test)]
     pub(crate) fn finished(mut self, outcome: Outcome, now: Instant) -> Option<Event> {
         self.answered(outcome, now)
     }

@@ -50,13 +50,13 @@ impl Plan {
         let well = |m: &&Member| !m.standing.is_out();
         let all = members.len();
         let out = all - members.iter().filter(well).count();
-        // Where all are left alone, one of them is still better than none.
+        // Where all are left alone, one of them is still better than none, and any zone as good as another.
         let everyone = out == all;
         let asked = |near: bool| {
             let of = move |m: &&Member| m.near == near && (everyone || !m.standing.is_out());
             members.iter().filter(of)
         };
-        let near = asked(true).count();
+        let near = if everyone { 0 } else { asked(true).count() };
         let near_all = members.iter().filter(|m| m.near).count();
         let candidates: Vec<_> = asked(true)
             .chain(asked(false))

@@ -326,6 +326,23 @@ fn near_instances_are_preferred_while_enough_of_them_are_well() {
     assert_eq!(simulation.out(), 2);
     let got = simulation.send(100, 1);
     assert!((50.0..90.0).contains(&near(&got)), "{got:?}");
+    // Where all are left alone, far ones are asked as well.
+    let mut everywhere = Simulation::new(
+        &config::Settings {
+            outlier: config::Outlier {
+                max_ejected_percent: 100,
+                ..settings.outlier.clone()
+            },
+            ..settings.clone()
+        },
+        Some("a"),
+        &instances,
+    )
+    .behaving(dead(7));
+    everywhere.send(100, 1);
+    assert_eq!(everywhere.out(), 7);
+    let got = everywhere.send(700, 1);
+    assert!(close(near(&got), 400.0), "{got:?}");
     // A far one rather than one that was tried.
     let tried: Vec<_> = (0..4).map(|n| Id::from(format!("i{n}").as_str())).collect();
     let picked = simulation.balancer.pick(&tried, simulation.now).unwrap();
