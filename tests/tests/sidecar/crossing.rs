@@ -27,7 +27,7 @@ fn scrape_configuration(mesh: &Mesh) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_crosses_and_every_sidecar_is_seen() {
-    let mesh = Mesh::start(Setup::default()).await;
+    let mut mesh = Mesh::start(Setup::default()).await;
     let token = usual_token(&mesh).await;
 
     let answer = mesh.task(&token, "everyone").send().await.unwrap();
@@ -60,18 +60,47 @@ async fn a_task_crosses_and_every_sidecar_is_seen() {
     })
     .await;
 
+    let (up, down) = status(&mesh).await;
+    assert!(down.is_empty(), "{down:?}");
+    let of = |kind: &'static str| -> BTreeSet<String> {
+        let of = up.iter().filter(|(k, _)| k == kind);
+        of.map(|(_, name)| name.clone()).collect()
+    };
+    assert_eq!(of("sidecar"), expected);
+    assert_eq!(of("agent").len(), all.len());
+    assert_eq!(of("gateway").len() + of("orchestrator").len(), 2);
+
+    // One that is gone is missed by both, and no other.
+    mesh.kill("sidecar hardware-optimizer").await;
+    let gone = || ("sidecar".to_owned(), "hardware-optimizer".to_owned());
+    assert_eq!(status(&mesh).await.1, BTreeSet::from([gone()]));
+    wait_for("prometheus to miss the sidecar", async || {
+        let down = prometheus.query("up == 0").await;
+        down.len() == 1 && down[0].labels["service"] == gone().1
+    })
+    .await;
+}
+
+type Parts = BTreeSet<(String, String)>;
+
+/// The parts that `mesh status` calls up and down, by kind and name.
+async fn status(mesh: &Mesh) -> (Parts, Parts) {
     let file = mesh.file().display().to_string();
     let said = mesh.command(&["status", &file, "-o", "json"]).await;
-    assert!(said.status.success(), "{said:?}");
     let report: Value = serde_json::from_slice(&said.stdout).unwrap();
-    assert_eq!(report["up"], true, "{report}");
-    let parts = report["parts"].as_array().unwrap();
-    let names = |kind: &str| -> BTreeSet<String> {
-        let of = parts.iter().filter(|part| part["kind"] == kind);
-        of.map(|part| part["name"].as_str().unwrap().to_owned())
+    let text = |part: &Value, field: &str| part[field].as_str().unwrap().to_owned();
+    let (up, down): (Vec<_>, Vec<_>) = report["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .partition(|part| part["up"] == true);
+    assert_eq!(report["up"], down.is_empty(), "{report}");
+    assert_eq!(said.status.success(), down.is_empty(), "{said:?}");
+    let named = |parts: Vec<&Value>| {
+        let parts = parts.into_iter();
+        parts
+            .map(|part| (text(part, "kind"), text(part, "name")))
             .collect()
     };
-    assert_eq!(names("sidecar"), expected);
-    assert_eq!(names("agent").len(), all.len());
-    assert_eq!(names("gateway").len() + names("orchestrator").len(), 2);
+    (named(up), named(down))
 }

@@ -127,10 +127,20 @@ async fn a_request_that_skipped_the_filters(mesh: &Mesh) {
         .post(format!("{out}/orchestrator/orchestrate"))
         .json(&json!({"task_type": "general-agent", "payload": {}}));
     problem(skipped.send().await.unwrap(), 401).await;
-    let line = line(mesh, |line| line["service"]["name"] == "orchestrator").await;
-    assert_eq!(line["event"]["action"], "request-refused", "{line}");
-    assert_eq!(line["service"]["origin"]["name"], "gateway", "{line}");
-    assert_eq!(line["url"]["path"], "/orchestrate", "{line}");
+    let missing = line(mesh, |line| line["service"]["name"] == "orchestrator").await;
+    assert_eq!(missing["event"]["action"], "request-refused", "{missing}");
+    assert_eq!(missing["event"]["code"], "assertion_missing", "{missing}");
+    assert_eq!(missing["service"]["origin"]["name"], "gateway", "{missing}");
+    assert_eq!(missing["url"]["path"], "/orchestrate", "{missing}");
+    // An agent is no nearer.
+    let skipped = mesh
+        .client()
+        .post(format!("{out}/general-agent/process"))
+        .json(&json!({"payload": {}}));
+    problem(skipped.send().await.unwrap(), 401).await;
+    let at_agent = |line: &Value| line["service"]["name"] == "general-agent";
+    let missing = line(mesh, at_agent).await;
+    assert_eq!(missing["event"]["code"], "assertion_missing", "{missing}");
     // The filters' own questions bring no caller, but the mesh's token.
     let load = || {
         mesh.client()
