@@ -219,8 +219,6 @@ impl Consul {
             "log_level": "warn",
             "node_meta": self.setup.node_meta,
             "connect": {"enabled": true},
-            // It elects itself after one second, not after five.
-            "performance": {"raft_multiplier": 1},
             "ports": {
                 "http": self.http_port, "https": https, "grpc": grpc, "dns": -1,
                 "serf_lan": serf_lan, "serf_wan": serf_wan, "server": server,
