@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
 
-/// Directory beside mesh.yaml with the certificate authority of a development mesh.
-pub const DEVELOPMENT_CA: &str = ".mesh/ca";
+/// Beginning of the directory beside mesh.yaml with the certificate authority of a development mesh; its name ends it,
+/// since two meshes in one directory do not believe each other.
+pub const DEVELOPMENT_CA: &str = ".mesh/ca-";
 /// What stands in the paths of certificate files for the name of the service.
 pub const SERVICE_PLACEHOLDER: &str = "{service}";
 

@@ -74,8 +74,10 @@ fn identity(raw: Option<schema::Identity>, name: &str) -> Identity {
         _ => None,
     };
     let source = source.unwrap_or_else(|| IdentitySource::Development {
-        directory: value(raw.directory)
-            .map_or_else(|| PathBuf::from(DEVELOPMENT_CA), PathBuf::from),
+        directory: value(raw.directory).map_or_else(
+            || PathBuf::from(format!("{DEVELOPMENT_CA}{name}")),
+            PathBuf::from,
+        ),
         lifetime: value(raw.lifetime).unwrap_or(LIFETIME),
     });
     let own = match source {
