@@ -122,7 +122,10 @@ impl Instance {
 
     /// Takes it out, and its check with it.
     pub fn deregister(&self) -> Value {
-        json!({"Service": {"Verb": "delete", "Node": self.node, "Service": {"ID": self.id}}})
+        json!({"Service": {"Verb": "delete", "Node": self.node, "Service": {
+            "ID": self.id,
+            "Service": self.service,
+        }}})
     }
 }
 

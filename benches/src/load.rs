@@ -254,3 +254,21 @@ pub async fn until_right(call: &Call, limit: Duration) -> Result<Bytes> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_due_at_an_even_pace() {
+        let mut due = pace(1_000, Duration::from_millis(20));
+        let mut dues = Vec::new();
+        while let Some(due) = due.recv().await {
+            assert!(due <= Instant::now(), "said before it was due");
+            dues.push(due);
+        }
+        assert_eq!(dues.len(), 20);
+        let gap = Duration::from_millis(1);
+        assert!(dues.is_sorted_by(|one, next| *next - *one == gap));
+    }
+}

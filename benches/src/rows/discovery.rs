@@ -118,7 +118,8 @@ struct Field {
     client: Leaf,
     /// Of each of [`ANSWERING`], where the instance is that comes and goes.
     comers: Vec<SocketAddr>,
-    _processes: Vec<Process>,
+    /// Held for their end.
+    processes: Vec<Process>,
 }
 
 impl Field {
@@ -130,7 +131,7 @@ impl Field {
             client: authority.leaf(CLIENT)?,
             authority,
             comers: Vec::new(),
-            _processes: Vec::new(),
+            processes: Vec::new(),
         };
         let mut operations: Vec<Value> = (0..INSTANCES).map(|n| node(&node_name(n))).collect();
         let [stays, comes] = BODIES;
@@ -159,7 +160,7 @@ impl Field {
 
     async fn agent(&mut self, scratch: &Path, body: &str) -> Result<SocketAddr> {
         let (address, nginx) = Nginx::answering(body).start(scratch, body).await?;
-        self._processes.push(nginx);
+        self.processes.push(nginx);
         Ok(address)
     }
 
@@ -177,7 +178,7 @@ impl Field {
         let scratch = bench.scratch.path();
         let mut sidecar = mesh::sidecar(&bench.binary("sidecar"), scratch, &name, &config)?;
         sidecar.listening(address, LIMIT).await?;
-        self._processes.push(sidecar);
+        self.processes.push(sidecar);
         Ok(address)
     }
 

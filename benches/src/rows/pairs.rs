@@ -180,9 +180,24 @@ fn rows(sides: &[Side], alone: &Reached) -> Result<Vec<Row>> {
         )
         // A third.
         .with_goal(Goal::RatioAtMost(0.333)),
-        row("sidecar-http-cpu", "s", haproxy, &haproxy.beside(ours, cpu))
-            .with_goal(Goal::RatioAtMost(1.0)),
+        of(Maker::HaProxy)
+            .filter(|other| other.pair.form != haproxy.pair.form)
+            .fold(
+                row("sidecar-http-cpu", "s", haproxy, &haproxy.beside(ours, cpu))
+                    .with_goal(Goal::RatioAtMost(1.0)),
+                |row, other| row.with_note(against(other, ours, cpu)),
+            ),
     ])
+}
+
+fn against(other: &Side, ours: &Side, of: impl Fn(&Run) -> f64) -> String {
+    let rounds = other.beside(ours, of).into_iter();
+    let ratios: Vec<f64> = rounds.map(|(ours, its)| ours / its).collect();
+    format!(
+        "against {}: ratio {}",
+        other.pair.form,
+        figure(median(&ratios))
+    )
 }
 
 fn table(sides: &[Side], envoy: &Side) -> Vec<Vec<String>> {
