@@ -23,7 +23,7 @@ up: filters ## the mesh of ./mesh.yaml in one process, in the foreground (FILE=o
 	@$(CARGO) build $(ALL) --bin mesh
 	@exec target/release/mesh up $(FILE)
 
-test: setup filters ## every test, with a real RabbitMQ, Redis, Consul and Envoy
+test: setup filters ## every test, with a real RabbitMQ, Redis, Consul, Prometheus, Envoy and OpenTelemetry collector
 	@$(CARGO) test $(ALL)
 
 VERDICTS = $(CARGO) build $(ALL) --quiet --bin verdicts && exec target/release/verdicts
@@ -56,7 +56,7 @@ bench: setup filters ## side-by-side measurements, one table (ONLY=name for one 
 filters: ## the filters as .wasm, into target/filters
 	@kong-plugins/filters/build.sh
 
-setup: ## the servers that tests run (RabbitMQ, Redis, Consul, Prometheus, Envoy)
+setup: ## the servers that tests run (RabbitMQ, Redis, Consul, Prometheus, Envoy, an OpenTelemetry collector)
 	@deploy/setup.sh servers
 
 fmt: ## format everything
