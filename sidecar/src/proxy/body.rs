@@ -15,7 +15,8 @@ const GATHERED: usize = 8 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Prefix {
     data: Bytes,
-    trailers: Option<HeaderMap>,
+    /// Boxed: few have any, and every answer is moved.
+    trailers: Option<Box<HeaderMap>>,
     fault: Option<BodyError>,
 }
 
@@ -30,7 +31,7 @@ impl Prefix {
                 both.extend_from_slice(&data);
                 self.data = both.freeze();
             }
-            Err(frame) => self.trailers = frame.into_trailers().ok(),
+            Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
         }
         self.data.len() < GATHERED
     }
@@ -52,7 +53,7 @@ impl Prefix {
         if let Some(fault) = self.fault.take() {
             return Some(Err(fault));
         }
-        self.trailers.take().map(|t| Ok(Frame::trailers(t)))
+        self.trailers.take().map(|t| Ok(Frame::trailers(*t)))
     }
 
     fn is_empty(&self) -> bool {

@@ -157,7 +157,8 @@ impl Target {
             (Some(generation), _) => Ok(generation),
             (None, Security::Plain) => Err(ConnectError::NoIdentity),
             (None, Security::Mutual { identity, .. }) => {
-                tokio::time::timeout(self.connect_timeout, identity.first())
+                let first = tokio::time::timeout(self.connect_timeout, identity.first());
+                Box::pin(first)
                     .await
                     .map(|tls| Generation(Some(tls)))
                     .map_err(|_| ConnectError::NoIdentity)
@@ -169,11 +170,16 @@ impl Target {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub(crate) async fn h1(&self, fresh: bool) -> Result<h1::Connection, ConnectError> {
+    pub(crate) async fn h1(&self, fresh: bool) -> Result<Box<h1::Connection>, ConnectError> {
         let generation = self.generation().await?;
         if !fresh && let Some(free) = self.idle.take(&generation) {
             return Ok(free);
         }
+        // Boxed: a handshake is large, and this future is part of every request's.
+        Box::pin(self.new_h1(generation)).await
+    }
+
+    async fn new_h1(&self, generation: Generation) -> Result<Box<h1::Connection>, ConnectError> {
         let connect = async {
             let stream = self.stream(&generation, Alpn::Http1).await?;
             h1::Connection::begin(stream, self.max_head, generation.clone())

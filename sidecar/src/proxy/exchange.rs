@@ -44,6 +44,8 @@ pub(crate) struct Try {
     pub(crate) protocol: Protocol,
     /// Until when the head of the answer must be there.
     pub(crate) deadline: Instant,
+    /// How long that is from the beginning.
+    pub(crate) patience: Duration,
     /// For the next part of a body.
     pub(crate) idle: Option<Duration>,
     /// Whether the request asks for another protocol.
@@ -53,17 +55,22 @@ pub(crate) struct Try {
 }
 
 /// Why a try brought no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Missed {
     /// There is no connection.
+    #[error(transparent)]
     Unconnected(ConnectError),
     /// The target did not process the request.
+    #[error("connection was closed")]
     Unseen,
     /// The connection ended before anything of the answer came; the request may have been processed.
+    #[error("connection ended before the answer: {0}")]
     BrokeOff(String),
     /// What came is no answer.
+    #[error("no answer: {0}")]
     Failed(String),
     /// Nothing came in time.
+    #[error("no answer in time")]
     Late,
 }
 
@@ -118,7 +125,7 @@ async fn over_h1(target: &Arc<Target>, request: &mut Outgoing, how: Try) -> Resu
             cut: &ground.cut,
         };
         let sending = connection.send(sent, &way);
-        match within(how.deadline, &request.payload, sending).await? {
+        match within((how.deadline, how.patience), &request.payload, sending).await? {
             Ok(answer) => return Ok(answer),
             Err(h1::Failed::Unseen) if rested && request.payload.is_replayable() => fresh = true,
             Err(h1::Failed::Unseen) => return Err(Missed::Unseen),
@@ -144,7 +151,7 @@ async fn over_h2(
         let connection = target.h2().await.map_err(Missed::Unconnected)?;
         let sent = request.request(Version::HTTP_2, how.keep || again);
         let sending = connection.send(sent, how.idle, &target.ground().tasks);
-        match within(how.deadline, &request.payload, sending).await? {
+        match within((how.deadline, how.patience), &request.payload, sending).await? {
             Ok(response) => return Ok(response),
             Err(h2::Failed::Unseen) if again && request.payload.is_replayable() => again = false,
             Err(h2::Failed::Unseen) => return Err(Missed::Unseen),
@@ -156,16 +163,15 @@ async fn over_h2(
 
 /// Waits until the deadline; while the client's body goes on arriving, a target need not answer.
 async fn within<F: Future>(
-    deadline: Instant,
+    (deadline, patience): (Instant, Duration),
     payload: &Payload,
     future: F,
 ) -> Result<F::Output, Missed> {
     tokio::pin!(future);
-    let patience = deadline.saturating_duration_since(Instant::now());
-    let mut deadline = deadline;
+    let mut until = deadline;
     let mut progress = payload.progress();
     loop {
-        match tokio::time::timeout_at(deadline, future.as_mut()).await {
+        match tokio::time::timeout_at(until, future.as_mut()).await {
             Ok(output) => return Ok(output),
             Err(_) => {
                 let now = payload.progress();
@@ -173,7 +179,7 @@ async fn within<F: Future>(
                     return Err(Missed::Late);
                 }
                 progress = now;
-                deadline = Instant::now() + patience;
+                until = Instant::now() + patience;
             }
         }
     }

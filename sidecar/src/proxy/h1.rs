@@ -33,7 +33,7 @@ const SHORT: u64 = 64 * 1024;
 
 type Driver = http1::Connection<TokioIo<Stream>, Outgoing>;
 
-/// A connection of HTTP/1.1.
+/// A connection of HTTP/1.1. Boxed wherever it goes: it is moved for each request, and its parts are half a kilobyte.
 pub(crate) struct Connection {
     sender: http1::SendRequest<Outgoing>,
     /// `None` once a task of its own drives it.
@@ -77,12 +77,12 @@ impl Connection {
         stream: Stream,
         max_head: usize,
         generation: Generation,
-    ) -> hyper::Result<Self> {
+    ) -> hyper::Result<Box<Self>> {
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(max_head.max(8_192))
             .handshake(TokioIo::new(stream))
             .await?;
-        Ok(Self {
+        Ok(Box::new(Self {
             sender,
             driver: Some(driver),
             ended: false,
@@ -90,7 +90,7 @@ impl Connection {
             used: false,
             since: Instant::now(),
             generation,
-        })
+        }))
     }
 
     /// Whether it can take another request. Looks at what came meanwhile: mostly nothing, else its end.
@@ -113,7 +113,7 @@ impl Connection {
     /// # Errors
     /// [`Failed`]; the connection is gone.
     pub(crate) async fn send(
-        mut self,
+        mut self: Box<Self>,
         request: Request<Outgoing>,
         way: &Way<'_>,
     ) -> Result<Answer, Failed> {
@@ -153,7 +153,7 @@ impl Connection {
         Ok(Answer::Response(Response::from_parts(parts, body)))
     }
 
-    async fn body(mut self, mut incoming: Incoming, way: &Way<'_>) -> Body {
+    async fn body(mut self: Box<Self>, mut incoming: Incoming, way: &Way<'_>) -> Body {
         if incoming.is_end_stream() {
             self.give_back(way.pool);
             return Body::empty();
@@ -192,7 +192,7 @@ impl Connection {
         Body::whole(prefix)
     }
 
-    fn streaming(self, prefix: Prefix, incoming: Incoming, way: &Way<'_>) -> Body {
+    fn streaming(self: Box<Self>, prefix: Prefix, incoming: Incoming, way: &Way<'_>) -> Body {
         Body::streaming_h1(
             prefix,
             Box::new(Streaming {
@@ -204,7 +204,7 @@ impl Connection {
         )
     }
 
-    async fn switched(mut self, response: Response<Incoming>) -> Result<Answer, Failed> {
+    async fn switched(mut self: Box<Self>, response: Response<Incoming>) -> Result<Answer, Failed> {
         let (parts, _) = response.into_parts();
         // It ends here as HTTP.
         std::future::poll_fn(|cx| {
@@ -248,7 +248,7 @@ impl Connection {
         })
     }
 
-    fn give_back(mut self, pool: &Arc<Idle>) {
+    fn give_back(mut self: Box<Self>, pool: &Arc<Idle>) {
         if self.sender.is_ready() {
             self.rest();
             pool.put(self);
@@ -273,7 +273,7 @@ pub(crate) struct Way<'a> {
 /// The rest of an answer's body, and the connection that it comes by.
 pub(crate) struct Streaming {
     /// Gone when the body has.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     incoming: Incoming,
     patience: Patience,
     pool: Arc<Idle>,

@@ -242,7 +242,7 @@ fn send_body(mut stream: SendStream<Bytes>, body: Outgoing, tasks: &TaskTracker)
             let data = data.unwrap_or_default();
             let _ = stream.send_data(data, trailers.is_none());
             if let Some(trailers) = trailers {
-                let _ = stream.send_trailers(trailers);
+                let _ = stream.send_trailers(*trailers);
             }
         }
         body @ Outgoing::Lent(_) => {

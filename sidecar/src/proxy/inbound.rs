@@ -148,7 +148,9 @@ impl Inbound {
             self.metrics.fault(&Fault::NoIdentity);
             return;
         };
-        let accepted = tls.accept_within(stream, self.limits.handshake).await;
+        // Boxed, as what comes after it is: a connection keeps no room for a handshake that is over, nor for the
+        // protocol that it does not speak.
+        let accepted = Box::pin(tls.accept_within(stream, self.limits.handshake)).await;
         let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -173,9 +175,9 @@ impl Inbound {
         });
         let stream = Stream::tls(accepted.stream, self.idle);
         if accepted.h2 {
-            serve::h2(stream, caller, &self.limits, &drain, client).await;
+            Box::pin(serve::h2(stream, caller, &self.limits, &drain, client)).await;
         } else {
-            serve::h1(stream, caller, &self.limits, &drain, client).await;
+            Box::pin(serve::h1(stream, caller, &self.limits, &drain, client)).await;
         }
     }
 }
@@ -295,6 +297,7 @@ impl Caller {
         let how = Try {
             protocol,
             deadline: begun + inbound.response_timeout,
+            patience: inbound.response_timeout,
             idle: inbound.idle,
             switches: websocket,
             keep: false,
@@ -310,7 +313,7 @@ impl Caller {
             Ok(answer) => answer,
             Err(missed) => {
                 if let Some(span) = &mut span {
-                    span.fail(format!("{missed:?}"));
+                    span.fail(missed.to_string());
                 }
                 return Err(super::of_missed(missed, &outgoing.payload));
             }

@@ -286,6 +286,7 @@ fn of_missed(missed: Missed, payload: &Payload) -> Fault {
     if let Some(error) = payload.fault() {
         return of_client(error);
     }
+    tracing::debug!(%missed, "request was not answered");
     match missed {
         Missed::Unconnected(ConnectError::NoIdentity) => Fault::NoIdentity,
         Missed::Unconnected(error) => Fault::BadGateway(error.to_string().into()),

@@ -174,9 +174,9 @@ impl Outbound {
         });
         let stream = Stream::plain(stream, self.idle);
         if h2 {
-            serve::h2(stream, program, &self.limits, &drain, client).await;
+            Box::pin(serve::h2(stream, program, &self.limits, &drain, client)).await;
         } else {
-            serve::h1(stream, program, &self.limits, &drain, client).await;
+            Box::pin(serve::h1(stream, program, &self.limits, &drain, client)).await;
         }
     }
 }
@@ -278,9 +278,11 @@ impl Program {
             headers: parts.headers,
             payload,
         };
+        let patience = Duration::from_millis(settings.response_timeout_ms);
         let how = Try {
             protocol,
-            deadline: begun + Duration::from_millis(settings.response_timeout_ms),
+            deadline: begun + patience,
+            patience,
             idle,
             switches: websocket,
             keep: true,
@@ -320,7 +322,7 @@ impl Program {
             let mut picked = match service.balancer.pick(&tried, now) {
                 Some(picked) => picked,
                 None => {
-                    outbound.names.find(service).await?;
+                    Box::pin(outbound.names.find(service)).await?;
                     now = Instant::now();
                     let none = || Fault::NoInstance(service.name.to_string());
                     service.balancer.pick(&tried, now).ok_or_else(none)?
@@ -373,7 +375,7 @@ impl Program {
                     (Err(missed), back) => {
                         *counted = back;
                         if let Some(span) = &mut span {
-                            span.fail(format!("{missed:?}"));
+                            span.fail(missed.to_string());
                         }
                         Err(super::of_missed(missed, &request.payload))
                     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// The body of a request.
 pub(crate) enum Payload {
     /// In memory; mostly there is none.
-    Whole(Bytes, Option<HeaderMap>),
+    Whole(Bytes, Option<Box<HeaderMap>>),
     /// Still arriving.
     Stream(Lender),
 }
@@ -51,7 +51,7 @@ struct Source {
 /// A body in the hands of a connection.
 pub(crate) enum Outgoing {
     /// In memory.
-    Whole(Option<Bytes>, Option<HeaderMap>),
+    Whole(Option<Bytes>, Option<Box<HeaderMap>>),
     /// Still arriving.
     Lent(Lent),
 }
@@ -83,9 +83,7 @@ impl Payload {
         if body.is_end_stream() {
             return Ok(Self::Whole(Bytes::new(), None));
         }
-        let known = body.size_hint().exact();
-        let short = known.is_some_and(|len| len <= keep as u64);
-        let mut source = Source {
+        let mut source = Box::new(Source {
             body: Timed::new(body, longest),
             kept: Vec::new(),
             kept_len: 0,
@@ -96,21 +94,21 @@ impl Payload {
             fault: None,
             turn: 0,
             parts: 0,
-        };
+        });
+        let known = source.body.get_ref().size_hint().exact();
+        let short = known.is_some_and(|len| len <= keep as u64);
         // A length that is too long need not be looked at.
         if short || known.is_none() {
             std::future::poll_fn(|cx| source.poll_short(cx, short)).await?;
         }
-        Ok(match source.ended.take() {
-            Some(trailers) if !source.lost => Self::Whole(joined(source.kept), trailers),
-            ended => {
-                source.ended = ended;
-                Self::Stream(Lender {
-                    source: Arc::new(Mutex::new(source)),
-                    turn: 0,
-                })
-            }
-        })
+        if let (Some(trailers), false) = (&mut source.ended, source.lost) {
+            let trailers = trailers.take().map(Box::new);
+            return Ok(Self::Whole(joined(source.kept), trailers));
+        }
+        Ok(Self::Stream(Lender {
+            source: Arc::new(Mutex::new(*source)),
+            turn: 0,
+        }))
     }
 
     /// The body for one try. What an earlier try still reads ends in an error.
@@ -294,7 +292,7 @@ impl Body for Outgoing {
         match &mut *self {
             Self::Whole(bytes, trailers) => Poll::Ready(match bytes.take() {
                 Some(bytes) => Some(Ok(Frame::data(bytes))),
-                None => trailers.take().map(|t| Ok(Frame::trailers(t))),
+                None => trailers.take().map(|t| Ok(Frame::trailers(*t))),
             }),
             Self::Lent(lent) => lent.poll(cx),
         }

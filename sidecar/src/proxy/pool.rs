@@ -14,7 +14,7 @@ const MOST: usize = 256;
 
 /// Free connections.
 pub(crate) struct Idle {
-    free: Mutex<Vec<Connection>>,
+    free: Mutex<Vec<Box<Connection>>>,
     /// How long one may be free. The other side must not close it first, in the moment in which it is taken.
     longest: Duration,
 }
@@ -34,12 +34,12 @@ impl Idle {
     }
 
     // A list of connections is whole whatever happened to the last holder.
-    fn free(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn free(&self) -> MutexGuard<'_, Vec<Box<Connection>>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A free connection that is still good.
-    pub(crate) fn take(&self, generation: &Generation) -> Option<Connection> {
+    pub(crate) fn take(&self, generation: &Generation) -> Option<Box<Connection>> {
         loop {
             let mut connection = self.free().pop()?;
             let good = connection.generation == *generation && connection.is_ready();
@@ -50,7 +50,7 @@ impl Idle {
     }
 
     /// Keeps a connection that is free.
-    pub(crate) fn put(&self, connection: Connection) {
+    pub(crate) fn put(&self, connection: Box<Connection>) {
         let mut free = self.free();
         if free.len() < MOST {
             free.push(connection);
@@ -59,18 +59,13 @@ impl Idle {
 
     /// Closes what was free for too long, or has ended, or is of another generation; how many are left.
     pub(crate) fn sweep(&self, now: Instant, generation: &Generation) -> usize {
-        let mut free = std::mem::take(&mut *self.free());
+        let mut free = self.free();
         free.retain_mut(|connection| {
             now.duration_since(connection.since) < self.longest
                 && connection.generation == *generation
                 && connection.is_ready()
         });
-        let mut now_free = self.free();
-        // What came back meanwhile is younger.
-        free.append(&mut now_free);
-        free.truncate(MOST);
-        *now_free = free;
-        now_free.len()
+        free.len()
     }
 
     /// Closes all.

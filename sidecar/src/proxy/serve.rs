@@ -224,7 +224,7 @@ pub(crate) async fn h1<H: Handler>(
         Ok(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
                 let read = parts.read_buf;
-                return tunnel.run(End { stream, read }).await;
+                return Box::pin(tunnel.run(End { stream, read })).await;
             }
         }
     }
@@ -259,8 +259,9 @@ pub(crate) async fn h2<H: Handler>(
     let service = {
         let handler = Arc::clone(&handler);
         service_fn(move |request| {
-            let handler = Arc::clone(&handler);
-            async move { Ok::<_, Infallible>(handler.answer(request).await) }
+            // Boxed: hyper moves it into a stream, and that into a task.
+            let answer = Box::pin(Arc::clone(&handler).answer(request));
+            async move { Ok::<_, Infallible>(answer.await) }
         })
     };
     let (corked, switch) = Corked::new(stream);
