@@ -18,6 +18,7 @@ mod ways;
 mod worker;
 
 pub use app::{Bound, Deps, build};
+pub use proxy::runtime;
 
 /// Why a sidecar cannot start. What goes wrong later is mended, or shown in `/ready`.
 #[derive(Debug, thiserror::Error)]

@@ -39,9 +39,7 @@ fn main() -> anyhow::Result<()> {
     if arguments.check {
         return Ok(());
     }
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    mesh_sidecar::runtime()
         .context("start the runtime")?
         .block_on(serve(config, logs))
 }

@@ -43,6 +43,8 @@ mod wakes;
 mod window;
 
 pub(crate) use metrics::Metrics;
+pub use threads::runtime;
+
 
 use answer::Fault;
 use body::{Body, Held};

@@ -4,9 +4,27 @@
 //! to wait for but counters. One thread costs least for each request.
 
 use std::io;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+/// Events of sockets that a turn of a runtime takes up.
+///
+/// A connection of HTTP/2 gathers what the requests of a turn have to say (`cork.rs`) and comes after them. tokio takes up
+/// to 1,024 events in a turn, so the requests of all clients would leave together, and while one sidecar works on them
+/// the other waits for them. docs/decisions/sidecar-data-path.md has what other numbers gave.
+const EVENTS: usize = 16;
+
+/// A runtime of one thread, for a sidecar.
+///
+/// # Errors
+/// The system's.
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_io_events_per_tick(EVENTS)
+        .build()
+}
 
 /// Threads with a runtime each.
 #[derive(Debug)]
@@ -27,7 +45,7 @@ impl Threads {
             if count == 1 {
                 break;
             }
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let runtime = runtime()?;
             let handle = runtime.handle().clone();
             let stop = stop.clone();
             let (ended, end) = oneshot::channel();
