@@ -139,7 +139,9 @@ impl Field {
         let coming = field.agent(scratch, comes).await?;
         for service in ANSWERING {
             let address = field.inbound(bench, service, stays, staying).await?;
-            operations.extend(instance(service, stays, 0, address).register());
+            // An id is a node's, not a service's.
+            let id = format!("{service}-{stays}");
+            operations.extend(instance(service, &id, 0, address).register());
             let address = field.inbound(bench, service, comes, coming).await?;
             field.comers.push(address);
         }
