@@ -58,7 +58,13 @@ mod tests {
         assert_eq!(read(&["a b"]), Ok(Some("a b".to_owned())));
         assert_eq!(read(&["\"a b\""]), Ok(Some("a b".to_owned())));
         assert!(read(&[&"k".repeat(MAX)]).is_ok());
-        for bad in [&[""][..], &["\"\""], &["ü"], &[&"k".repeat(MAX + 1)], &["a", "a"]] {
+        for bad in [
+            &[""][..],
+            &["\"\""],
+            &["ü"],
+            &[&"k".repeat(MAX + 1)],
+            &["a", "a"],
+        ] {
             assert_eq!(read(bad), Err(()), "{bad:?}");
         }
     }

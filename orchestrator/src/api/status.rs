@@ -94,7 +94,8 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
         _ => {}
     }
     let emptied = api.executor.emptied();
-    let notes = emptied.map(|at| format!("store: found emptied at {at}, tasks of before may be lost"));
+    let notes =
+        emptied.map(|at| format!("store: found emptied at {at}, tasks of before may be lost"));
     if !api.executor.has_taken_up() {
         reasons.push("unfinished tasks are not taken up yet".to_owned());
     }

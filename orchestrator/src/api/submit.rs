@@ -89,7 +89,9 @@ async fn replay(
     }
     // It is about to end, for its client heard that it is not accepted.
     if api.executor.is_withdrawing(&earlier.run) {
-        return Err(Failure::unavailable("the task cannot be kept at the moment"));
+        return Err(Failure::unavailable(
+            "the task cannot be kept at the moment",
+        ));
     }
     let found = find(api, caller, &earlier.run).await?;
     let mut response = answer(api, found, preferences).await;

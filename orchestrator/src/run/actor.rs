@@ -127,7 +127,14 @@ impl Actor {
         while !self.machine.is_over() {
             let mut round = Round::default();
             tokio::select! {
-                () = halt.cancelled() => return self.finish(Kept::Leaving).await,
+                () = halt.cancelled() => {
+                    // What the broker has is not to be published again by whoever takes the run up.
+                    if !self.published.is_empty() {
+                        round.look = true;
+                        self.commit(round).await;
+                    }
+                    return self.finish(Kept::Leaving).await;
+                }
                 input = self.inbox.recv() => {
                     if let Some(input) = input {
                         self.input(input, &mut round);
@@ -167,9 +174,9 @@ impl Actor {
                 self.handle.leave();
                 if kept == Kept::Superseded {
                     self.executor.context().metrics.superseded.inc();
-                    tracing::warn!(task_id = %id, "another replica has taken the task over");
+                    tracing::info!(task_id = %id, "another replica has taken the task over");
                 } else {
-                    tracing::warn!(task_id = %id, "the task was ended by another process");
+                    tracing::info!(task_id = %id, "the task was ended by another process");
                     self.ended_elsewhere = true;
                 }
             }
@@ -202,7 +209,8 @@ impl Actor {
             Sent::Confirmed(at) => {
                 if self.machine.status(step) == Some(StepStatus::Dispatched) {
                     self.published.insert(step, at);
-                    self.mark_at.get_or_insert_with(|| Instant::now() + MARK_AFTER);
+                    self.mark_at
+                        .get_or_insert_with(|| Instant::now() + MARK_AFTER);
                 }
             }
             Sent::Undeliverable(error) => self.event(Event::Undeliverable { step, error }, round),

@@ -101,7 +101,10 @@ pub(super) fn mark_published(
             continue;
         }
         let planned = run.plan.execution_plan.get(place);
-        let record = run.steps.get(place).filter(|step| !step.status.is_settled());
+        let record = run
+            .steps
+            .get(place)
+            .filter(|step| !step.status.is_settled());
         if let (Some(planned), Some(record)) = (planned, record) {
             let mut record = record.clone();
             record.published_at = Some(at);

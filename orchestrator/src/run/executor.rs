@@ -177,7 +177,10 @@ impl Executor {
 
     pub(super) fn store_was_emptied(&self) {
         let runs = self.in_flight();
-        tracing::error!(runs, "the store was emptied: the runs of this replica are written again, all others are lost");
+        tracing::error!(
+            runs,
+            "the store was emptied: the runs of this replica are written again, all others are lost"
+        );
         self.context.metrics.store_emptied.inc();
         *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = Some(Timestamp::now());
     }
@@ -238,7 +241,9 @@ impl Executor {
     }
 
     fn withdrawn(&self) -> std::sync::MutexGuard<'_, HashSet<TaskId>> {
-        self.withdrawing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.withdrawing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the run was refused to its client, and is not to go on.
@@ -393,9 +398,7 @@ impl Executor {
         commands.retain(|command| !matches!(command, Command::Dispatch { .. }));
         let change = change_for(record, &commands, &HashMap::new(), now);
         let store = &self.context.store;
-        let updated = store
-            .update(&record.task_id, record.fence, &change)
-            .await?;
+        let updated = store.update(&record.task_id, record.fence, &change).await?;
         Ok(matches!(updated, Updated::Written | Updated::EndedBefore))
     }
 

@@ -12,8 +12,8 @@ use crate::store::{HandedOver, StoreError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mesh_bus::{BusError, Deliveries, Delivery, QueueKind, Topology};
-use mesh_protocol::outcome::StepResult;
 use mesh_protocol::AgentId;
+use mesh_protocol::outcome::StepResult;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
@@ -60,12 +60,7 @@ impl Parts {
 pub async fn run(executor: Arc<Executor>, parts: Parts, ready: watch::Sender<Ready>) {
     // A broker or a store that does not answer must not hold up the leaving.
     let halt = executor.context().halt.clone();
-    let begun = async {
-        tokio::join!(
-            executor.taken_up(),
-            declare(&executor, &parts, &ready)
-        )
-    };
+    let begun = async { tokio::join!(executor.taken_up(), declare(&executor, &parts, &ready)) };
     if halt.run_until_cancelled(begun).await.is_none() {
         return;
     }

@@ -80,7 +80,11 @@ impl Drop for Waiting<'_> {
 /// Publishes until the broker has the message, or the deadline.
 ///
 /// Not while the lease is in doubt: the run may be another replica's by now.
-pub(super) async fn deliver(executor: &Executor, mut message: Message, deadline: Timestamp) -> Sent {
+pub(super) async fn deliver(
+    executor: &Executor,
+    mut message: Message,
+    deadline: Timestamp,
+) -> Sent {
     let context = executor.context();
     let mut ready = context.ready.clone();
     // While the queues are being declared, unroutable means nothing. The deadline ends the wait:

@@ -57,7 +57,10 @@ impl Inner {
 
     fn give_up_key(&mut self, run: &RunRecord) {
         if let Some(key) = &run.key
-            && self.keys.get(&key.name).is_some_and(|(id, _)| *id == run.task_id)
+            && self
+                .keys
+                .get(&key.name)
+                .is_some_and(|(id, _)| *id == run.task_id)
         {
             self.keys.remove(&key.name);
         }

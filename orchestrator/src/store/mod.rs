@@ -14,7 +14,8 @@ mod submission;
 pub use lease::{Claim, HandedOver, Held, Hold, Leases, ReplicaId};
 pub use memory::MemoryStore;
 pub use record::{
-    Change, End, NOT_ACCEPTED, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag, progress,
+    Change, End, NOT_ACCEPTED, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag,
+    progress,
 };
 pub use redis::RedisStore;
 pub use submission::SubmissionKey;

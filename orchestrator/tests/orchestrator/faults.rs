@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-async fn ground(server: &Store) -> Ground {
+pub async fn ground(server: &Store) -> Ground {
     let url = StoreUrl::try_from(server.url()).unwrap();
     let store = RedisStore::connect(&url, Duration::from_secs(3600))
         .await
@@ -24,7 +24,7 @@ async fn ground(server: &Store) -> Ground {
 }
 
 /// What an operator, or somebody else's program, does to the store.
-fn redis_cli(server: &Store, arguments: &[&str]) {
+pub fn redis_cli(server: &Store, arguments: &[&str]) {
     let output = Command::new("redis-cli")
         .args(["-u", &server.url()])
         .args(arguments)
@@ -53,7 +53,7 @@ fn signal(server: &Store, name: &str) {
     assert!(kill.unwrap().success());
 }
 
-async fn ready(mesh: &Mesh) {
+pub async fn ready(mesh: &Mesh) {
     wait_for("the orchestrator to be ready", async || {
         mesh.get("/ready").await.status() == 200
     })
@@ -78,6 +78,26 @@ async fn a_store_that_lost_its_memory_gets_running_tasks_again() {
     assert!(stored.steps.iter().all(|step| step.result.is_some()));
     let listed = mesh.get_json("/tasks").await;
     assert_eq!(listed["tasks"][0]["task_id"], id.as_str());
+}
+
+#[tokio::test]
+async fn an_emptied_store_is_noticed_and_gets_what_nobody_touches() {
+    let server = redis::start().await;
+    let mesh = Mesh::without_agents(config(), ground(&server).await).await;
+    ready(&mesh).await;
+    let id = mesh.submit(&json!({"task": "system_optimization"})).await;
+    redis_cli(&server, &["FLUSHALL"]);
+    mesh.metric("orchestrator_store_emptied_total 1").await;
+    mesh.metric("orchestrator_runs_written_again_total 1").await;
+    let stored = mesh.ground.store.load(&id.parse().unwrap()).await;
+    assert_eq!(stored.unwrap().unwrap().status.as_str(), "in_progress");
+    let readiness = mesh.until("/ready", |r| r["ready"] == true).await;
+    let note = readiness["notes"][0].as_str().unwrap();
+    assert!(note.contains("found emptied"), "{note}");
+    for agent in ["hardware-optimizer", "resource-arbitrator"] {
+        mesh.agent(agent, answer_well).await;
+    }
+    assert_eq!(mesh.ended(&id).await["status"], "completed");
 }
 
 #[tokio::test]
