@@ -39,16 +39,30 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[tokio::test(start_paused = true)]
-    async fn goes_with_monotonic_time() {
-        let clock = Clock::start();
-        let before = clock.now();
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(clock.now(), before.plus(Duration::from_secs(60)));
-        // The wall clock did not move: what is a minute away is so by either.
-        let deadline = clock.now().plus(Duration::from_secs(60));
-        let on_the_wall = clock.on_the_wall(deadline);
-        assert!(on_the_wall < deadline);
-        assert!(on_the_wall >= before.plus(Duration::from_secs(60)));
+    /// A clock that was started at `wall` an hour ago.
+    fn an_hour_old(wall: Timestamp) -> Clock {
+        Clock {
+            wall,
+            at: Instant::now() - HOUR,
+        }
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn goes_with_monotonic_time_from_the_wall_clock_at_start() {
+        let start = Timestamp::from_millis(1_000_000);
+        let shown = an_hour_old(start).now();
+        assert!(shown >= start.plus(HOUR) && shown < start.plus(HOUR * 2));
+    }
+
+    #[test]
+    fn what_is_left_until_a_deadline_is_left_on_the_wall() {
+        // The wall clock was set by decades meanwhile.
+        let clock = an_hour_old(Timestamp::from_millis(1_000_000));
+        let before = Timestamp::now();
+        let on_the_wall = clock.on_the_wall(clock.now().plus(HOUR));
+        assert!(on_the_wall.since(before) <= HOUR * 2);
+        assert!(on_the_wall.since(before) >= HOUR / 2);
     }
 }

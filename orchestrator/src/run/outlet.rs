@@ -49,20 +49,23 @@ impl Pressure {
 
     /// Whether something waits and nothing has moved for a while.
     pub(super) fn is_stalled(&self) -> bool {
-        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
-        self.waiting.load(Ordering::Relaxed) > 0
-            && self.start.elapsed().saturating_sub(moved) > STALLED
+        self.is_stalled_at(self.start.elapsed())
     }
 
-    fn moved(&self) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn is_stalled_at(&self, now: Duration) -> bool {
+        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+        self.waiting.load(Ordering::Relaxed) > 0 && now.saturating_sub(moved) > STALLED
+    }
+
+    fn moved_at(&self, now: Duration) {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.moved_ms.fetch_max(now, Ordering::Relaxed);
     }
 
-    fn wait(&self) -> Waiting<'_> {
+    fn wait_from(&self, now: Duration) -> Waiting<'_> {
         // Who waits first begins to count from here.
         if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.moved();
+            self.moved_at(now);
         }
         Waiting(self)
     }
@@ -92,7 +95,8 @@ pub(super) async fn deliver(
     if ready.wait_for(|r| r.is_settled()).await.is_err() {
         return Sent::Late;
     }
-    let _waiting = executor.pressure().wait();
+    let pressure = executor.pressure();
+    let _waiting = pressure.wait_from(pressure.start.elapsed());
     let mut pauses = pauses();
     loop {
         executor.tenure().held().await;
@@ -103,7 +107,7 @@ pub(super) async fn deliver(
         message.properties.expiration_ms = Some(lifetime_ms(deadline, now));
         match context.bus.publish(message.clone()).await {
             Ok(()) => {
-                executor.pressure().moved();
+                pressure.moved_at(pressure.start.elapsed());
                 return Sent::Confirmed(Timestamp::now());
             }
             Err(BusError::Unavailable { detail }) => {
@@ -134,24 +138,20 @@ pub(super) async fn deliver(
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_broker_is_stalled_when_something_waits_and_nothing_moves() {
+    #[test]
+    fn a_broker_is_stalled_when_something_waits_and_nothing_moves() {
         let pressure = Pressure::new();
-        tokio::time::advance(STALLED * 2).await;
         // Nobody waits.
-        assert!(!pressure.is_stalled());
-        let first = pressure.wait();
-        assert!(!pressure.is_stalled());
-        tokio::time::advance(STALLED / 2).await;
-        let second = pressure.wait();
-        tokio::time::advance(STALLED).await;
-        assert!(pressure.is_stalled());
-        pressure.moved();
+        assert!(!pressure.is_stalled_at(STALLED * 2));
+        let first = pressure.wait_from(STALLED * 2);
+        assert!(!pressure.is_stalled_at(STALLED * 2));
+        let second = pressure.wait_from(STALLED * 3);
+        assert!(pressure.is_stalled_at(STALLED * 4));
+        pressure.moved_at(STALLED * 4);
         drop(first);
-        assert!(!pressure.is_stalled());
-        tokio::time::advance(STALLED * 2).await;
-        assert!(pressure.is_stalled());
+        assert!(!pressure.is_stalled_at(STALLED * 5));
+        assert!(pressure.is_stalled_at(STALLED * 6));
         drop(second);
-        assert!(!pressure.is_stalled());
+        assert!(!pressure.is_stalled_at(STALLED * 6));
     }
 }

@@ -287,11 +287,9 @@ impl RunRecord {
 
     /// Moves what is still to come by `ahead_ms`: from the clock of the replica that wrote it to another's.
     pub fn rebase(&mut self, ahead_ms: i64) {
-        let moved =
-            |time: Timestamp| Timestamp::from_millis(time.millis().saturating_add_signed(ahead_ms));
-        self.deadline = moved(self.deadline);
-        for step in &mut self.steps {
-            step.deadline = step.deadline.map(moved);
+        let deadlines = self.steps.iter_mut().filter_map(|s| s.deadline.as_mut());
+        for deadline in deadlines.chain([&mut self.deadline]) {
+            *deadline = Timestamp::from_millis(deadline.millis().saturating_add_signed(ahead_ms));
         }
     }
 

@@ -249,7 +249,7 @@ async fn a_result_is_handed_over_until_it_is_settled(store: &dyn RunStore) {
     settled.handed = vec![first.step_id.clone()];
     store.update(&run.task_id, 1, &settled).await.unwrap();
     let mut stored = store.load(&run.task_id).await.unwrap().unwrap();
-    assert_eq!(stored.handed, [second.clone()]);
+    assert_eq!(stored.handed, std::slice::from_ref(&second));
     assert_eq!(renew(store, replica).await.handed.len(), 1);
     // The end of the run leaves nothing to be told of.
     stored.handed.clear();
