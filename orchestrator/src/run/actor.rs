@@ -293,38 +293,59 @@ impl Actor {
 
     /// Stores, shows, acts, acknowledges.
     async fn commit(&mut self, round: Round) -> Kept {
-        let now = Timestamp::now();
-        let mut change = self
-            .handle
-            .read(|run| change_for(run, &round.commands, &round.reports, now));
-        change.handed = round.handed;
-        let changed = !change.steps.is_empty() || change.end.is_some() || !change.handed.is_empty();
-        if changed || round.look {
-            self.handle
-                .read(|run| mark_published(&mut change, run, &self.published));
-            if !changed && change.steps.is_empty() {
-                // Nothing to write: only whether the store still has what was written last.
-                change.version -= 1;
-            }
-            match keep(&self.executor, &self.handle, &change).await {
+        let Round {
+            commands,
+            reports,
+            taken,
+            refused,
+            handed,
+            look,
+            spans: _held,
+        } = round;
+        // Most confirms change nothing.
+        if look || !commands.is_empty() || !handed.is_empty() {
+            let mut change = self
+                .handle
+                .read(|run| change_for(run, &commands, &reports, Timestamp::now()));
+            change.handed = handed;
+            match self.write(change, look).await {
                 Kept::Stands => {}
                 other => return other,
             }
-            self.published.clear();
-            self.mark_at = None;
-            self.count(&change);
-            let events = self.handle.show(change);
-            self.executor.context().events.send(events);
+            self.dispatch(&commands);
         }
-        self.dispatch(&round.commands);
-        let acks = join_all(round.taken.into_iter().map(Delivery::ack)).await;
+        let acks = join_all(taken.into_iter().map(Delivery::ack)).await;
         for ack in acks {
             self.settled(ack);
         }
-        for (delivery, reason) in round.refused {
+        for (delivery, reason) in refused {
             let settled = delivery.dead_letter(&reason).await;
             self.settled(settled);
         }
+        Kept::Stands
+    }
+
+    /// Stores and shows a change, and what the broker has by now with it.
+    async fn write(&mut self, mut change: Change, look: bool) -> Kept {
+        let changed = !change.steps.is_empty() || change.end.is_some() || !change.handed.is_empty();
+        if !changed && !look {
+            return Kept::Stands;
+        }
+        self.handle
+            .read(|run| mark_published(&mut change, run, &self.published));
+        if !changed && change.steps.is_empty() {
+            // Nothing to write: only whether the store still has what was written last.
+            change.version -= 1;
+        }
+        let kept = keep(&self.executor, &self.handle, &change).await;
+        if kept != Kept::Stands {
+            return kept;
+        }
+        self.published.clear();
+        self.mark_at = None;
+        self.count(&change);
+        let events = self.handle.show(change);
+        self.executor.context().events.send(events);
         Kept::Stands
     }
 

@@ -6,8 +6,8 @@
 --
 -- What goes on is not written over, unless it is older: a create that arrives late finds what came of the
 -- run meanwhile. What has ended, and what is no run at all, is written over by what its own replica knows
--- better. A new hash is written aside and moved in place: a Redis that is full refuses the first write,
--- and with it the whole.
+-- better. A hash that takes the place of another is written aside and moved there: a Redis that is full
+-- refuses the first write, and with it the whole.
 --
 -- Answers 0 kept, 1 the key has an earlier task with the same body, 2 with another body, 3 another replica
 -- has the run; and the earlier task.
@@ -35,9 +35,13 @@ local holds = submitted[1] == id
 if submitted[1] and not holds and not ends and redis.call('EXISTS', 'task:' .. submitted[1]) == 1 then
     return {submitted[2] == body and 1 or 2, submitted[1]}
 end
-local aside = task .. ':aside'
-redis.call('HSET', aside, unpack(ARGV, 9))
-redis.call('RENAME', aside, task)
+if kind == 'none' then
+    redis.call('HSET', task, unpack(ARGV, 9))
+else
+    local aside = task .. ':aside'
+    redis.call('HSET', aside, unpack(ARGV, 9))
+    redis.call('RENAME', aside, task)
+end
 if key ~= '' and body == '' then
     if holds then
         redis.call('DEL', key)
