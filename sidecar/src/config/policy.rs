@@ -1,7 +1,7 @@
 //! Who may call this service, and who may have tasks sent to it.
 
 use super::{Faults, Inbound, ServiceName};
-use mesh_protocol::assertion::PublicKey;
+use mesh_protocol::assertion::{Assertions, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -77,26 +77,6 @@ pub struct Callers {
     /// Claims that the gateway hands on, all of them with these values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub claims: BTreeMap<String, String>,
-}
-
-/// What proves who the originator is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Assertions {
-    /// The mesh.
-    pub audience: String,
-    /// Public keys of the gateways.
-    pub keys: Vec<AssertionKey>,
-}
-
-/// A gateway's public key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AssertionKey {
-    /// Its name.
-    pub kid: String,
-    /// 32 bytes in unpadded base64url.
-    pub x: String,
 }
 
 /// Whether a request must carry an assertion.
