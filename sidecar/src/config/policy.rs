@@ -126,8 +126,13 @@ impl Policy {
             }
             for key in &assertions.keys {
                 if PublicKey::from_base64(key.kid.clone(), &key.x).is_err() {
+                    let hint = if key.x.contains(' ') {
+                        "; render the file with --secrets"
+                    } else {
+                        ""
+                    };
                     faults.push(format!(
-                        "policy.assertions.keys: `{}` is no Ed25519 public key in unpadded base64url",
+                        "policy.assertions.keys: `{}` is no Ed25519 public key in unpadded base64url{hint}",
                         key.kid
                     ));
                 }
