@@ -28,6 +28,11 @@ pub enum Command {
     /// Exit codes: 0 completed, 1 failed or cancelled, 2 not accepted, 3 gateway not reached or lost on
     /// the way, 64 nothing was sent: the command line, the payload, the mesh or its key is of no use.
     Submit(Submit),
+    /// Submit many tasks at a rate, follow each to its end, and count what became of them
+    ///
+    /// Each is submitted under a key of its own, and again under that key when its answer is lost. Exit codes: 0 none
+    /// was lost or doubled, 1 some were, 64 nothing was sent.
+    Load(Load),
     /// Show every part of the mesh and whether it works
     Status(Status),
 }
@@ -116,6 +121,16 @@ pub struct Submit {
     /// Time budget of the task in seconds
     #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_TIMEOUT_S)]
     pub timeout: u32,
+    #[command(flatten)]
+    pub access: Access,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// Where to, and as whom.
+#[derive(Debug, clap::Args)]
+pub struct Access {
     /// URL of the gateway; that of the mesh when left out
     #[arg(long, env = "MESH_GATEWAY", hide_env_values = true)]
     pub gateway: Option<String>,
@@ -125,6 +140,30 @@ pub struct Submit {
     /// The mesh, for gateway and token
     #[arg(long, default_value = "mesh.yaml")]
     pub file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Load {
+    /// How many tasks
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub tasks: u64,
+    /// How many a second
+    #[arg(long, default_value_t = 50.0, value_parser = rate)]
+    pub rate: f64,
+    /// How many may be under way; beyond that the next ones wait
+    #[arg(long, default_value_t = 1_000, value_parser = in_flight)]
+    pub in_flight: usize,
+    /// Type of the tasks
+    #[arg(long, default_value = "system_optimization")]
+    pub task_type: String,
+    /// Input of each: a JSON object, or @FILE
+    #[arg(long, default_value = "{}")]
+    pub payload: String,
+    /// Time budget of each in seconds
+    #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_TIMEOUT_S)]
+    pub timeout: u32,
+    #[command(flatten)]
+    pub access: Access,
     /// Form of what is printed
     #[arg(short, long, default_value = "text")]
     pub output: Output,
@@ -146,6 +185,20 @@ pub enum Output {
     Text,
     /// For programs
     Json,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok();
+    rate.filter(|rate| (0.01..=10_000.0).contains(rate))
+        .ok_or_else(|| "write a number from 0.01 to 10000".to_owned())
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok();
+    // Each has a connection of its own while it is held.
+    number
+        .filter(|number| (1..=10_000).contains(number))
+        .ok_or_else(|| "write a number from 1 to 10000".to_owned())
 }
 
 fn ttl(text: &str) -> Result<std::time::Duration, String> {

@@ -1,5 +1,6 @@
 //! The `mesh` command: parses, sets up the log, calls the command, says how it ended.
 
+mod accounting;
 mod args;
 mod demo;
 mod load;
@@ -63,6 +64,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Token(args) => token::run(&args),
         Command::Submit(args) => submit::run(args).await,
+        Command::Load(args) => accounting::run(args).await,
         Command::Status(args) => status::run(&args).await,
     }
 }
