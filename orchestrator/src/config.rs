@@ -6,6 +6,7 @@ pub use token::InternalToken;
 
 use mesh_bus::{BusConfig, QueueKind};
 use mesh_protocol::AgentId;
+use mesh_protocol::assertion::Assertions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -187,26 +188,6 @@ impl std::fmt::Debug for StoreUrl {
         }
         std::fmt::Display::fmt(&shown, f)
     }
-}
-
-/// Whose assertions are believed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Assertions {
-    /// The audience that an assertion must name: the mesh's name.
-    pub audience: String,
-    /// The gateways' public keys.
-    pub keys: Vec<AssertionKey>,
-}
-
-/// A gateway's public key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AssertionKey {
-    /// Name of the key.
-    pub kid: String,
-    /// 32 bytes of Ed25519 in unpadded base64url.
-    pub x: String,
 }
 
 impl Default for Limits {

@@ -5,6 +5,7 @@
 //! works until it is told to stop. Environment, signals and the log belong to `main.rs`.
 
 mod admin;
+mod api;
 mod app;
 pub mod config;
 mod health;

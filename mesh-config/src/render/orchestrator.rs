@@ -6,8 +6,9 @@ use crate::mesh::{GATEWAY, Mesh};
 use crate::secret::{Secrets, Source, signing_key};
 use mesh_bus::{BrokerUrl, BusConfig};
 use mesh_orchestrator::config::{
-    Agent, AssertionKey, Assertions, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
+    Agent, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
 };
+use mesh_protocol::assertion::{AssertionKey, Assertions};
 use std::time::Duration;
 
 /// Renders the orchestrator's configuration.

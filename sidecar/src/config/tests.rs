@@ -27,6 +27,21 @@ fn yaml_and_json_are_read() {
 }
 
 #[test]
+fn meta_that_consul_would_refuse_are_refused_here() {
+    let mut config = Config::from_text(FILE).unwrap();
+    let registration = &mut config.registry.registration;
+    registration.capabilities = (0..60).map(|n| format!("capability-{n}")).collect();
+    registration.meta = (0..61)
+        .map(|n| (format!("key-{n}"), String::new()))
+        .collect();
+    registration.meta.insert("long".to_owned(), "x".repeat(513));
+    let faults = config.check().unwrap_err().join("; ");
+    for wanted in ["at most 60", "meta.long", "capabilities are"] {
+        assert!(faults.contains(wanted), "{faults}");
+    }
+}
+
+#[test]
 fn every_fault_is_named() {
     for (from, to, wanted) in [
         ("concurrency: 2", "concurrency: 0", "concurrency"),
@@ -51,6 +66,11 @@ fn every_fault_is_named() {
             "outbound: {listen: '127.0.0.1",
             "outbound: {listen: '0.0.0.0",
             "loopback",
+        ),
+        (
+            "token: hidden}}",
+            "token: hidden}, registration: {meta: {a b: c}}}",
+            "`a b` must be",
         ),
         (
             "{from: any,",

@@ -18,7 +18,7 @@ use super::stream::Stream;
 use super::tunnel;
 use super::underway::Underway;
 use crate::config::app::Place;
-use crate::config::{self, AssertionRule, ServiceName};
+use crate::config::{self, ServiceName};
 use crate::identity::SpiffeId;
 use crate::policy::{Peer, Policy};
 use http::uri::{self, PathAndQuery};
@@ -47,8 +47,6 @@ pub(crate) struct Inbound {
     response_timeout: Duration,
     idle: Option<Duration>,
     keep: usize,
-    /// Whether a request without an assertion is on a path that is exempt.
-    asserted: bool,
     breaker: Breaker,
     breaker_open: IntGauge,
     service: ServiceName,
@@ -105,7 +103,6 @@ impl Inbound {
             response_timeout: Duration::from_millis(settings.response_timeout_ms),
             idle: super::idle(settings),
             keep: settings.retries.max_body_bytes,
-            asserted: matches!(config.assertion, AssertionRule::Required { .. }),
             breaker: Breaker::new(&settings.breaker, Instant::now()),
             breaker_open: metrics.breaker(&metrics.peer(service)),
             service: service.clone(),
@@ -175,9 +172,11 @@ impl Inbound {
         });
         let stream = Stream::tls(accepted.stream, self.idle);
         if accepted.h2 {
-            Box::pin(serve::h2(stream, caller, &self.limits, &drain, client)).await;
+            let serving = serve::h2(stream, caller, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         } else {
-            Box::pin(serve::h1(stream, caller, &self.limits, &drain, client)).await;
+            let serving = serve::h1(stream, caller, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         }
     }
 }
@@ -255,7 +254,7 @@ impl Caller {
         };
         let host = hygiene::host(&parts)?.map(str::to_owned);
         // On a path that is exempt the program itself tells who calls, by what is there and what is not.
-        if !(inbound.asserted && admitted.originator.is_none()) {
+        if !admitted.exempt {
             hygiene::add_forwarded(&mut parts.headers, &self.client_address, host.as_deref());
         }
         let protocol = if websocket {
@@ -333,6 +332,11 @@ impl Inbound {
             to.scheme = Some(uri::Scheme::HTTP);
             to.authority = Some(uri::Authority::try_from(self.host.as_bytes()).ok()?);
         }
-        Uri::from_parts(to).ok()
+        let uri = Uri::from_parts(to).ok()?;
+        // What had nothing but a fragment is written as nothing at all.
+        if uri.path().is_empty() {
+            return Some(Uri::from_static("/"));
+        }
+        Some(uri)
     }
 }

@@ -9,7 +9,7 @@ use super::drain::Drain;
 use super::exchange::{self, Missed, Outgoing, Protocol, Try};
 use super::h1::Answer;
 use super::hygiene;
-use super::metrics::{Counted, Directed, Gauged};
+use super::metrics::{Counted, Directed, Gauged, PeerCounts};
 use super::names::Names;
 use super::payload::Payload;
 use super::retry;
@@ -121,7 +121,8 @@ impl Outbound {
         let mut services = lock(&self.services);
         let service = match services.get(&parsed) {
             Some(service) => Arc::clone(service),
-            None if services.len() >= MAX_SERVICES => {
+            // Those of the mesh are there whatever else is asked for.
+            None if services.len() >= MAX_SERVICES && !self.names.expects(&parsed) => {
                 let why = "as many services as can be are asked for already";
                 return Err(Fault::Overloaded(why.into(), Duration::ZERO));
             }
@@ -131,7 +132,6 @@ impl Outbound {
                     parsed.clone(),
                     settings.unwrap_or(&self.config.defaults).clone(),
                     self.mesh.zone(),
-                    &self.metrics,
                     self.names.discovery(),
                     &thread.ground,
                 );
@@ -147,6 +147,22 @@ impl Outbound {
             .entry(name.into())
             .or_insert_with(|| Arc::new(Reach::new(service)));
         Ok(Arc::clone(reach))
+    }
+
+    /// Lets go of a service that does not exist, so that made-up names take no room.
+    fn forget(&self, service: &Service) {
+        lock(&self.services).remove(&service.name);
+        for thread in &self.threads {
+            lock(&thread.reach).remove(service.name.as_str());
+        }
+    }
+
+    /// What a request for a service counts as before an instance of it is found.
+    fn counts(&self, service: &Service) -> Arc<PeerCounts> {
+        if service.is_counted() || self.names.expects(&service.name) {
+            return Arc::clone(service.counts(&self.metrics));
+        }
+        self.metrics.other()
     }
 
     /// Serves a connection, on the thread with this number.
@@ -174,9 +190,11 @@ impl Outbound {
         });
         let stream = Stream::plain(stream, self.idle);
         if h2 {
-            Box::pin(serve::h2(stream, program, &self.limits, &drain, client)).await;
+            let serving = serve::h2(stream, program, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         } else {
-            Box::pin(serve::h1(stream, program, &self.limits, &drain, client)).await;
+            let serving = serve::h1(stream, program, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         }
     }
 }
@@ -235,7 +253,7 @@ impl Program {
         };
         let service = &*reach.service;
         service.touch(begun);
-        *counted = Some(Counted::new(Arc::clone(&service.counts), begun));
+        *counted = Some(Counted::new(outbound.counts(service), begun));
         if by_header {
             // It says where, and this is there. What the client showed the gateway is not the agent's to use.
             parts.headers.remove(HEADER_AGENT);
@@ -317,12 +335,20 @@ impl Program {
             let mut picked = match service.balancer.pick(&tried, now) {
                 Some(picked) => picked,
                 None => {
-                    Box::pin(outbound.names.find(service)).await?;
+                    let found = Box::pin(outbound.names.find(service)).await;
+                    if let Err(Fault::UnknownService(_)) = &found {
+                        outbound.forget(service);
+                    }
+                    found?;
                     now = Instant::now();
                     let none = || Fault::NoInstance(service.name.to_string());
                     service.balancer.pick(&tried, now).ok_or_else(none)?
                 }
             };
+            let counts = service.counts(&outbound.metrics);
+            if let Some(counted) = counted {
+                counted.count_for(counts);
+            }
             let mesh = &outbound.mesh;
             let target = reach.target(picked.address(), mesh, outbound.limits.max_head, ground);
             let (at, before) = (picked.address(), tried.len());
@@ -374,7 +400,7 @@ impl Program {
                     }
                 };
             }
-            service.counts.retries.inc();
+            counts.retries.inc();
             tried.push(picked.id().clone());
             drop((span, result, picked));
             let pauses = pauses.get_or_insert_with(retry::pauses);
