@@ -68,6 +68,16 @@ pub(crate) enum Answer {
     Switched(Response<()>, End),
 }
 
+impl Answer {
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Response(response) => response.status(),
+            Self::Switched(..) => StatusCode::SWITCHING_PROTOCOLS,
+        }
+    }
+}
+
 impl Connection {
     /// Begins HTTP/1.1 on `stream`.
     ///

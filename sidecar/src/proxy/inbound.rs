@@ -13,6 +13,7 @@ use super::metrics::{Counted, Directed, Gauged, PeerCounts};
 use super::payload::Payload;
 use super::serve::{self, Handler, Limits};
 use super::service;
+use super::span;
 use super::stream::Stream;
 use super::tunnel;
 use super::underway::Underway;
@@ -20,12 +21,11 @@ use crate::config::app::Place;
 use crate::config::{self, ServiceName};
 use crate::identity::SpiffeId;
 use crate::policy::{Peer, Policy};
-use http::request::Parts;
 use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use mesh_protocol::Timestamp;
-use mesh_trace::{Context, Kind, Span};
+use mesh_trace::Span;
 use prometheus::IntGauge;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -187,10 +187,21 @@ impl Handler for Caller {
         let begun = Instant::now();
         let mut counted = Some(Counted::new(Arc::clone(&self.counts), begun));
         let wanted = tunnel::is_wanted(&request);
-        let mut response = match self.forward(request, wanted, begun, &mut counted).await {
-            Ok(response) => response,
+        let mut span = None;
+        let forwarded = self.forward(request, wanted, begun, &mut counted, &mut span);
+        let mut response = match forwarded.await {
+            Ok(response) => {
+                // It is here still when there was a refusal; with an answer it lasts as long as that.
+                if let Some(mut span) = span {
+                    span.http_answer(response.status());
+                }
+                response
+            }
             Err(fault) => {
                 self.inbound.metrics.fault(&fault);
+                if let Some(mut span) = span {
+                    span::faulted(&mut span, &fault);
+                }
                 fault.response()
             }
         };
@@ -206,35 +217,13 @@ impl Handler for Caller {
 }
 
 impl Caller {
-    /// The span of a request, which is what the program continues.
-    fn span(&self, parts: &mut Parts) -> Option<Span> {
-        let tracer = &self.inbound.mesh.tracer;
-        if !tracer.is_on() {
-            return None;
-        }
-        let parent = Context::from_headers(&parts.headers);
-        let mut span = tracer.start(Kind::Server, "request", parent);
-        if let Some(context) = span.context() {
-            context.to_headers(&mut parts.headers);
-        }
-        if span.is_recording() {
-            span.set("http.request.method", parts.method.as_str());
-            span.set("url.path", parts.uri.path());
-            span.set(
-                "client.address",
-                self.address.ip().to_canonical().to_string(),
-            );
-            span.set("mesh.peer", self.peer.service.as_str());
-        }
-        Some(span)
-    }
-
     async fn forward(
         &self,
         request: Request<Incoming>,
         websocket: bool,
         begun: Instant,
         counted: &mut Option<Counted>,
+        span: &mut Option<Span>,
     ) -> Result<Response<Body>, Fault> {
         let inbound = &*self.inbound;
         let (mut parts, incoming) = request.into_parts();
@@ -242,7 +231,8 @@ impl Caller {
             return Err(Fault::Connect);
         }
         let asked = hygiene::clean_request(&mut parts, websocket);
-        let mut span = self.span(&mut parts);
+        let tracer = &inbound.mesh.tracer;
+        *span = span::inbound(tracer, &mut parts, self.address, &self.peer.service);
         let peer = Peer {
             id: &self.peer,
             address: self.address,
@@ -308,15 +298,11 @@ impl Caller {
             let name = inbound.service.as_str();
             service::breaker_changed(name, &inbound.breaker_open, event);
         }
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(missed) => {
-                if let Some(span) = &mut span {
-                    span.fail(missed.to_string());
-                }
-                return Err(super::of_missed(missed, &outgoing.payload));
-            }
-        };
+        let answer = answer.map_err(|missed| super::of_missed(missed, &outgoing.payload))?;
+        let mut span = span.take();
+        if let Some(span) = &mut span {
+            span.http_answer(answer.status());
+        }
         let counted = counted.take().ok_or(Fault::GatewayTimeout)?;
         let held = Underway {
             counted,

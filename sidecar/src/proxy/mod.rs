@@ -35,6 +35,7 @@ mod route;
 mod screen;
 mod serve;
 mod service;
+mod span;
 mod stream;
 mod threads;
 mod tunnel;

@@ -16,6 +16,7 @@ use super::retry;
 use super::route;
 use super::serve::{self, Handler, Limits};
 use super::service::{Reach, Service};
+use super::span::{self, Origin};
 use super::stream::Stream;
 use super::tunnel;
 use super::underway::Underway;
@@ -24,7 +25,6 @@ use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use mesh_protocol::assertion::HEADER_AGENT;
-use mesh_trace::{Context, Kind, Span};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -305,12 +305,9 @@ impl Program {
             switches: websocket,
             keep: true,
         };
-        let (answer, mut held) = self
+        let (answer, held) = self
             .send(&reach, &thread.ground, &mut request, how, counted)
             .await?;
-        if let Some(span) = held.span.as_mut().filter(|span| span.is_recording()) {
-            span.set("url.path", request.uri.path());
-        }
         super::finish(answer, asked, &self.client, idle, held)
     }
 
@@ -329,9 +326,7 @@ impl Program {
         let mut permit = service.breaker.admit(begun)?;
         service.budget.request(begun);
         let tracer = &outbound.mesh.tracer;
-        let parent = tracer
-            .is_on()
-            .then(|| Context::from_headers(&request.headers));
+        let origin = Origin::of(tracer, &request.headers, request.uri.path());
         let most = service.settings.retries.max as usize;
         let mut tried = Vec::new();
         let mut pauses = None;
@@ -356,16 +351,17 @@ impl Program {
             }
             let mesh = &outbound.mesh;
             let target = reach.target(picked.address(), mesh, outbound.limits.max_head, ground);
-            let mut span = parent
+            let (at, before) = (picked.address(), tried.len());
+            let mut span = origin
                 .as_ref()
-                .map(|parent| tracer.start(Kind::Client, "request", parent.clone()));
-            if let Some(span) = &mut span {
-                describe(span, request, service, &tried);
-            }
+                .map(|origin| span::attempt(tracer, origin, request, &service.name, at, before));
             let more = tried.len() < most;
             let how = Try { keep: more, ..how };
             let result = exchange::attempt(&target, request, how).await;
             now = Instant::now();
+            if let Some(span) = &mut span {
+                span::tried(span, &result);
+            }
             let outcome = match exchange::outcome(&result, &request.payload) {
                 Some(outcome) => outcome,
                 // Neither the instance nor the service is to blame.
@@ -400,35 +396,17 @@ impl Program {
                     (Ok(_), None) => Err(Fault::GatewayTimeout),
                     (Err(missed), back) => {
                         *counted = back;
-                        if let Some(span) = &mut span {
-                            span.fail(missed.to_string());
-                        }
                         Err(super::of_missed(missed, &request.payload))
                     }
                 };
             }
             counts.retries.inc();
             tried.push(picked.id().clone());
-            drop((result, picked));
+            drop((span, result, picked));
             let pauses = pauses.get_or_insert_with(retry::pauses);
             let pause = pauses.next().unwrap_or_default();
             tokio::time::sleep(pause.min(how.deadline - now)).await;
             now = Instant::now();
-        }
-    }
-}
-
-/// Says what a try is for, and puts it into the headers as what the peer continues.
-fn describe<T>(span: &mut Span, request: &mut Outgoing, service: &Service, tried: &[T]) {
-    if let Some(context) = span.context() {
-        context.to_headers(&mut request.headers);
-    }
-    if span.is_recording() {
-        span.set("http.request.method", request.method.as_str());
-        span.set("server.address", service.name.as_str());
-        if !tried.is_empty() {
-            let number = i64::try_from(tried.len()).unwrap_or(i64::MAX);
-            span.set_number("http.request.resend_count", number);
         }
     }
 }

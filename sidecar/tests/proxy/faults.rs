@@ -193,7 +193,7 @@ async fn a_connection_that_rested_and_was_closed_is_no_error() {
 }
 
 /// Registers an instance of `target` that is not a sidecar's.
-async fn registered(mesh: &Mesh, id: &str, address: std::net::SocketAddr) {
+pub async fn registered(mesh: &Mesh, id: &str, address: std::net::SocketAddr) {
     let instance = Registered {
         id: id.to_owned(),
         service: "target".parse().unwrap(),
