@@ -175,6 +175,10 @@ async fn over_h2(
     }
 }
 
+/// Least bytes a second of a body that is waited for, on average over a time limit: a byte now and then would hold a
+/// connection for ever. A modem had fifty times that.
+const LEAST_RATE: u64 = 100;
+
 /// Waits until the deadline; while the client's body goes on arriving, a target need not answer.
 async fn within<F: Future>(
     (deadline, patience): (Instant, Duration),
@@ -190,6 +194,11 @@ async fn within<F: Future>(
             Err(_) => {
                 let now = payload.progress();
                 if now == progress {
+                    return Err(Missed::Late);
+                }
+                let least = LEAST_RATE.saturating_mul(patience.as_secs());
+                if !now.ended && now.came - progress.came < least {
+                    payload.give_up();
                     return Err(Missed::Late);
                 }
                 progress = now;

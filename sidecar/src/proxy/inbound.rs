@@ -274,7 +274,8 @@ impl Caller {
         }
         hygiene::ask(&mut parts.headers, asked, protocol.version());
         let policy = Some(&inbound.policy);
-        let payload = Payload::take(incoming, inbound.keep, inbound.idle, policy)
+        let patience = inbound.response_timeout;
+        let payload = Payload::take(incoming, inbound.keep, inbound.idle, patience, policy)
             .await
             .map_err(super::of_client)?;
         let mut outgoing = Outgoing {

@@ -287,7 +287,9 @@ impl Program {
         hygiene::ask(&mut parts.headers, asked, protocol.version());
         let settings = &service.settings;
         let idle = super::idle(settings);
-        let payload = Payload::take(incoming, settings.retries.max_body_bytes, idle, None)
+        let patience = Duration::from_millis(settings.response_timeout_ms);
+        let keep = settings.retries.max_body_bytes;
+        let payload = Payload::take(incoming, keep, idle, patience, None)
             .await
             .map_err(super::of_client)?;
         let mut request = Outgoing {
@@ -296,7 +298,6 @@ impl Program {
             headers: parts.headers,
             payload,
         };
-        let patience = Duration::from_millis(settings.response_timeout_ms);
         let how = Try {
             protocol,
             deadline: begun + patience,
