@@ -117,6 +117,9 @@ async fn drive(args: &Load, gateway: Arc<Gateway>, request: Arc<Request>) -> any
     let run = uuid::Uuid::now_v7();
     loop {
         let sending = tally.attempted < wanted;
+        if !sending && under_way.is_empty() {
+            return Ok(tally);
+        }
         tokio::select! {
             biased;
             stop = &mut interrupt => {
@@ -146,7 +149,6 @@ async fn drive(args: &Load, gateway: Arc<Gateway>, request: Arc<Request>) -> any
                     outcome
                 });
             }
-            else => return Ok(tally),
         }
     }
 }

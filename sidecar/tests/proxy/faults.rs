@@ -75,6 +75,37 @@ async fn a_program_that_hangs_is_given_up_in_time() {
 }
 
 #[tokio::test]
+async fn a_program_that_closes_after_each_answer_is_waited_for_by_nobody() {
+    let (address, _) = by_hand(|_, mut stream, _| async move {
+        // And says nothing of it before.
+        raw::write(&mut stream, "HTTP/1.1 200 OK\ncontent-length: 2\n\nok").await;
+    })
+    .await;
+    for between in ["http1", "http2"] {
+        let pair = Arc::new(Pair::between(address, between).await);
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..8 {
+            let pair = Arc::clone(&pair);
+            clients.spawn(async move {
+                for _ in 0..60 {
+                    // A POST that was written as the connection closed may have been seen: it is not sent again.
+                    let (method, least) = [("GET", 200), ("POST", 502)][client % 2];
+                    let answer = pair.send(request(method, "/", ""));
+                    let answer = within("an answer", answer).await;
+                    assert!(
+                        answer.status == 200 || answer.status == least,
+                        "{method} {}: {}",
+                        answer.status,
+                        answer.text()
+                    );
+                }
+            });
+        }
+        within("all answers", clients.join_all()).await;
+    }
+}
+
+#[tokio::test]
 async fn an_upload_may_take_longer_than_an_answer() {
     let app = App::answering(|seen| Response::new(full(seen.body.len().to_string()))).await;
     let settings = json!({"response_timeout_ms": 200});
