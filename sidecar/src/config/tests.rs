@@ -68,6 +68,11 @@ fn every_fault_is_named() {
             "loopback",
         ),
         (
+            "inbound: {listen: '127.0.0.1:0'}",
+            "inbound: {listen: '127.0.0.1:0', identity_headers: {x-user: peer, x_user: peer_service}}",
+            "some programs read as another",
+        ),
+        (
             "token: hidden}}",
             "token: hidden}, registration: {meta: {a b: c}}}",
             "`a b` must be",
