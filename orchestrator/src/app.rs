@@ -4,8 +4,8 @@
 //!  stop ─▶ API takes no more, answers end ─▶ lane and runs leave ─▶ events
 //! ```
 //!
-//! Runs do not end with the process: they stay in the store as they are, and the next process takes
-//! them up. The bus and the store belong to the caller.
+//! Runs do not end with the process: they stay in the store as they are, and another replica or the next
+//! process takes them up. The bus and the store belong to the caller.
 
 use crate::api::{self, Api};
 use crate::config::Config;
@@ -149,6 +149,8 @@ impl Bound {
                 return;
             }
         };
+        tracing::info!(replica = %executor.replica(), "this replica");
+        executor.start();
         executor.spawn(
             "events",
             events::publish(self.deps.bus, queue, self.metrics, halt.clone()),
@@ -167,7 +169,7 @@ impl Bound {
             let runs = executor.in_flight();
             tracing::warn!(
                 runs,
-                "cut off what does not leave; runs are taken up by the next start"
+                "cut off what does not leave; others take up the runs once the lease has run out"
             );
         }
     }

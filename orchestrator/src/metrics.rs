@@ -20,6 +20,16 @@ pub struct Metrics {
     results: IntCounterVec,
     /// Store calls that failed.
     pub store_errors: IntCounter,
+    /// Runs that this replica took over, or took up after a start.
+    pub taken_up: IntCounter,
+    /// Runs that another replica took over from this one.
+    pub superseded: IntCounter,
+    /// Runs that the store had lost and has again.
+    pub written_again: IntCounter,
+    /// Times that the store was found emptied.
+    pub store_emptied: IntCounter,
+    /// Results that other replicas' runs were handed.
+    pub handed_over: IntCounter,
     bus_errors: IntCounterVec,
     /// Events handed to the broker.
     pub events_published: IntCounter,
@@ -91,6 +101,26 @@ impl Metrics {
                 &["kind"],
             )?,
             store_errors: counter("orchestrator_store_errors_total", "Store calls that failed")?,
+            taken_up: counter(
+                "orchestrator_runs_taken_up_total",
+                "Runs that this replica took over, or took up after a start",
+            )?,
+            superseded: counter(
+                "orchestrator_runs_superseded_total",
+                "Runs that another replica took over from this one",
+            )?,
+            written_again: counter(
+                "orchestrator_runs_written_again_total",
+                "Runs that the store had lost and has again",
+            )?,
+            store_emptied: counter(
+                "orchestrator_store_emptied_total",
+                "Times that the store was found emptied",
+            )?,
+            handed_over: counter(
+                "orchestrator_results_handed_over_total",
+                "Results that other replicas' runs were handed",
+            )?,
             bus_errors: counters(
                 "orchestrator_bus_errors_total",
                 "Bus calls that failed, by kind",

@@ -5,8 +5,8 @@
 
 use super::failure::Failure;
 use super::tasks::{Found, TaskPath, find};
-use super::{Api, Caller};
-use crate::run::shown::{RunHandle, events_of};
+use super::{Api, Caller, elsewhere};
+use crate::run::shown::RunHandle;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -35,7 +35,7 @@ pub async fn follow(
     };
     let events = match found {
         Found::Live(handle) => live(handle, follower).left_stream(),
-        Found::Stored(run) => stream::iter(events_of(&run))
+        Found::Stored(run) => elsewhere::events(Arc::clone(&api), *run)
             .map(move |event| {
                 // Held until the last event is out.
                 let _held = &follower;

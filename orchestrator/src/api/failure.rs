@@ -91,6 +91,26 @@ impl Failure {
         failure
     }
 
+    /// 400: the idempotency key is none.
+    pub fn key_malformed(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "idempotency-key-malformed",
+            "The Idempotency-Key is not one that is taken here",
+        )
+        .detail(detail)
+    }
+
+    /// 422: the idempotency key came with another body before.
+    pub fn key_reused() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "The Idempotency-Key was used for another task",
+        )
+        .detail("an earlier request brought this key with another body: a new task needs a new key")
+    }
+
     /// 422: nobody takes this type of task.
     pub fn unknown_task_type(task_type: &str, known: &[String]) -> Self {
         let detail = if known.is_empty() {

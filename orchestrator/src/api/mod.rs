@@ -6,9 +6,11 @@
 
 mod body;
 mod caller;
+mod elsewhere;
 mod events;
 mod failure;
 mod internal;
+mod key;
 mod prefer;
 pub mod serve;
 mod status;

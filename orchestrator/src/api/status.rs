@@ -3,6 +3,7 @@
 use super::Api;
 use super::submit::json;
 use crate::config::Agent;
+use crate::run::executor::SubmitError;
 use crate::run::lane::Ready;
 use crate::run::new_task_id;
 use axum::extract::State;
@@ -58,6 +59,9 @@ pub async fn health() -> Response {
 struct Readiness {
     ready: bool,
     reasons: Vec<String>,
+    /// What is worth knowing, and does not stand in the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 /// Whether a task that is submitted now would be run, and what is missing if not.
@@ -82,6 +86,16 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
         Ok(Err(error)) => reasons.push(format!("store: {error}")),
         Err(_) => reasons.push("store: no answer in time".to_owned()),
     }
+    match api.executor.obstacle() {
+        Some(SubmitError::Broker) if *context.bus.connected().borrow() => {
+            reasons.push("bus: takes nothing at the moment".to_owned());
+        }
+        Some(SubmitError::NoLease) => reasons.push("store: the lease is not renewed".to_owned()),
+        _ => {}
+    }
+    let emptied = api.executor.emptied();
+    let notes =
+        emptied.map(|at| format!("store: found emptied at {at}, tasks of before may be lost"));
     if !api.executor.has_taken_up() {
         reasons.push("unfinished tasks are not taken up yet".to_owned());
     }
@@ -94,7 +108,12 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let mut response = json(status, &Readiness { ready, reasons });
+    let readiness = Readiness {
+        ready,
+        reasons,
+        notes: notes.into_iter().collect(),
+    };
+    let mut response = json(status, &readiness);
     if !ready {
         response
             .headers_mut()

@@ -1,12 +1,12 @@
 //! `POST /orchestrate`, and `POST /`, since the gateway strips `/ai/orchestrate`.
 
 use super::failure::Failure;
-use super::{Api, Caller, Preferences, body, trace, view};
+use super::tasks::{Found, find};
+use super::{Api, Caller, Preferences, body, elsewhere, key, trace, view};
 use crate::planner::NoPlan;
-use crate::run::executor::SubmitError;
+use crate::run::executor::{SubmitError, Submitted};
 use crate::run::new_task_id;
-use crate::run::shown::RunHandle;
-use crate::store::{RunRecord, StoreError};
+use crate::store::{Earlier, RunRecord, StoreError, SubmissionKey};
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use mesh_trace::Kind;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Takes a task, plans it, keeps it, begins it, and answers at once unless asked to wait.
 pub async fn submit(
@@ -25,7 +26,7 @@ pub async fn submit(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let arrived = Timestamp::now();
+    let (arrived, deadline_from) = (Timestamp::now(), api.executor.clock().now());
     let (parts, request_body) = request.into_parts();
     let bytes = body::read(&parts.headers, request_body, api.limits.max_body_bytes).await?;
     let task = TaskRequest::from_json(&bytes).map_err(|e| match e {
@@ -34,8 +35,18 @@ pub async fn submit(
     })?;
     let longest = Duration::from_secs(api.limits.max_wait_s.into());
     let preferences = Preferences::from_headers(&parts.headers, longest);
-    // Before planning: a plan may cost a model's time.
-    let slot = api.executor.reserve(bytes.len()).map_err(refusal)?;
+    let owner = caller.owner();
+    let key = key::from_headers(&parts.headers)?
+        .map(|key| SubmissionKey::new(owner.as_ref(), key, &task));
+    // Before planning: a plan may cost a model's time. Before the question whether a new task could begin
+    // now: this one may have begun.
+    if let Some(key) = &key {
+        let earlier = api.executor.context().store.submitted(key).await;
+        if let Some(earlier) = earlier.map_err(|e| refusal(e.into()))? {
+            return replay(&api, &caller, earlier, preferences).await;
+        }
+    }
+    let slot = api.executor.admit(bytes.len()).await.map_err(refusal)?;
     let (id, place) = (new_task_id(), trace::of(&parts));
     let mut span = api
         .tracer
@@ -54,25 +65,48 @@ pub async fn submit(
         ),
     })?;
     let mut run = RunRecord::new(id, task, planned.plan, (&place).into(), arrived);
-    run.owner = caller.owner();
-    if let Caller::Asserted { assertion, .. } = caller {
-        run.assertion = Some(assertion);
+    run.deadline = deadline_from.plus(run.deadline.since(run.created_at));
+    run.owner = owner;
+    run.key = key;
+    if let Caller::Asserted { assertion, .. } = &caller {
+        run.assertion = Some(assertion.clone());
     }
-    let handle = api.executor.submit(run, slot).await.map_err(refusal)?;
-    Ok(answer(&api, &handle, preferences).await)
+    match api.executor.submit(run, slot).await.map_err(refusal)? {
+        Submitted::Begun(handle) => Ok(answer(&api, Found::Live(handle), preferences).await),
+        Submitted::Earlier(earlier) => replay(&api, &caller, earlier, preferences).await,
+    }
 }
 
-async fn answer(api: &Api, handle: &RunHandle, preferences: Preferences) -> Response {
+/// Answers with the task that was submitted under the same key, as if it were the first time.
+async fn replay(
+    api: &Api,
+    caller: &Caller,
+    earlier: Earlier,
+    preferences: Preferences,
+) -> Result<Response, Failure> {
+    if !earlier.same_body {
+        return Err(Failure::key_reused());
+    }
+    // It is about to end, for its client heard that it is not accepted.
+    if api.executor.is_withdrawing(&earlier.run) {
+        return Err(Failure::unavailable(
+            "the task cannot be kept at the moment",
+        ));
+    }
+    let found = find(api, caller, &earlier.run).await?;
+    let mut response = answer(api, found, preferences).await;
+    response
+        .headers_mut()
+        .insert(key::REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+async fn answer(api: &Api, mut run: Found, preferences: Preferences) -> Response {
     let mut ended = false;
     if let Some(wait) = preferences.wait {
-        let mut versions = handle.versions();
-        let end = versions.wait_for(|_| handle.read(|run| run.status.is_ended()));
-        tokio::select! {
-            _ = end => {}
-            () = tokio::time::sleep(wait) => {}
-            () = api.stopping.cancelled() => {}
-        }
-        ended = handle.read(|run| run.status.is_ended());
+        let until = Instant::now() + wait;
+        run = elsewhere::ended(api, run, until).await;
+        ended = run.read(|run| run.status.is_ended());
     }
     let deferred = preferences.respond_async && !ended;
     let status = if deferred {
@@ -80,7 +114,7 @@ async fn answer(api: &Api, handle: &RunHandle, preferences: Preferences) -> Resp
     } else {
         StatusCode::OK
     };
-    let (mut response, id) = handle.read(|run| {
+    let (mut response, id) = run.read(|run| {
         let view = view::submitted(run, preferences.wait.is_some());
         (json(status, &view), run.task_id.clone())
     });
@@ -103,6 +137,8 @@ async fn answer(api: &Api, handle: &RunHandle, preferences: Preferences) -> Resp
 fn refusal(error: SubmitError) -> Failure {
     match error {
         SubmitError::Busy => Failure::unavailable("as many tasks as allowed are in flight"),
+        SubmitError::Broker => Failure::unavailable("steps cannot be handed out at the moment"),
+        SubmitError::NoLease => Failure::unavailable("the task cannot be kept at the moment"),
         SubmitError::Store(StoreError::Unavailable { detail, .. }) => {
             tracing::warn!(detail, "a task was refused, since it cannot be kept");
             Failure::unavailable("the task cannot be kept at the moment")

@@ -59,7 +59,8 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
 /// # Errors
 /// 404 also for what belongs to others: that it exists is theirs to know.
 pub async fn find(api: &Api, caller: &Caller, id: &TaskId) -> Result<Found, Failure> {
-    let found = match api.executor.find(id) {
+    let live = api.executor.find(id).filter(|handle| !handle.has_left());
+    let found = match live {
         Some(handle) => Found::Live(handle),
         None => match api.executor.context().store.load(id).await {
             Ok(Some(run)) => Found::Stored(Box::new(run)),
@@ -116,10 +117,10 @@ pub async fn cancel(
         }
         // Nobody runs it, or not here.
         Found::Stored(run) => {
-            api.executor
-                .call_off(&run)
-                .await
-                .map_err(|_| Failure::unavailable("the cancel could not be kept yet"))?;
+            let kept = api.executor.call_off(&run).await;
+            if !kept.unwrap_or(false) {
+                return Err(Failure::unavailable("the cancel could not be kept yet"));
+            }
             let found = find(&api, &caller, &id).await?;
             return found.read(|run| match run.status {
                 TaskStatus::Cancelled => Ok(json(StatusCode::OK, &view::shown(run))),

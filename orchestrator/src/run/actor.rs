@@ -1,35 +1,40 @@
 //! One run as one task: hears results, cancels and the clock, one transition after the other.
 //!
 //! ```text
-//!  inbox, publishes, clock ──▶ machine ──▶ store ──▶ shown + events ──▶ dispatch ──▶ ack
+//!  inbox, confirms, clock ──▶ machine ──▶ store ──▶ shown + events ──▶ dispatch ──▶ ack
 //! ```
 //!
-//! The order is the point. A result is acknowledged only when the store has it; a step is marked as
-//! dispatched before it is published, so that a restart publishes it again rather than never.
+//! The order is the point. A result is acknowledged only when the store has it. A step is stored as
+//! dispatched in the same write as what makes it ready, then published, then marked as published: with the
+//! run's next change where that comes soon, so that a mark costs no write of its own.
 
-use super::change::{Report, change_for};
-use super::executor::{Executor, Slot, pauses};
+use super::change::{Report, change_for, mark_published};
+use super::clock::Clock;
+use super::executor::{Executor, Slot};
+use super::keep::{Kept, keep};
 use super::machine::{Command, Event, Illegal, Machine, StepStatus};
-use super::message::{lifetime_ms, step_message};
+use super::message::step_message;
+use super::outlet::{Sent, deliver};
 use super::shown::{Input, RunHandle};
 use crate::load::UnderWay;
-use crate::store::{Change, StoreError, Updated};
+use crate::store::Change;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
-use mesh_bus::{BusError, Delivery, Message};
-use mesh_protocol::outcome::{StepError, StepResult};
+use mesh_bus::{BusError, Delivery};
+use mesh_protocol::outcome::StepResult;
 use mesh_protocol::{StepId, Timestamp};
 use mesh_trace::Span;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Inputs that are taken into one transition; more wait for the next.
 const BATCH: usize = 64;
-/// Longest sleep before the wall clock is looked at again: it may be set while we sleep.
-const MAX_SLEEP: Duration = Duration::from_secs(10);
+/// How long a mark waits for a change that it can be written with: as long as the steps of a quick run take.
+const MARK_AFTER: Duration = Duration::from_millis(100);
 
 /// The task of one run.
 pub(super) struct Actor {
@@ -38,19 +43,13 @@ pub(super) struct Actor {
     machine: Machine,
     inbox: mpsc::Receiver<Input>,
     places: HashMap<StepId, usize>,
-    publishes: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    publishes: FuturesUnordered<BoxFuture<'static, (usize, Sent)>>,
+    /// Steps that the broker has and of which the store does not know, and when it shall at the latest.
+    published: BTreeMap<usize, Timestamp>,
+    mark_at: Option<Instant>,
     ended_elsewhere: bool,
     under_way: UnderWay,
     _slot: Slot,
-}
-
-/// Whether a transition stands in the store.
-enum Kept {
-    Stands,
-    /// The run had ended there before: nothing more happens to it here.
-    EndedElsewhere,
-    /// The process leaves, with nothing stored.
-    Leaving,
 }
 
 /// What one round of inputs comes to.
@@ -61,6 +60,10 @@ struct Round {
     // To be acknowledged once the round is stored.
     taken: Vec<Delivery>,
     refused: Vec<(Delivery, String)>,
+    // Settled results that lie in the store.
+    handed: Vec<StepId>,
+    // To be written though nothing changed, to see whether the store still has the run.
+    look: bool,
     // End with the round.
     spans: Vec<Span>,
 }
@@ -94,6 +97,8 @@ impl Actor {
             inbox,
             places,
             publishes: FuturesUnordered::new(),
+            published: BTreeMap::new(),
+            mark_at: None,
             ended_elsewhere: false,
             under_way,
             _slot: slot,
@@ -106,11 +111,7 @@ impl Actor {
         self.event(Event::Begin, &mut round);
         match self.commit(round).await {
             Kept::Stands => self.go_on().await,
-            Kept::Leaving => {}
-            Kept::EndedElsewhere => {
-                let id = self.handle.read(|run| run.task_id.clone());
-                self.executor.forget(&id);
-            }
+            other => self.finish(other).await,
         }
     }
 
@@ -121,12 +122,19 @@ impl Actor {
     }
 
     async fn go_on(mut self) {
-        let id = self.handle.read(|run| run.task_id.clone());
         let halt = self.executor.context().halt.clone();
+        let clock = *self.executor.clock();
         while !self.machine.is_over() {
             let mut round = Round::default();
             tokio::select! {
-                () = halt.cancelled() => return self.leave().await,
+                () = halt.cancelled() => {
+                    // What the broker has is not to be published again by whoever takes the run up.
+                    if !self.published.is_empty() {
+                        round.look = true;
+                        self.commit(round).await;
+                    }
+                    return self.finish(Kept::Leaving).await;
+                }
                 input = self.inbox.recv() => {
                     if let Some(input) = input {
                         self.input(input, &mut round);
@@ -138,27 +146,41 @@ impl Actor {
                         }
                     }
                 }
-                Some(event) = self.publishes.next(), if !self.publishes.is_empty() => {
-                    if let Some(event) = event {
-                        self.event(event, &mut round);
-                    }
+                Some((step, sent)) = self.publishes.next(), if !self.publishes.is_empty() => {
+                    self.sent(step, sent, &mut round);
                 }
-                () = until(self.machine.next_deadline()) => {
+                () = until(clock, self.machine.next_deadline()) => {
                     self.event(Event::Clock, &mut round);
                 }
+                () = when(self.mark_at) => round.look = true,
             }
             match self.commit(round).await {
                 Kept::Stands => {}
-                Kept::Leaving => return self.leave().await,
-                Kept::EndedElsewhere => {
-                    // What others see of it from now on is what the store has.
-                    tracing::warn!(task_id = %id, "the task was ended by another process");
+                other => return self.finish(other).await,
+            }
+        }
+        self.finish(Kept::Stands).await;
+    }
+
+    /// Leaves the run, which is over, elsewhere, or stays in the store as it is.
+    async fn finish(mut self, kept: Kept) {
+        let id = self.handle.read(|run| run.task_id.clone());
+        match kept {
+            Kept::Stands => self.executor.forget(&id),
+            Kept::Leaving => {}
+            Kept::EndedElsewhere | Kept::Superseded => {
+                // What others see of it from now on is what the store has.
+                self.executor.forget(&id);
+                self.handle.leave();
+                if kept == Kept::Superseded {
+                    self.executor.context().metrics.superseded.inc();
+                    tracing::info!(task_id = %id, "another replica has taken the task over");
+                } else {
+                    tracing::info!(task_id = %id, "the task was ended by another process");
                     self.ended_elsewhere = true;
-                    break;
                 }
             }
         }
-        self.executor.forget(&id);
         self.leave().await;
     }
 
@@ -167,8 +189,9 @@ impl Actor {
         self.inbox.close();
         let over = self.machine.is_over() || self.ended_elsewhere;
         while let Ok(input) = self.inbox.try_recv() {
-            if let Input::Result(result) = input {
-                let (_, delivery) = *result;
+            if let Input::Result(result) = input
+                && let (_, Some(delivery)) = *result
+            {
                 let settled = if over {
                     self.executor.context().metrics.results("duplicate");
                     delivery.ack().await
@@ -180,9 +203,25 @@ impl Actor {
         }
     }
 
+    /// What became of a step in the outbox.
+    fn sent(&mut self, step: usize, sent: Sent, round: &mut Round) {
+        match sent {
+            Sent::Confirmed(at) => {
+                if self.machine.status(step) == Some(StepStatus::Dispatched) {
+                    self.published.insert(step, at);
+                    self.mark_at
+                        .get_or_insert_with(|| Instant::now() + MARK_AFTER);
+                }
+            }
+            Sent::Undeliverable(error) => self.event(Event::Undeliverable { step, error }, round),
+            Sent::Late => {}
+        }
+    }
+
     fn input(&mut self, input: Input, round: &mut Round) {
         match input {
             Input::Cancel => self.event(Event::Cancel, round),
+            Input::Look => round.look = true,
             Input::Result(result) => {
                 let (result, delivery) = *result;
                 self.result(result, delivery, round);
@@ -190,30 +229,39 @@ impl Actor {
         }
     }
 
-    fn result(&mut self, result: StepResult, delivery: Delivery, round: &mut Round) {
+    fn result(&mut self, result: StepResult, delivery: Option<Delivery>, round: &mut Round) {
         let context = self.executor.context();
-        round.spans.push(context.tracing.result(&result, &delivery));
+        if let Some(delivery) = &delivery {
+            round.spans.push(context.tracing.result(&result, delivery));
+        }
+        if delivery.is_none() {
+            round.handed.push(result.step_id.clone());
+        }
         let metrics = &context.metrics;
-        let Some(&step) = self.places.get(&result.step_id) else {
+        let task = result.task_id.clone();
+        let refuse = |delivery: Option<Delivery>, reason: String, round: &mut Round| {
             metrics.results("garbage");
+            match delivery {
+                Some(delivery) => round.refused.push((delivery, reason)),
+                None => tracing::warn!(task_id = %task, reason, "a handed result is refused"),
+            }
+        };
+        let Some(&step) = self.places.get(&result.step_id) else {
             let reason = format!("task {} has no step {}", result.task_id, result.step_id);
-            round.refused.push((delivery, reason));
-            return;
+            return refuse(delivery, reason, round);
         };
         let agent = self
             .handle
             .read(|run| run.steps.get(step).map(|s| s.agent.clone()));
         if agent.as_ref() != Some(&result.agent) {
-            metrics.results("garbage");
             let reason = format!("step {} is not for agent {}", result.step_id, result.agent);
-            round.refused.push((delivery, reason));
-            return;
+            return refuse(delivery, reason, round);
         }
         let event = Event::Answered {
             step,
             outcome: result.outcome,
         };
-        match self.machine.apply(event, Timestamp::now()) {
+        match self.machine.apply(event, self.executor.clock().now()) {
             Ok(commands) => {
                 metrics.results("taken");
                 round.commands.extend(commands);
@@ -222,24 +270,23 @@ impl Actor {
                     attempts: result.attempts,
                 };
                 round.reports.insert(step, report);
-                round.taken.push(delivery);
+                round.taken.extend(delivery);
             }
             Err(Illegal::NotDispatched) => {
-                metrics.results("garbage");
                 let reason = format!("step {} was not dispatched yet", result.step_id);
-                round.refused.push((delivery, reason));
+                refuse(delivery, reason, round);
             }
             // A second answer, or one after a cancel or a deadline: known, and no use any more.
             Err(_) => {
                 metrics.results("duplicate");
-                round.taken.push(delivery);
+                round.taken.extend(delivery);
             }
         }
     }
 
     fn event(&mut self, event: Event, round: &mut Round) {
         // Settled meanwhile, or over: whoever was first has decided.
-        if let Ok(commands) = self.machine.apply(event, Timestamp::now()) {
+        if let Ok(commands) = self.machine.apply(event, self.executor.clock().now()) {
             round.commands.extend(commands);
         }
     }
@@ -247,22 +294,29 @@ impl Actor {
     /// Stores, shows, acts, acknowledges.
     async fn commit(&mut self, round: Round) -> Kept {
         let now = Timestamp::now();
-        if !round.commands.is_empty() {
-            let change = self
-                .handle
-                .read(|run| change_for(run, &round.commands, &round.reports, now));
-            let changed = !change.steps.is_empty() || change.end.is_some();
-            if changed {
-                match store(&self.executor, &self.handle, &change).await {
-                    Kept::Stands => {}
-                    other => return other,
-                }
+        let mut change = self
+            .handle
+            .read(|run| change_for(run, &round.commands, &round.reports, now));
+        change.handed = round.handed;
+        let changed = !change.steps.is_empty() || change.end.is_some() || !change.handed.is_empty();
+        if changed || round.look {
+            self.handle
+                .read(|run| mark_published(&mut change, run, &self.published));
+            if !changed && change.steps.is_empty() {
+                // Nothing to write: only whether the store still has what was written last.
+                change.version -= 1;
             }
+            match keep(&self.executor, &self.handle, &change).await {
+                Kept::Stands => {}
+                other => return other,
+            }
+            self.published.clear();
+            self.mark_at = None;
             self.count(&change);
             let events = self.handle.show(change);
             self.executor.context().events.send(events);
-            self.dispatch(&round.commands);
         }
+        self.dispatch(&round.commands);
         let acks = join_all(round.taken.into_iter().map(Delivery::ack)).await;
         for ack in acks {
             self.settled(ack);
@@ -303,8 +357,10 @@ impl Actor {
                 continue;
             }
             let before = self.machine.dag().before(step);
+            let clock = self.executor.clock();
+            let (now, late) = (Timestamp::now(), clock.on_the_wall(deadline));
             let sent = self.handle.read(|run| {
-                let mut message = step_message(run, step, before, deadline, Timestamp::now())?;
+                let mut message = step_message(run, step, before, late, now)?;
                 let span = self
                     .executor
                     .context()
@@ -315,98 +371,31 @@ impl Actor {
             if let Some((message, mut span)) = sent {
                 let executor = Arc::clone(&self.executor);
                 self.publishes.push(Box::pin(async move {
-                    let error = deliver(&executor, message, deadline).await?;
-                    span.fail(&*error.code);
-                    Some(Event::Undeliverable { step, error })
+                    let sent = deliver(&executor, message, deadline).await;
+                    if let Sent::Undeliverable(error) = &sent {
+                        span.fail(&*error.code);
+                    }
+                    (step, sent)
                 }));
             }
         }
     }
 }
 
-/// Writes `change` until it stands.
-///
-/// A store that has lost the run, or has something else in its place, gets the whole of it again: this
-/// process knows better.
-async fn store(executor: &Executor, handle: &RunHandle, change: &Change) -> Kept {
-    let context = executor.context();
-    let id = handle.read(|run| run.task_id.clone());
-    let mut pauses = pauses();
-    loop {
-        let written = match context.store.update(&id, change).await {
-            Ok(Updated::Written) => return Kept::Stands,
-            Ok(Updated::EndedBefore) => return Kept::EndedElsewhere,
-            Ok(Updated::Gone) | Err(StoreError::Corrupt { .. }) => {
-                tracing::warn!(task_id = %id, "the store has lost a task that goes on, and gets it again");
-                let mut whole = handle.read(Clone::clone);
-                whole.apply(change.clone());
-                context.store.create(&whole).await
-            }
-            Err(error) => Err(error),
-        };
-        match written {
-            Ok(()) => return Kept::Stands,
-            Err(error) => {
-                context.metrics.store_errors.inc();
-                tracing::warn!(task_id = %id, %error, "a change is not stored, trying again");
-            }
-        }
-        let pause = pauses.next().unwrap_or(MAX_SLEEP);
-        tokio::select! {
-            () = context.halt.cancelled() => return Kept::Leaving,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// Publishes until the broker has the message, or the deadline; the error if it never will have it.
-async fn deliver(
-    executor: &Executor,
-    mut message: Message,
-    deadline: Timestamp,
-) -> Option<StepError> {
-    let context = executor.context();
-    let mut ready = context.ready.clone();
-    // While the queues are being declared, unroutable means nothing. The deadline ends the wait:
-    // the run's clock fails the step, and this future is dropped or harmless.
-    ready.wait_for(|r| r.is_settled()).await.ok()?;
-    let mut pauses = pauses();
-    loop {
-        let now = Timestamp::now();
-        if now >= deadline {
-            return None;
-        }
-        message.properties.expiration_ms = Some(lifetime_ms(deadline, now));
-        match context.bus.publish(message.clone()).await {
-            Ok(()) => return None,
-            Err(BusError::Unavailable { detail }) => {
-                context.metrics.bus_error("unavailable");
-                tracing::debug!(detail, "a step is not published, trying again");
-            }
-            Err(error @ BusError::Unroutable { .. }) => {
-                context.metrics.bus_error("unroutable");
-                return Some(StepError::new("unroutable", error.to_string()));
-            }
-            Err(error @ BusError::TooLarge { .. }) => {
-                context.metrics.bus_error("too_large");
-                return Some(StepError::new("step_too_large", error.to_string()));
-            }
-            Err(error) => {
-                context.metrics.bus_error("refused");
-                return Some(StepError::new("broker_refused", error.to_string()));
-            }
-        }
-        tokio::time::sleep(pauses.next().unwrap_or(MAX_SLEEP)).await;
-    }
-}
-
-async fn until(deadline: Option<Timestamp>) {
+async fn until(clock: Clock, deadline: Option<Timestamp>) {
     match deadline {
         None => std::future::pending().await,
         Some(deadline) => {
             // A millisecond more, since the timestamp's fraction is cut off.
-            let left = deadline.since(Timestamp::now()) + Duration::from_millis(1);
-            tokio::time::sleep(left.min(MAX_SLEEP)).await;
+            let left = deadline.since(clock.now()) + Duration::from_millis(1);
+            tokio::time::sleep(left).await;
         }
+    }
+}
+
+async fn when(at: Option<Instant>) {
+    match at {
+        None => std::future::pending().await,
+        Some(at) => tokio::time::sleep_until(at).await,
     }
 }

@@ -84,6 +84,32 @@ pub(super) fn change_for(
             .collect(),
         completed,
         end,
+        version: run.version + 1,
+        handed: Vec::new(),
+    }
+}
+
+/// Adds to `change` that the broker has these steps since then; of those that are settled it is of no use.
+pub(super) fn mark_published(
+    change: &mut Change,
+    run: &RunRecord,
+    published: &BTreeMap<usize, Timestamp>,
+) {
+    for (&place, &at) in published {
+        if let Some((_, _, record)) = change.steps.iter_mut().find(|(p, ..)| *p == place) {
+            record.published_at = Some(at);
+            continue;
+        }
+        let planned = run.plan.execution_plan.get(place);
+        let record = run
+            .steps
+            .get(place)
+            .filter(|step| !step.status.is_settled());
+        if let (Some(planned), Some(record)) = (planned, record) {
+            let mut record = record.clone();
+            record.published_at = Some(at);
+            change.steps.push((place, planned.id.clone(), record));
+        }
     }
 }
 

@@ -1,36 +1,39 @@
-//! Begins runs, takes up unfinished ones, and knows those that go on in this process.
+//! Begins runs, and knows those that go on in this process.
 
 use super::actor::Actor;
 use super::change::change_for;
+use super::clock::Clock;
 use super::events::Events;
 use super::lane::Ready;
 use super::machine::{Command, Event, Machine};
+use super::outlet::Pressure;
 use super::shown::{Input, RunHandle};
+use super::tenure::{self, Tenure, failed};
 use super::trace::Tracing;
 use crate::config::Steps;
 use crate::load::Load;
 use crate::metrics::Metrics;
-use crate::store::{Change, End, Owner, RunRecord, RunStore, StoreError, TaskStatus};
+use crate::store::{
+    Created, Earlier, NOT_ACCEPTED, ReplicaId, RunRecord, RunStore, StoreError, Updated,
+};
 use backon::BackoffBuilder;
-use futures_util::StreamExt;
 use mesh_bus::Bus;
 use mesh_protocol::outcome::StepError;
 use mesh_protocol::{TaskId, Timestamp};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// Results that wait in one run's inbox: all that the lane can have unsettled, and some cancels.
-const INBOX: usize = super::lane::PREFETCH as usize + 16;
 /// Most bytes of the request bodies of runs in flight: parsed, a body takes some times its length.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
-/// Runs loaded at the same time on start.
-const TAKE_UP: usize = 16;
+/// How long a new task waits for this replica's lease: at start, and when the store hesitated.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
 
 /// What runs need.
 pub struct Context {
@@ -62,8 +65,16 @@ pub struct Executor {
     runs: Mutex<HashMap<TaskId, Arc<RunHandle>>>,
     in_flight: AtomicUsize,
     bytes: AtomicUsize,
-    taken_up: AtomicBool,
+    taken_up: watch::Sender<bool>,
     tasks: TaskTracker,
+    replica: ReplicaId,
+    clock: Clock,
+    tenure: Tenure,
+    pressure: Pressure,
+    /// Runs that were refused to their clients and that the store may have.
+    withdrawing: Mutex<HashSet<TaskId>>,
+    /// When the store was found emptied last.
+    emptied: Mutex<Option<Timestamp>>,
 }
 
 /// Why a run does not begin.
@@ -72,12 +83,26 @@ pub enum SubmitError {
     /// As many runs as allowed are in flight.
     #[error("too many tasks are in flight")]
     Busy,
+    /// The broker is away, or takes nothing: no step would go out.
+    #[error("the broker takes no tasks")]
+    Broker,
+    /// This replica has no lease: what it began would be taken from it.
+    #[error("the store does not renew this replica's lease")]
+    NoLease,
     /// The run could not be kept, so it was not begun.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The plan is none that was checked.
     #[error("the plan is not sound: {0}")]
     Plan(String),
+}
+
+/// What became of a submission.
+pub enum Submitted {
+    /// The run goes on here.
+    Begun(Arc<RunHandle>),
+    /// It was submitted before, under the same key.
+    Earlier(Earlier),
 }
 
 /// A place among the runs in flight; leaves it when dropped.
@@ -102,9 +127,66 @@ impl Executor {
             runs: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            taken_up: AtomicBool::new(false),
+            taken_up: watch::Sender::new(false),
             tasks: TaskTracker::new(),
+            replica: ReplicaId::random(),
+            clock: Clock::start(),
+            tenure: Tenure::new(),
+            pressure: Pressure::new(),
+            withdrawing: Mutex::default(),
+            emptied: Mutex::default(),
         })
+    }
+
+    /// Begins to keep this replica's lease, and the runs that come with it.
+    pub fn start(self: &Arc<Self>) {
+        self.spawn("tenure", tenure::keep(Arc::clone(self)));
+        self.spawn("handed", tenure::listen(Arc::clone(self)));
+    }
+
+    /// Which replica this is.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// The clock of deadlines.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
+    pub(super) fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    /// Why a task that is submitted now would be refused, if it would.
+    pub fn obstacle(&self) -> Option<SubmitError> {
+        if !*self.context.bus.connected().borrow() || self.pressure.is_stalled() {
+            return Some(SubmitError::Broker);
+        }
+        (!self.tenure.is_held()).then_some(SubmitError::NoLease)
+    }
+
+    /// When the store was found emptied last, if it was.
+    pub fn emptied(&self) -> Option<Timestamp> {
+        *self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn store_was_emptied(&self) {
+        let runs = self.in_flight();
+        tracing::error!(
+            runs,
+            "the store was emptied: the runs of this replica are written again, all others are lost"
+        );
+        self.context.metrics.store_emptied.inc();
+        *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = Some(Timestamp::now());
+    }
+
+    pub(super) fn has_now_taken_up(&self) {
+        self.taken_up.send_replace(true);
     }
 
     /// What runs need.
@@ -117,9 +199,16 @@ impl Executor {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether the unfinished runs of the store have been taken up.
+    /// Whether the runs of the store that nobody held have been taken up.
     pub fn has_taken_up(&self) -> bool {
-        self.taken_up.load(Ordering::Acquire)
+        *self.taken_up.borrow()
+    }
+
+    /// Returns once [`Self::has_taken_up`].
+    pub(super) async fn taken_up(&self) {
+        // Fails with the sender, which is `self`.
+        let mut taken_up = self.taken_up.subscribe();
+        let _taken_up = taken_up.wait_for(|taken| *taken).await;
     }
 
     /// The run, while it goes on here.
@@ -135,11 +224,48 @@ impl Executor {
         self.map().remove(id);
     }
 
-    /// A place for a run whose request has so many `bytes`.
+    pub(super) fn all(&self) -> Vec<Arc<RunHandle>> {
+        self.map().values().cloned().collect()
+    }
+
+    /// Knows the run from now on; `false` when it did before.
+    pub(super) fn insert(&self, handle: &Arc<RunHandle>) -> bool {
+        let id = handle.read(|run| run.task_id.clone());
+        match self.map().entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Arc::clone(handle));
+                true
+            }
+        }
+    }
+
+    fn withdrawn(&self) -> std::sync::MutexGuard<'_, HashSet<TaskId>> {
+        self.withdrawing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the run was refused to its client, and is not to go on.
+    pub fn is_withdrawing(&self, id: &TaskId) -> bool {
+        self.withdrawn().contains(id)
+    }
+
+    /// A place for a run whose request has so many `bytes`, if it could begin now.
     ///
     /// # Errors
-    /// [`SubmitError::Busy`].
-    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Slot, SubmitError> {
+    /// [`SubmitError::Busy`], [`SubmitError::Broker`], [`SubmitError::NoLease`].
+    pub async fn admit(self: &Arc<Self>, bytes: usize) -> Result<Slot, SubmitError> {
+        if let Some(obstacle) = self.obstacle() {
+            let held = tokio::time::timeout(LEASE_WAIT, self.tenure.held()).await;
+            if held.is_err() || !matches!(obstacle, SubmitError::NoLease) {
+                return Err(obstacle);
+            }
+        }
+        self.reserve(bytes)
+    }
+
+    fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Slot, SubmitError> {
         let runs = self.in_flight.load(Ordering::Relaxed);
         let held = self.bytes.load(Ordering::Relaxed);
         // Requests at the very same moment may pass together: they are as few as the threads.
@@ -150,7 +276,7 @@ impl Executor {
     }
 
     /// A place, over the bounds if need be.
-    fn take_place(self: &Arc<Self>, bytes: usize) -> Slot {
+    pub(super) fn take_place(self: &Arc<Self>, bytes: usize) -> Slot {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.context.metrics.in_flight.inc();
@@ -171,13 +297,13 @@ impl Executor {
         self: &Arc<Self>,
         mut record: RunRecord,
         slot: Slot,
-    ) -> Result<Arc<RunHandle>, SubmitError> {
+    ) -> Result<Submitted, SubmitError> {
         let dag = record.dag().map_err(|e| SubmitError::Plan(e.to_string()))?;
         let states = record.states(&self.context.steps);
         let mut machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
         let now = Timestamp::now();
         let commands = machine
-            .apply(Event::Begin, now)
+            .apply(Event::Begin, self.clock.now())
             .map_err(|e| SubmitError::Plan(e.to_string()))?;
         record.apply(change_for(&record, &commands, &HashMap::new(), now));
         // A client that goes away drops this future. What began goes on all the same: a run is stored
@@ -198,20 +324,32 @@ impl Executor {
         machine: Machine,
         commands: Vec<Command>,
         slot: Slot,
-    ) -> Result<Arc<RunHandle>, SubmitError> {
+    ) -> Result<Submitted, SubmitError> {
         let id = record.task_id.clone();
-        let (inbox, receiver) = mpsc::channel(INBOX);
-        let handle = Arc::new(RunHandle::new(record, inbox));
+        let (handle, receiver) = RunHandle::new(record);
+        let handle = Arc::new(handle);
         // Known before it is stored, so that taking up unfinished runs never begins it twice.
-        self.map().insert(id.clone(), Arc::clone(&handle));
+        self.insert(&handle);
         let record = handle.read(RunRecord::clone);
-        if let Err(error) = self.context.store.create(&record).await {
-            self.forget(&id);
-            self.context.metrics.store_errors.inc();
-            if let StoreError::Unavailable { reached: true, .. } = &error {
-                self.spawn("withdraw", Arc::clone(&self).withdraw(record, slot));
+        match self.context.store.create(&record, self.replica).await {
+            Ok(Created::Kept) => {}
+            Ok(Created::Earlier(earlier)) => {
+                self.forget(&id);
+                return Ok(Submitted::Earlier(earlier));
             }
-            return Err(error.into());
+            Ok(Created::Superseded) => {
+                self.forget(&id);
+                return Err(SubmitError::NoLease);
+            }
+            Err(error) => {
+                self.context.metrics.store_errors.inc();
+                if let StoreError::Unavailable { reached: true, .. } = &error {
+                    self.withdrawn().insert(id.clone());
+                    self.spawn("withdraw", Arc::clone(&self).withdraw(record, slot));
+                }
+                self.forget(&id);
+                return Err(error.into());
+            }
         }
         self.context.events.send(handle.events_from(0).0);
         let actor = Actor::new(
@@ -222,29 +360,32 @@ impl Executor {
             slot,
         );
         self.spawn("run", actor.run(commands));
-        Ok(handle)
+        Ok(Submitted::Begun(handle))
     }
 
     /// The client heard that its task is not accepted, but the store may have it, or may yet get it. There
     /// it ends, so that no later start takes it up. Holds its place until then.
     async fn withdraw(self: Arc<Self>, mut record: RunRecord, _slot: Slot) {
-        let error = StepError::new("not_accepted", "the task could not be kept in time");
-        record.apply(failed(error));
+        let error = StepError::new(NOT_ACCEPTED, "the task could not be kept in time");
+        record.apply(failed(error, record.version + 1));
         let mut pauses = pauses();
-        while let Err(error) = self.context.store.create(&record).await {
-            let id = &record.task_id;
+        let id = &record.task_id;
+        while let Err(error) = self.context.store.create(&record, self.replica).await {
             tracing::debug!(task_id = %id, %error, "a task is not withdrawn, trying again");
-            if self.pause(&mut pauses).await {
+            let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+            if self.pause(pause).await {
                 return;
             }
         }
+        self.withdrawn().remove(id);
     }
 
-    /// Ends a stored run that does not go on here, at its client's wish.
+    /// Ends a stored run that does not go on here, at its client's wish, under the fencing token that it
+    /// had: whoever runs it finds it ended. `false` when it has changed meanwhile.
     ///
     /// # Errors
     /// [`SubmitError`], when it cannot be ended.
-    pub async fn call_off(&self, record: &RunRecord) -> Result<(), SubmitError> {
+    pub async fn call_off(&self, record: &RunRecord) -> Result<bool, SubmitError> {
         let dag = record.dag().map_err(|e| SubmitError::Plan(e.to_string()))?;
         let states = record.states(&self.context.steps);
         let mut machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
@@ -252,12 +393,13 @@ impl Executor {
         let mut commands = Vec::new();
         // Its time may be up: then it ends by that.
         for event in [Event::Begin, Event::Cancel] {
-            commands.extend(machine.apply(event, now).unwrap_or_default());
+            commands.extend(machine.apply(event, self.clock.now()).unwrap_or_default());
         }
         commands.retain(|command| !matches!(command, Command::Dispatch { .. }));
         let change = change_for(record, &commands, &HashMap::new(), now);
-        self.context.store.update(&record.task_id, &change).await?;
-        Ok(())
+        let store = &self.context.store;
+        let updated = store.update(&record.task_id, record.fence, &change).await?;
+        Ok(matches!(updated, Updated::Written | Updated::EndedBefore))
     }
 
     /// Calls a run off. `false` when it does not go on here.
@@ -268,103 +410,8 @@ impl Executor {
         }
     }
 
-    /// Takes up every unfinished run of the store; tries until the store answers.
-    pub async fn take_up(self: Arc<Self>) {
-        let mut pauses = pauses();
-        let ids = loop {
-            match self.context.store.unfinished().await {
-                Ok(ids) => break ids,
-                Err(error) => {
-                    self.context.metrics.store_errors.inc();
-                    tracing::warn!(%error, "cannot read the unfinished tasks, trying again");
-                    if self.pause(&mut pauses).await {
-                        return;
-                    }
-                }
-            }
-        };
-        if !ids.is_empty() {
-            tracing::info!(tasks = ids.len(), "taking up unfinished tasks");
-        }
-        futures_util::stream::iter(ids)
-            .for_each_concurrent(TAKE_UP, |id| self.take_up_one(id))
-            .await;
-        self.taken_up.store(true, Ordering::Release);
-    }
-
-    async fn take_up_one(self: &Arc<Self>, id: TaskId) {
-        if self.find(&id).is_some() {
-            return;
-        }
-        let mut pauses = pauses();
-        let record = loop {
-            match self.context.store.load(&id).await {
-                Ok(Some(record)) => break record,
-                Ok(None) => {
-                    tracing::warn!(task_id = %id, "an unfinished task is no longer in the store");
-                    let error = StepError::new("lost", "the store lost the task");
-                    // Takes its id off the unfinished ones.
-                    return self.end_stored(&id, &failed(error)).await;
-                }
-                Err(StoreError::Unavailable { detail, .. }) => {
-                    self.context.metrics.store_errors.inc();
-                    tracing::warn!(task_id = %id, detail, "cannot load a task, trying again");
-                    if self.pause(&mut pauses).await {
-                        return;
-                    }
-                }
-                Err(StoreError::Corrupt { detail, owner, .. }) => {
-                    return self.replace(&id, &detail, owner).await;
-                }
-                Err(error) => {
-                    tracing::error!(task_id = %id, %error, "an unfinished task cannot be taken up");
-                    return;
-                }
-            }
-        };
-        if record.status.is_ended() {
-            return;
-        }
-        let dag = match record.dag() {
-            Ok(dag) => dag,
-            Err(error) => {
-                tracing::error!(task_id = %id, %error, "an unfinished task cannot be taken up");
-                let error = StepError::new("corrupt", error.to_string());
-                return self.end_stored(&id, &failed(error)).await;
-            }
-        };
-        let states = record.states(&self.context.steps);
-        let machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
-        // These tasks were accepted.
-        let slot = self.take_place(record.size());
-        let (inbox, receiver) = mpsc::channel(INBOX);
-        let handle = Arc::new(RunHandle::new(record, inbox));
-        self.map().insert(id, Arc::clone(&handle));
-        let actor = Actor::new(Arc::clone(self), handle, machine, receiver, slot);
-        self.spawn("run", actor.take_up());
-    }
-
-    /// Writes the end of a stored run that cannot go on.
-    async fn end_stored(&self, id: &TaskId, change: &Change) {
-        if let Err(error) = self.context.store.update(id, change).await {
-            tracing::warn!(task_id = %id, %error, "its end could not be stored");
-        }
-    }
-
-    /// Puts a failed run in the place of one that cannot be read, so that its client hears of it.
-    async fn replace(&self, id: &TaskId, detail: &str, owner: Option<Owner>) {
-        tracing::error!(task_id = %id, detail, "an unfinished task cannot be read");
-        let mut record = RunRecord::unreadable(id.clone(), owner, Timestamp::now());
-        let detail = format!("what was stored cannot be read: {detail}");
-        record.apply(failed(StepError::new("corrupt", detail)));
-        if let Err(error) = self.context.store.create(&record).await {
-            tracing::warn!(task_id = %id, %error, "its end could not be stored");
-        }
-    }
-
     /// Waits a while; `true` when the process is leaving.
-    async fn pause(&self, pauses: &mut backon::ExponentialBackoff) -> bool {
-        let pause = pauses.next().unwrap_or(Duration::from_secs(5));
+    pub(super) async fn pause(&self, pause: Duration) -> bool {
         tokio::select! {
             () = self.context.halt.cancelled() => true,
             () = tokio::time::sleep(pause) => false,
@@ -377,23 +424,13 @@ impl Executor {
             .spawn(work.instrument(tracing::debug_span!("task", name)));
     }
 
-    /// Returns when every run has left, after [`Context::halt`] was cancelled.
+    /// Returns when every run has left, after [`Context::halt`] was cancelled, and others may take them up.
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-}
-
-/// The change that ends a run for `error`, whatever its steps.
-fn failed(error: StepError) -> Change {
-    Change {
-        steps: Vec::new(),
-        completed: 0,
-        end: Some(End {
-            status: TaskStatus::Failed,
-            error: Some(error),
-            at: Timestamp::now(),
-        }),
+        if let Err(error) = self.context.store.release(self.replica).await {
+            tracing::warn!(%error, "the lease is not given up, and runs out by itself");
+        }
     }
 }
 

@@ -1,18 +1,19 @@
 //! The orchestrator's side of the bus: declares the queues, hears results, hands them to their runs.
 //!
-//! Nothing is consumed before the unfinished runs are taken up: a result of a run that is not yet
-//! known would be taken for a stranger's.
+//! Replicas take results from one queue, whosever run they are of. A result of a run that does not go on
+//! here goes into that run in the store, and only then is its delivery acknowledged: whoever runs it, now or
+//! later, has it. Nothing is consumed before the runs that nobody holds are taken up, so that few go that way.
 
 use super::executor::{Executor, pauses};
 use super::message::results_queue;
 use super::shown::Input;
 use crate::config::Config;
-use crate::store::StoreError;
+use crate::store::{HandedOver, StoreError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mesh_bus::{BusError, Deliveries, Delivery, QueueKind, Topology};
+use mesh_protocol::AgentId;
 use mesh_protocol::outcome::StepResult;
-use mesh_protocol::{AgentId, TaskId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
@@ -59,12 +60,7 @@ impl Parts {
 pub async fn run(executor: Arc<Executor>, parts: Parts, ready: watch::Sender<Ready>) {
     // A broker or a store that does not answer must not hold up the leaving.
     let halt = executor.context().halt.clone();
-    let begun = async {
-        tokio::join!(
-            Arc::clone(&executor).take_up(),
-            declare(&executor, &parts, &ready)
-        )
-    };
+    let begun = async { tokio::join!(executor.taken_up(), declare(&executor, &parts, &ready)) };
     if halt.run_until_cancelled(begun).await.is_none() {
         return;
     }
@@ -164,14 +160,11 @@ async fn consume(
     while settling.next().await.is_some() {}
 }
 
-/// Before a result is given back to whoever it is for: the broker delivers it again at once.
-const GIVE_BACK_PAUSE: Duration = Duration::from_millis(250);
-
 enum How {
     Ack,
     GiveBack,
     /// The result of a run that does not go on here.
-    Unknown(TaskId),
+    Elsewhere(Box<StepResult>),
     DeadLetter(String),
 }
 
@@ -187,51 +180,70 @@ fn route(executor: &Executor, delivery: Delivery) -> Option<(Delivery, How)> {
         }
     };
     let Some(handle) = executor.find(&result.task_id) else {
-        metrics.results("unknown");
-        return Some((delivery, How::Unknown(result.task_id)));
+        return Some((delivery, How::Elsewhere(Box::new(result))));
     };
-    let input = Input::Result(Box::new((result, delivery)));
-    match handle.inbox().try_send(input) {
-        Ok(()) => None,
-        Err(TrySendError::Closed(Input::Result(result))) => {
-            metrics.results("duplicate");
-            Some((result.1, How::Ack))
-        }
-        Err(TrySendError::Full(Input::Result(result))) => Some((result.1, How::GiveBack)),
-        Err(_) => None,
-    }
+    let input = Input::Result(Box::new((result, Some(delivery))));
+    let (result, how) = match handle.inbox().try_send(input) {
+        // It left a moment ago: over, or elsewhere.
+        Err(TrySendError::Closed(Input::Result(result))) => (result, None),
+        Err(TrySendError::Full(Input::Result(result))) => (result, Some(How::GiveBack)),
+        _ => return None,
+    };
+    let (result, delivery) = *result;
+    let how = how.unwrap_or_else(|| How::Elsewhere(Box::new(result)));
+    Some((delivery?, how))
 }
 
-/// A run that is over, expired or never was has no use for the result; one that goes on elsewhere has.
-async fn unknown(executor: &Executor, task_id: &TaskId) -> How {
-    let goes_on = match executor.context().store.load(task_id).await {
-        Ok(run) => run.is_some_and(|run| !run.status.is_ended()),
-        Err(StoreError::Unavailable { .. }) => true,
-        Err(_) => false,
-    };
-    if !goes_on {
-        return How::Ack;
+/// Puts a result into its run in the store. One that is over has no use for it; one that nobody knows is a
+/// riddle, for people to solve.
+///
+/// Kept here while the store is away: a broker counts how often it delivers, and puts aside what comes back
+/// too often.
+async fn hand_over(executor: &Executor, result: &StepResult) -> How {
+    let metrics = &executor.context().metrics;
+    let mut pauses = pauses();
+    loop {
+        match executor.context().store.hand_over(result).await {
+            Ok(HandedOver::Kept) => {
+                metrics.handed_over.inc();
+                return How::Ack;
+            }
+            Ok(HandedOver::Ended) => {
+                metrics.results("duplicate");
+                return How::Ack;
+            }
+            Ok(HandedOver::Gone) => {
+                metrics.results("unknown");
+                let reason = format!("task {} is not in the store", result.task_id);
+                return How::DeadLetter(reason);
+            }
+            Err(StoreError::Unavailable { detail, .. }) => {
+                metrics.store_errors.inc();
+                tracing::debug!(detail, "a result is not handed over, trying again");
+            }
+            Err(error) => {
+                metrics.store_errors.inc();
+                return How::DeadLetter(error.to_string());
+            }
+        }
+        if executor.pause(pauses.next().unwrap_or(LOOK_AGAIN)).await {
+            return How::GiveBack;
+        }
     }
-    tracing::warn!(
-        %task_id,
-        "a result of a task that does not go on here is given back: one orchestrator per broker and store"
-    );
-    tokio::time::sleep(GIVE_BACK_PAUSE).await;
-    How::GiveBack
 }
 
 async fn settle(executor: Arc<Executor>, delivery: Delivery, how: How) {
     let how = match how {
-        How::Unknown(task_id) => unknown(&executor, &task_id).await,
+        How::Elsewhere(result) => hand_over(&executor, &result).await,
         how => how,
     };
     let settled = match how {
         // Decided above.
-        How::Unknown(_) => return,
+        How::Elsewhere(_) => return,
         How::Ack => delivery.ack().await,
         How::GiveBack => delivery.give_back().await,
         How::DeadLetter(reason) => {
-            tracing::warn!(reason, "a message on the coordination queue is no result");
+            tracing::warn!(reason, "a result that nobody waits for is put aside");
             delivery.dead_letter(&reason).await
         }
     };

@@ -103,7 +103,7 @@ pub enum Command {
         step: usize,
         /// When its result stops being wanted.
         deadline: Timestamp,
-        /// Whether an earlier life of this process may have handed it over already.
+        /// Whether another process, or an earlier life of this one, may have handed it over already.
         again: bool,
     },
     /// The step is settled.
@@ -156,6 +156,7 @@ struct Step {
     status: StepStatus,
     budget: Duration,
     deadline: Option<Timestamp>,
+    published: bool,
 }
 
 /// The state of one run.
@@ -178,6 +179,8 @@ pub struct StepState {
     pub budget: Duration,
     /// Its deadline, once dispatched.
     pub deadline: Option<Timestamp>,
+    /// Whether the broker is known to have it.
+    pub published: bool,
     /// Why it failed, if it did.
     pub error: Option<StepError>,
 }
@@ -198,6 +201,7 @@ impl Machine {
                     status: s.status,
                     budget: s.budget,
                     deadline: s.deadline,
+                    published: s.published,
                 }
             })
             .collect();
@@ -207,6 +211,7 @@ impl Machine {
                 status: StepStatus::Pending,
                 budget: Duration::ZERO,
                 deadline: None,
+                published: false,
             },
         );
         Self {
@@ -322,10 +327,11 @@ impl Machine {
         self.status(step).is_some_and(StepStatus::is_settled)
     }
 
-    /// A stored run: what was handed out may have been lost with the process that handed it out.
+    /// A stored run: what the broker is not known to have may have been lost with the process that was to
+    /// hand it over.
     fn take_up(&mut self, commands: &mut Vec<Command>) {
         for (step, state) in self.steps.iter().enumerate() {
-            if state.status == StepStatus::Dispatched {
+            if state.status == StepStatus::Dispatched && !state.published {
                 commands.push(Command::Dispatch {
                     step,
                     deadline: state.deadline.unwrap_or(self.deadline),

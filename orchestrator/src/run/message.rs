@@ -26,7 +26,8 @@ pub fn incoming_data(run: &RunRecord, before: &[usize]) -> Map<String, Value> {
         .collect()
 }
 
-/// The message that hands `step` to its agent; `None` when there is no such step.
+/// The message that hands `step` to its agent; `None` when there is no such step. Its times are the wall
+/// clock's, and the time that it lives in its queue is for whoever publishes it to say.
 pub fn step_message(
     run: &RunRecord,
     step: usize,
@@ -54,6 +55,7 @@ pub fn step_message(
         submitted_ms: Some(run.created_at.millis()),
         assertion: run.assertion.clone(),
     };
+    let key = idempotency_key(&run.task_id, &planned.id);
     Some(Message {
         exchange: EXCHANGE_TASKS.to_owned(),
         routing_key: planned.agent.execute_key(),
@@ -64,7 +66,9 @@ pub fn step_message(
             correlation_id: Some(run.task_id.to_string()),
             reply_to: Some(results_queue()),
             expiration_ms: Some(lifetime_ms(deadline, now)),
-            idempotency_key: Some(idempotency_key(&run.task_id, &planned.id)),
+            // Published twice, it is the same message twice.
+            message_id: Some(key.clone()),
+            idempotency_key: Some(key),
             traceparent: Some(run.trace.traceparent.clone()),
             tracestate: run.trace.tracestate.clone(),
             ..Properties::default()

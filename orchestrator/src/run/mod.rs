@@ -1,24 +1,31 @@
 //! Runs: from a checked plan to the end of its task.
 //!
 //! ```text
-//!  API ──submit──▶ store ──▶ actor of the run ──dispatch──▶ bus
+//!  API ──submit──▶ store ──▶ actor of the run ──dispatch──▶ outlet ──▶ bus
 //!                              ▲   │ each transition: store, then show, then act, then ack
 //!  API ──cancel── inbox ───────┘   ▼
 //!  lane ──results─▶ inbox        shown state ──▶ GET, SSE, Prefer: wait;  events ──▶ ai.events
+//!   └─ another replica's ──▶ store ──▶ its tenure ──▶ inbox
 //! ```
 //!
-//! [`dag`] and [`machine`] decide and are pure; [`executor`] and [`actor`] act; [`lane`] declares the
-//! topology and hears results; [`trace`] has the spans of both; [`shown`] is what others may see of a run: never more than is stored.
+//! [`dag`] and [`machine`] decide and are pure; [`executor`] and `actor` act; `keep` writes, `outlet`
+//! publishes; `tenure` keeps this replica's lease and takes over what others leave; [`lane`] declares the
+//! topology and hears results; [`trace`] has the spans of both; [`shown`] is what others may see of a run:
+//! never more than is stored.
 
 mod actor;
 mod change;
+pub mod clock;
 pub mod dag;
 pub mod events;
 pub mod executor;
+mod keep;
 pub mod lane;
 pub mod machine;
 pub mod message;
+mod outlet;
 pub mod shown;
+mod tenure;
 pub mod trace;
 
 #[cfg(test)]

@@ -14,10 +14,13 @@ use tokio::sync::{mpsc, watch};
 /// What reaches a run from outside.
 #[derive(Debug)]
 pub enum Input {
-    /// A result, and the delivery to settle once it is stored.
-    Result(Box<(StepResult, Delivery)>),
+    /// A result, and the delivery to settle once it is stored; none for one that another replica has put into
+    /// the store.
+    Result(Box<(StepResult, Option<Delivery>)>),
     /// The client calls the task off.
     Cancel,
+    /// The store may have lost the run, or another replica taken it over: see.
+    Look,
 }
 
 /// A run that goes on in this process.
@@ -32,17 +35,27 @@ pub struct RunHandle {
 struct Shown {
     record: RunRecord,
     log: Vec<Arc<Event>>,
+    left: bool,
 }
 
+/// Results that wait in one run's inbox: all that the lane can have unsettled, and some cancels.
+const INBOX: usize = super::lane::PREFETCH as usize + 16;
+
 impl RunHandle {
-    /// A handle on the run of `record`, which hears by `inbox`.
-    pub fn new(record: RunRecord, inbox: mpsc::Sender<Input>) -> Self {
+    /// A handle on the run of `record`, and where the run hears.
+    pub fn new(record: RunRecord) -> (Self, mpsc::Receiver<Input>) {
+        let (inbox, receiver) = mpsc::channel(INBOX);
         let log = events_of(&record).into_iter().map(Arc::new).collect();
-        Self {
-            shown: Mutex::new(Shown { record, log }),
+        let handle = Self {
+            shown: Mutex::new(Shown {
+                record,
+                log,
+                left: false,
+            }),
             version: watch::Sender::new(0),
             inbox,
-        }
+        };
+        (handle, receiver)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shown> {
@@ -54,14 +67,25 @@ impl RunHandle {
         look(&self.lock().record)
     }
 
-    /// The events from the place `from` on, and whether the task has ended.
+    /// The events from the place `from` on, and whether no more will come from here.
     pub fn events_from(&self, from: usize) -> (Vec<Arc<Event>>, bool) {
         let shown = self.lock();
         let events = shown.log.get(from..).unwrap_or_default().to_vec();
-        (events, shown.record.status.is_ended())
+        (events, shown.left || shown.record.status.is_ended())
     }
 
-    /// Changes with every transition; `changed` fails when the run has left this process.
+    /// Whether the run goes on elsewhere, and what is shown here is old.
+    pub fn has_left(&self) -> bool {
+        self.lock().left
+    }
+
+    /// Says that the run goes on elsewhere.
+    pub fn leave(&self) {
+        self.lock().left = true;
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// Changes with every transition, and when the run leaves this process.
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

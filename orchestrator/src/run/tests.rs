@@ -29,6 +29,7 @@ fn pending() -> StepState {
         status: StepStatus::Pending,
         budget: Duration::from_millis(1000),
         deadline: None,
+        published: false,
         error: None,
     }
 }
@@ -176,6 +177,13 @@ fn a_stored_run_goes_on_with_its_old_deadlines() {
         }
     );
     assert_eq!(dispatched(&commands), [0, 2]);
+    // What the broker is known to have is not handed over again.
+    let mut published = steps.clone();
+    published[0].published = true;
+    let mut machine = Machine::new(dag.clone(), published, OnFailure::Continue, later(10_000));
+    let commands = machine.apply(Event::Begin, later(100)).unwrap();
+    assert_eq!(dispatched(&commands), [2]);
+    assert_eq!(machine.next_deadline(), Some(later(500)));
     // Too late for the step, then for the task: nothing is dispatched that nobody wants.
     assert_eq!(dispatched(&taken_up(later(600))), [2]);
     assert!(dispatched(&taken_up(later(20_000))).is_empty());

@@ -3,7 +3,12 @@
 //! `all` runs each case on a store of its own making, with ids that no other case uses: the backend
 //! may be shared.
 
-use super::{Change, End, Owner, Query, RunRecord, RunStore, TaskStatus, Trace, Updated};
+mod keys;
+mod leases;
+
+use super::{
+    Change, Created, End, Owner, Query, ReplicaId, RunRecord, RunStore, TaskStatus, Trace, Updated,
+};
 use crate::run::machine::StepStatus;
 use crate::run::new_task_id;
 use mesh_protocol::Timestamp;
@@ -34,6 +39,9 @@ where
     what_is_gone_is_said_to_be(&*make(day).await).await;
     an_end_stays(&*make(day).await).await;
     a_late_create_changes_nothing(&*make(day).await).await;
+    what_is_behind_is_said_to_be(&*make(day).await).await;
+    leases::all(&make).await;
+    keys::all(&make).await;
     forgets_after_the_retention(&*make(Duration::from_secs(1)).await).await;
 }
 
@@ -90,10 +98,12 @@ fn change(run: &RunRecord, step: usize, status: StepStatus) -> Change {
         steps: vec![(step, run.plan.execution_plan[step].id.clone(), record)],
         completed: run.completed() + usize::from(status == StepStatus::Completed),
         end: None,
+        version: run.version + 1,
+        handed: Vec::new(),
     }
 }
 
-fn end(status: TaskStatus) -> Change {
+fn end(run: &RunRecord, status: TaskStatus) -> Change {
     Change {
         steps: Vec::new(),
         completed: 0,
@@ -102,7 +112,35 @@ fn end(status: TaskStatus) -> Change {
             error: (status == TaskStatus::Failed).then(|| StepError::new("x", "y")),
             at: Timestamp::now(),
         }),
+        version: run.version + 1,
+        handed: Vec::new(),
     }
+}
+
+/// Keeps a run as its own replica would, none in particular.
+#[allow(clippy::unwrap_used)]
+async fn create(store: &dyn RunStore, run: &RunRecord) {
+    let created = store.create(run, ReplicaId::random()).await.unwrap();
+    assert_eq!(created, Created::Kept);
+}
+
+/// Writes a change under the run's own token.
+#[allow(clippy::unwrap_used)]
+async fn update(store: &dyn RunStore, run: &RunRecord, change: &Change) -> Updated {
+    store.update(&run.task_id, run.fence, change).await.unwrap()
+}
+
+/// Whether the run is among the unfinished ones.
+#[allow(clippy::unwrap_used)]
+async fn is_unfinished(store: &dyn RunStore, run: &RunRecord) -> bool {
+    let query = Query {
+        owner: run.owner.clone(),
+        status: Some(TaskStatus::InProgress),
+        before: None,
+        limit: 1000,
+    };
+    let listed = store.list(&query).await.unwrap().tasks;
+    listed.iter().any(|task| task.task_id == run.task_id)
 }
 
 fn owner(name: &str) -> Owner {
@@ -126,7 +164,7 @@ fn query(owner: &Owner) -> Query {
 async fn keeps_a_run_whole(store: &dyn RunStore) {
     for owner in [None, Some(owner("alice"))] {
         let run = sample(owner);
-        store.create(&run).await.unwrap();
+        create(store, &run).await;
         assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
     }
     assert!(store.load(&new_task_id()).await.unwrap().is_none());
@@ -135,14 +173,14 @@ async fn keeps_a_run_whole(store: &dyn RunStore) {
 #[allow(clippy::unwrap_used)]
 async fn keeps_each_transition(store: &dyn RunStore) {
     let mut run = sample(None);
-    store.create(&run).await.unwrap();
+    create(store, &run).await;
     for (step, status) in [
         (0, StepStatus::Completed),
         (1, StepStatus::Failed),
         (2, StepStatus::Skipped),
     ] {
         let change = change(&run, step, status);
-        store.update(&run.task_id, &change).await.unwrap();
+        assert_eq!(update(store, &run, &change).await, Updated::Written);
         run.apply(change);
         assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
     }
@@ -151,14 +189,12 @@ async fn keeps_each_transition(store: &dyn RunStore) {
 #[allow(clippy::unwrap_used)]
 async fn ends_leave_the_unfinished(store: &dyn RunStore) {
     let (mut ended, going) = (sample(None), sample(None));
-    store.create(&ended).await.unwrap();
-    store.create(&going).await.unwrap();
-    let ids = store.unfinished().await.unwrap();
-    assert!(ids.contains(&ended.task_id) && ids.contains(&going.task_id));
-    let end = end(TaskStatus::Failed);
-    store.update(&ended.task_id, &end).await.unwrap();
-    let ids = store.unfinished().await.unwrap();
-    assert!(!ids.contains(&ended.task_id) && ids.contains(&going.task_id));
+    create(store, &ended).await;
+    create(store, &going).await;
+    assert!(is_unfinished(store, &ended).await && is_unfinished(store, &going).await);
+    let end = end(&ended, TaskStatus::Failed);
+    update(store, &ended, &end).await;
+    assert!(!is_unfinished(store, &ended).await && is_unfinished(store, &going).await);
     ended.apply(end);
     assert_eq!(store.load(&ended.task_id).await.unwrap().unwrap(), ended);
 }
@@ -169,7 +205,7 @@ async fn lists_newest_first_in_parts(store: &dyn RunStore) {
     let mut ids = Vec::new();
     for _ in 0..7 {
         let run = sample(Some(owner.clone()));
-        store.create(&run).await.unwrap();
+        create(store, &run).await;
         ids.push(run.task_id);
     }
     ids.reverse();
@@ -194,16 +230,16 @@ async fn lists_newest_first_in_parts(store: &dyn RunStore) {
 async fn lists_by_owner_and_status(store: &dyn RunStore) {
     let (alice, bob) = (owner("alice"), owner("bob"));
     let (mut done, going) = (sample(Some(alice.clone())), sample(Some(alice.clone())));
-    store.create(&done).await.unwrap();
-    store.create(&going).await.unwrap();
+    create(store, &done).await;
+    create(store, &going).await;
     let first = change(&done, 0, StepStatus::Completed);
-    store.update(&done.task_id, &first).await.unwrap();
+    update(store, &done, &first).await;
     done.apply(first);
     let end = Change {
         completed: 1,
-        ..end(TaskStatus::Cancelled)
+        ..end(&done, TaskStatus::Cancelled)
     };
-    store.update(&done.task_id, &end).await.unwrap();
+    update(store, &done, &end).await;
     done.apply(end);
     let list = async |query: &Query| store.list(query).await.unwrap().tasks;
     assert_eq!(
@@ -232,24 +268,24 @@ async fn lists_by_owner_and_status(store: &dyn RunStore) {
 #[allow(clippy::unwrap_used)]
 async fn writing_twice_changes_nothing(store: &dyn RunStore) {
     let mut run = sample(None);
-    let change = change(&run, 0, StepStatus::Completed);
+    for _ in 0..2 {
+        create(store, &run).await;
+    }
+    let first = change(&run, 0, StepStatus::Completed);
+    for _ in 0..2 {
+        assert_eq!(update(store, &run, &first).await, Updated::Written);
+    }
+    run.apply(first);
     let end = Change {
         completed: 1,
-        ..end(TaskStatus::Failed)
+        ..end(&run, TaskStatus::Failed)
     };
     for _ in 0..2 {
-        store.create(&run).await.unwrap();
+        assert_eq!(update(store, &run, &end).await, Updated::Written);
     }
-    for _ in 0..2 {
-        store.update(&run.task_id, &change).await.unwrap();
-    }
-    for _ in 0..2 {
-        store.update(&run.task_id, &end).await.unwrap();
-    }
-    run.apply(change);
     run.apply(end);
     assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
-    assert!(!store.unfinished().await.unwrap().contains(&run.task_id));
+    assert!(!is_unfinished(store, &run).await);
 }
 
 #[allow(clippy::unwrap_used)]
@@ -257,35 +293,56 @@ async fn what_is_gone_is_said_to_be(store: &dyn RunStore) {
     let run = sample(Some(owner("dave")));
     for change in [
         change(&run, 0, StepStatus::Completed),
-        end(TaskStatus::Failed),
+        end(&run, TaskStatus::Failed),
     ] {
-        let updated = store.update(&run.task_id, &change).await.unwrap();
-        assert_eq!(updated, Updated::Gone);
+        assert_eq!(update(store, &run, &change).await, Updated::Gone);
         assert!(store.load(&run.task_id).await.unwrap().is_none());
     }
     // Whoever has the whole of it can keep it again, in the middle of its way.
     let mut run = run;
     run.apply(change(&run, 0, StepStatus::Completed));
-    store.create(&run).await.unwrap();
+    create(store, &run).await;
     assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
-    assert!(store.unfinished().await.unwrap().contains(&run.task_id));
+    assert!(is_unfinished(store, &run).await);
+}
+
+/// A store that fell back behind what it had confirmed gets the whole again.
+#[allow(clippy::unwrap_used)]
+async fn what_is_behind_is_said_to_be(store: &dyn RunStore) {
+    let mut run = sample(None);
+    create(store, &run).await;
+    // The store lost this one.
+    run.apply(change(&run, 0, StepStatus::Completed));
+    let second = change(&run, 1, StepStatus::Completed);
+    assert_eq!(update(store, &run, &second).await, Updated::Gone);
+    run.apply(second);
+    create(store, &run).await;
+    assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
+    // To ask is to write nothing under the version that is there.
+    let nothing = Change {
+        steps: Vec::new(),
+        completed: run.completed(),
+        end: None,
+        version: run.version,
+        handed: Vec::new(),
+    };
+    assert_eq!(update(store, &run, &nothing).await, Updated::Written);
+    assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
 }
 
 #[allow(clippy::unwrap_used)]
 async fn an_end_stays(store: &dyn RunStore) {
     let mut run = sample(None);
-    store.create(&run).await.unwrap();
-    let end_of_it = end(TaskStatus::Failed);
-    let written = store.update(&run.task_id, &end_of_it).await.unwrap();
-    assert_eq!(written, Updated::Written);
+    create(store, &run).await;
+    let end_of_it = end(&run, TaskStatus::Failed);
+    assert_eq!(update(store, &run, &end_of_it).await, Updated::Written);
     run.apply(end_of_it);
-    let mut later = end(TaskStatus::Completed);
+    let mut later = end(&run, TaskStatus::Completed);
     if let Some(end) = &mut later.end {
         end.at = end.at.plus(Duration::from_secs(1));
     }
     for change in [change(&run, 0, StepStatus::Completed), later] {
-        let updated = store.update(&run.task_id, &change).await.unwrap();
-        assert_eq!(updated, Updated::EndedBefore);
+        assert_eq!(update(store, &run, &change).await, Updated::EndedBefore);
     }
     assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);
 }
@@ -294,37 +351,34 @@ async fn an_end_stays(store: &dyn RunStore) {
 async fn a_late_create_changes_nothing(store: &dyn RunStore) {
     let accepted = sample(Some(owner("erin")));
     let mut withdrawn = accepted.clone();
-    withdrawn.apply(end(TaskStatus::Failed));
-    store.create(&withdrawn).await.unwrap();
-    store.create(&accepted).await.unwrap();
+    withdrawn.apply(end(&accepted, TaskStatus::Failed));
+    create(store, &withdrawn).await;
+    create(store, &accepted).await;
     let id = &accepted.task_id;
     assert_eq!(store.load(id).await.unwrap().unwrap(), withdrawn);
-    assert!(!store.unfinished().await.unwrap().contains(id));
+    assert!(!is_unfinished(store, &withdrawn).await);
     // One that goes on keeps what has happened to it, and one that ended takes its place.
     let mut going = sample(None);
-    store.create(&going).await.unwrap();
+    create(store, &going).await;
     let id = going.task_id.clone();
     let first = change(&going, 0, StepStatus::Completed);
-    store.update(&id, &first).await.unwrap();
-    store.create(&going).await.unwrap();
+    update(store, &going, &first).await;
+    create(store, &going).await;
     going.apply(first);
     assert_eq!(store.load(&id).await.unwrap().unwrap(), going);
-    going.apply(end(TaskStatus::Cancelled));
-    store.create(&going).await.unwrap();
+    going.apply(end(&going, TaskStatus::Cancelled));
+    create(store, &going).await;
     assert_eq!(store.load(&id).await.unwrap().unwrap(), going);
-    assert!(!store.unfinished().await.unwrap().contains(&id));
+    assert!(!is_unfinished(store, &going).await);
 }
 
 #[allow(clippy::unwrap_used)]
 async fn forgets_after_the_retention(store: &dyn RunStore) {
     let owner = owner("carol");
     let (ended, going) = (sample(Some(owner.clone())), sample(Some(owner.clone())));
-    store.create(&ended).await.unwrap();
-    store.create(&going).await.unwrap();
-    store
-        .update(&ended.task_id, &end(TaskStatus::Completed))
-        .await
-        .unwrap();
+    create(store, &ended).await;
+    create(store, &going).await;
+    update(store, &ended, &end(&ended, TaskStatus::Completed)).await;
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while store.load(&ended.task_id).await.unwrap().is_some() {
             tokio::time::sleep(Duration::from_millis(50)).await;

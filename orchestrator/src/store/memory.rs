@@ -1,9 +1,14 @@
 //! Runs in this process: for one-process meshes and tests. Empty after a restart.
 
-use super::{Change, Page, Query, RunRecord, RunStore, StoreError, Updated};
+mod leases;
+
+use super::{
+    Change, Created, Earlier, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,
+    SubmissionKey, Updated,
+};
 use async_trait::async_trait;
 use mesh_protocol::{TaskId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +27,12 @@ pub struct MemoryStore {
 struct Inner {
     // Task ids begin with their time, so the order of keys is the order of submission.
     runs: BTreeMap<TaskId, RunRecord>,
-    unfinished: BTreeSet<TaskId>,
+    /// Whose each is.
+    unfinished: BTreeMap<TaskId, ReplicaId>,
     finished: VecDeque<Finished>,
+    /// By the name of the key, as long as the task is kept.
+    keys: HashMap<String, (TaskId, String)>,
+    replicas: leases::Replicas,
     /// Sum of what `finished` keeps.
     bytes: usize,
 }
@@ -46,6 +55,25 @@ impl Inner {
         });
     }
 
+    fn give_up_key(&mut self, run: &RunRecord) {
+        if let Some(key) = &run.key
+            && self
+                .keys
+                .get(&key.name)
+                .is_some_and(|(id, _)| *id == run.task_id)
+        {
+            self.keys.remove(&key.name);
+        }
+    }
+
+    fn earlier(&self, key: &SubmissionKey) -> Option<Earlier> {
+        let (run, body) = self.keys.get(&key.name)?;
+        Some(Earlier {
+            run: run.clone(),
+            same_body: *body == key.body,
+        })
+    }
+
     /// Forgets the runs whose time is over, and the oldest beyond the bounds.
     fn forget(&mut self, now: Timestamp, retention: Duration) {
         while let Some(oldest) = self.finished.front() {
@@ -55,7 +83,9 @@ impl Inner {
             }
             if let Some(oldest) = self.finished.pop_front() {
                 self.bytes = self.bytes.saturating_sub(oldest.bytes);
-                self.runs.remove(&oldest.id);
+                if let Some(run) = self.runs.remove(&oldest.id) {
+                    self.give_up_key(&run);
+                }
             }
         }
     }
@@ -79,14 +109,34 @@ impl MemoryStore {
 
 #[async_trait]
 impl RunStore for MemoryStore {
-    async fn create(&self, run: &RunRecord) -> Result<(), StoreError> {
+    async fn create(&self, run: &RunRecord, by: ReplicaId) -> Result<Created, StoreError> {
         let mut inner = self.lock();
         let id = &run.task_id;
-        match run.finished_at.filter(|_| run.status.is_ended()) {
-            None if inner.runs.contains_key(id) => {}
+        let ends = run.finished_at.filter(|_| run.status.is_ended());
+        if let Some(there) = inner.runs.get(id) {
+            if there.fence > run.fence {
+                return Ok(Created::Superseded);
+            }
+            let newer = there.fence == run.fence && there.version >= run.version;
+            if ends.is_none() && (there.status.is_ended() || newer) {
+                return Ok(Created::Kept);
+            }
+        }
+        if let Some(key) = &run.key {
+            match inner.earlier(key).filter(|earlier| earlier.run != *id) {
+                Some(earlier) if ends.is_none() => return Ok(Created::Earlier(earlier)),
+                Some(_) => {}
+                None if run.is_withdrawn() => inner.give_up_key(run),
+                None => {
+                    let value = (id.clone(), key.body.clone());
+                    inner.keys.insert(key.name.clone(), value);
+                }
+            }
+        }
+        inner.runs.insert(id.clone(), run.clone());
+        match ends {
             None => {
-                inner.runs.insert(id.clone(), run.clone());
-                inner.unfinished.insert(id.clone());
+                inner.unfinished.insert(id.clone(), by);
             }
             Some(at) => {
                 inner.unfinished.remove(id);
@@ -94,14 +144,18 @@ impl RunStore for MemoryStore {
                 if let Some(before) = before.and_then(|place| inner.finished.remove(place)) {
                     inner.bytes = inner.bytes.saturating_sub(before.bytes);
                 }
-                inner.runs.insert(id.clone(), run.clone());
                 inner.end(at, id, run.size());
             }
         }
-        Ok(())
+        Ok(Created::Kept)
     }
 
-    async fn update(&self, run: &TaskId, change: &Change) -> Result<Updated, StoreError> {
+    async fn update(
+        &self,
+        run: &TaskId,
+        fence: u64,
+        change: &Change,
+    ) -> Result<Updated, StoreError> {
         let mut inner = self.lock();
         let Some(record) = inner.runs.get_mut(run) else {
             return Ok(Updated::Gone);
@@ -113,6 +167,15 @@ impl RunStore for MemoryStore {
             } else {
                 Updated::EndedBefore
             });
+        }
+        if record.fence > fence {
+            return Ok(Updated::Superseded);
+        }
+        if record.fence == fence && record.version == change.version {
+            return Ok(Updated::Written);
+        }
+        if record.fence < fence || record.version + 1 != change.version {
+            return Ok(Updated::Gone);
         }
         record.apply(change.clone());
         let bytes = record.size();
@@ -152,8 +215,8 @@ impl RunStore for MemoryStore {
         Ok(Page { tasks, next })
     }
 
-    async fn unfinished(&self) -> Result<Vec<TaskId>, StoreError> {
-        Ok(self.lock().unfinished.iter().cloned().collect())
+    async fn submitted(&self, key: &SubmissionKey) -> Result<Option<Earlier>, StoreError> {
+        Ok(self.lock().earlier(key))
     }
 }
 
@@ -168,24 +231,26 @@ mod tests {
     async fn finished_runs_are_bounded_by_what_they_hold() {
         let store = MemoryStore::new(Duration::from_secs(3600));
         let large = "x".repeat(MAX_BYTES / 4);
-        let mut ids = Vec::new();
+        let (by, mut ids) = (ReplicaId::random(), Vec::new());
         for _ in 0..6 {
             let mut record = sample(None);
             record
                 .request
                 .payload
                 .insert("text".to_owned(), large.clone().into());
-            store.create(&record).await.unwrap();
+            store.create(&record, by).await.unwrap();
             let change = Change {
                 steps: Vec::new(),
                 completed: 0,
+                version: 1,
+                handed: Vec::new(),
                 end: Some(End {
                     status: TaskStatus::Completed,
                     error: None,
                     at: Timestamp::now(),
                 }),
             };
-            store.update(&record.task_id, &change).await.unwrap();
+            store.update(&record.task_id, 1, &change).await.unwrap();
             ids.push(record.task_id);
         }
         let mut kept = Vec::new();

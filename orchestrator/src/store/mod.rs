@@ -5,15 +5,20 @@
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+mod lease;
 mod memory;
 mod record;
 mod redis;
+mod submission;
 
+pub use lease::{Claim, HandedOver, Held, Hold, Leases, ReplicaId};
 pub use memory::MemoryStore;
 pub use record::{
-    Change, End, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag, progress,
+    Change, End, NOT_ACCEPTED, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag,
+    progress,
 };
 pub use redis::RedisStore;
+pub use submission::SubmissionKey;
 
 use crate::config;
 use async_trait::async_trait;
@@ -23,22 +28,29 @@ use std::time::Duration;
 
 /// The port. Backends are chosen in [`connect`].
 #[async_trait]
-pub trait RunStore: Send + Sync {
-    /// Keeps a run as it is, among the unfinished ones unless it has ended.
+pub trait RunStore: Leases {
+    /// Keeps a run of the replica `by` as it is, among the unfinished ones unless it has ended.
     ///
-    /// A run that is there and goes on stays as it is there: a call that arrives late changes nothing.
-    /// One that has ended is written over whatever is there.
+    /// A run that is there and goes on stays as it is there, unless what is there is older: a call that
+    /// arrives late changes nothing. One that has ended is written over whatever is there. A new run whose
+    /// submission key has been seen is not kept.
     ///
     /// # Errors
     /// [`StoreError`]; the run may or may not be kept, now or a moment later.
-    async fn create(&self, run: &RunRecord) -> Result<(), StoreError>;
+    async fn create(&self, run: &RunRecord, by: ReplicaId) -> Result<Created, StoreError>;
 
-    /// Writes one transition, if the run is there and has not ended. A change with an end takes the run
-    /// off the unfinished ones and lets it expire after the retention.
+    /// Writes one transition under the fencing token `fence`, if the run is there and has not ended. A change
+    /// with an end takes the run off the unfinished ones and lets it expire after the retention, its
+    /// submission key with it.
     ///
     /// # Errors
     /// [`StoreError`]; the change may or may not be written.
-    async fn update(&self, run: &TaskId, change: &Change) -> Result<Updated, StoreError>;
+    async fn update(
+        &self,
+        run: &TaskId,
+        fence: u64,
+        change: &Change,
+    ) -> Result<Updated, StoreError>;
 
     /// The run, or `None` when it never was or has expired.
     ///
@@ -52,11 +64,31 @@ pub trait RunStore: Send + Sync {
     /// [`StoreError`].
     async fn list(&self, query: &Query) -> Result<Page, StoreError>;
 
-    /// Every run that has not ended.
+    /// The task that was submitted under this key, and whether with this body.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn unfinished(&self) -> Result<Vec<TaskId>, StoreError>;
+    async fn submitted(&self, key: &SubmissionKey) -> Result<Option<Earlier>, StoreError>;
+}
+
+/// A task that was submitted under the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The task.
+    pub run: TaskId,
+    /// Whether its body was the same.
+    pub same_body: bool,
+}
+
+/// What became of a run that was to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It stands; perhaps since an earlier call.
+    Kept,
+    /// Its submission key belongs to this one. Nothing was written.
+    Earlier(Earlier),
+    /// Another replica has taken the run over. Nothing was written.
+    Superseded,
 }
 
 /// What became of a change.
@@ -64,10 +96,13 @@ pub trait RunStore: Send + Sync {
 pub enum Updated {
     /// It stands; perhaps since an earlier call.
     Written,
-    /// There is no such run (any more): a store that lost its memory.
+    /// There is no such run (any more), or what is there lacks earlier changes: a store that lost its memory,
+    /// or the end of it. Nothing was written.
     Gone,
     /// The run had ended by then, and stays as it ended.
     EndedBefore,
+    /// Another replica has taken the run over: the fencing token is old. Nothing was written.
+    Superseded,
 }
 
 /// Which runs to list.

@@ -3,7 +3,8 @@
 use crate::config::Steps;
 use crate::run::dag::{Dag, DagError};
 use crate::run::machine::{StepState, StepStatus};
-use mesh_protocol::outcome::StepError;
+use crate::store::SubmissionKey;
+use mesh_protocol::outcome::{StepError, StepResult};
 use mesh_protocol::plan::{Plan, PlanSource, Resources};
 use mesh_protocol::task::TaskRequest;
 use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Code of the error of a task that was withdrawn: it could not be kept in time, and its client heard so.
+pub const NOT_ACCEPTED: &str = "not_accepted";
 
 /// Where a task stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -123,6 +127,15 @@ pub struct RunRecord {
     pub error: Option<StepError>,
     /// Its steps, in the order of the plan.
     pub steps: Vec<StepRecord>,
+    /// Under which key its client submitted it, if any.
+    pub key: Option<SubmissionKey>,
+    /// Grows with every replica that takes the run over.
+    pub fence: u64,
+    /// Grows with every change, so that a store that lost the last ones is found out.
+    pub version: u64,
+    /// Results that were handed over and are not settled yet; written by
+    /// [`Leases::hand_over`](super::Leases::hand_over) alone.
+    pub handed: Vec<StepResult>,
 }
 
 /// One step of a run; the JSON of the store's `step:<step>` field and of the API.
@@ -134,9 +147,13 @@ pub struct StepRecord {
     pub agent: AgentId,
     /// When it came to stand there.
     pub time: Timestamp,
-    /// When it was handed to the broker.
+    /// When it became due to be handed to the broker: from then on it waits in the outbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatched_at: Option<Timestamp>,
+    /// When the broker confirmed that it has it. Written with the next change of the run, or a moment later;
+    /// a step that was settled before has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at: Option<Timestamp>,
     /// When its result stops being wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
@@ -166,6 +183,10 @@ pub struct Change {
     pub completed: usize,
     /// How the task ended, if it did.
     pub end: Option<End>,
+    /// The run's version with this change made.
+    pub version: u64,
+    /// Steps whose results were handed over and are settled now, one way or the other.
+    pub handed: Vec<StepId>,
 }
 
 /// The end of a task.
@@ -206,6 +227,10 @@ impl RunRecord {
             finished_at: None,
             error: None,
             steps,
+            key: None,
+            fence: 1,
+            version: 0,
+            handed: Vec::new(),
         }
     }
 
@@ -254,13 +279,24 @@ impl RunRecord {
                         Duration::from_secs(seconds.into())
                     }),
                 deadline: record.deadline,
+                published: record.published_at.is_some(),
                 error: record.error.clone(),
             })
             .collect()
     }
 
+    /// Moves what is still to come by `ahead_ms`: from the clock of the replica that wrote it to another's.
+    pub fn rebase(&mut self, ahead_ms: i64) {
+        let deadlines = self.steps.iter_mut().filter_map(|s| s.deadline.as_mut());
+        for deadline in deadlines.chain([&mut self.deadline]) {
+            *deadline = Timestamp::from_millis(deadline.millis().saturating_add_signed(ahead_ms));
+        }
+    }
+
     /// Makes `change` part of the record.
     pub fn apply(&mut self, change: Change) {
+        self.version = change.version;
+        self.handed.retain(|r| !change.handed.contains(&r.step_id));
         for (index, _, step) in change.steps {
             if let Some(slot) = self.steps.get_mut(index) {
                 *slot = step;
@@ -271,6 +307,11 @@ impl RunRecord {
             self.error = end.error;
             self.finished_at = Some(end.at);
         }
+    }
+
+    /// Whether it ended before its client heard of it.
+    pub fn is_withdrawn(&self) -> bool {
+        self.error.as_ref().is_some_and(|e| e.code == NOT_ACCEPTED)
     }
 
     /// Steps completed so far.
@@ -349,6 +390,7 @@ impl StepRecord {
             agent,
             time,
             dispatched_at: None,
+            published_at: None,
             deadline: None,
             started_at: None,
             finished_at: None,

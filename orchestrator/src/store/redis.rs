@@ -3,12 +3,16 @@
 //!
 //! Beside the hashes stand the indices `tasks:unfinished`, `tasks:all` and one
 //! `tasks:owner:…` for each owner: sorted sets of ids with equal scores, since ids begin with their
-//! time and so sort by it. Every transition is one script in one round trip: all of it happens, or
-//! nothing.
+//! time and so sort by it; but for the unfinished, whose score is the replica that runs them. Every
+//! transition is one script in one round trip: all of it happens, or nothing.
 
 mod codec;
+mod leases;
 
-use super::{Change, Owner, Page, Query, RunRecord, RunStore, StoreError, Updated};
+use super::{
+    Change, Created, Earlier, Owner, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,
+    SubmissionKey, Updated,
+};
 use crate::config::StoreUrl;
 use crate::run::new_task_id_prefix;
 use async_trait::async_trait;
@@ -35,10 +39,14 @@ const PART: usize = 256;
 
 /// The store.
 pub struct RedisStore {
+    /// For connections that listen.
+    client: Client,
     connection: ConnectionManager,
     retention_s: u64,
     create: Script,
     update: Script,
+    hold: Script,
+    hand_over: Script,
 }
 
 impl RedisStore {
@@ -58,13 +66,16 @@ impl RedisStore {
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
         let connection =
-            ConnectionManager::new_lazy_with_config(client, settings).map_err(config)?;
+            ConnectionManager::new_lazy_with_config(client.clone(), settings).map_err(config)?;
         Ok(Self {
+            client,
             connection,
             // EXPIRE with 0 would delete at once what a client is about to ask for.
             retention_s: retention.as_secs().max(1),
             create: Script::new(include_str!("redis/create.lua")),
             update: Script::new(include_str!("redis/update.lua")),
+            hold: Script::new(include_str!("redis/hold.lua")),
+            hand_over: Script::new(include_str!("redis/hand_over.lua")),
         })
     }
 
@@ -87,11 +98,14 @@ impl RedisStore {
     }
 
     /// Runs a script.
-    async fn call(&self, script: &ScriptInvocation<'_>) -> Result<u8, StoreError> {
+    async fn call<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
         let reached = AtomicBool::new(false);
         again(|| async {
             let mut connection = self.connection.clone();
-            let called = script.invoke_async::<u8>(&mut connection).await;
+            let called = script.invoke_async::<T>(&mut connection).await;
             // An answer, be it a refusal, says that nothing happened; a refused connection as well.
             if called
                 .as_ref()
@@ -136,33 +150,68 @@ impl RedisStore {
 
 #[async_trait]
 impl RunStore for RedisStore {
-    async fn create(&self, run: &RunRecord) -> Result<(), StoreError> {
+    async fn create(&self, run: &RunRecord, by: ReplicaId) -> Result<Created, StoreError> {
         let life = if run.status.is_ended() {
             self.retention_s.to_string()
         } else {
             String::new()
         };
+        let owner = run.owner.as_ref();
+        let owner = owner.map(|o| Self::index(Some(o))).unwrap_or_default();
+        let key = run.key.as_ref().map(key_of).unwrap_or_default();
+        // A task that was never accepted gives up its key: the next attempt is the first.
+        let body = match &run.key {
+            Some(key) if !run.is_withdrawn() => key.body.as_str(),
+            _ => "",
+        };
         let mut script = self.create.prepare_invoke();
-        script.key(run.task_id.redis_key()).key(UNFINISHED).key(ALL);
-        if let Some(owner) = &run.owner {
-            script.key(Self::index(Some(owner)));
-        }
         script
+            .key(run.task_id.redis_key())
+            .key(UNFINISHED)
+            .key(ALL)
+            .key(owner)
+            .key(key)
             .arg(run.task_id.as_str())
             .arg(life)
             .arg(self.retention_s + u64::from(MAX_TIMEOUT_S))
-            .arg(forgotten(self.retention_s));
+            .arg(forgotten(self.retention_s))
+            .arg(by.to_string())
+            .arg(run.fence)
+            .arg(run.version)
+            .arg(body);
         for (name, value) in codec::fields(run) {
             script.arg(name).arg(value);
         }
-        self.call(&script).await.map(drop)
+        let (answer, earlier): (u8, String) = self.call(&script).await?;
+        let earlier = |same_body| match earlier.parse() {
+            Ok(run) => Ok(Created::Earlier(Earlier { run, same_body })),
+            Err(_) => Err(StoreError::Corrupt {
+                task_id: run.task_id.clone(),
+                detail: "its submission key holds no task".to_owned(),
+                owner: None,
+            }),
+        };
+        match answer {
+            0 => Ok(Created::Kept),
+            1 => earlier(true),
+            2 => earlier(false),
+            _ => Ok(Created::Superseded),
+        }
     }
 
-    async fn update(&self, run: &TaskId, change: &Change) -> Result<Updated, StoreError> {
-        let mut fields: Vec<Field> = vec![(
-            "steps_completed".into(),
-            change.completed.to_string().into(),
-        )];
+    async fn update(
+        &self,
+        run: &TaskId,
+        fence: u64,
+        change: &Change,
+    ) -> Result<Updated, StoreError> {
+        let mut fields: Vec<Field> = vec![
+            (
+                "steps_completed".into(),
+                change.completed.to_string().into(),
+            ),
+            ("version".into(), change.version.to_string().into()),
+        ];
         for (_, step, record) in &change.steps {
             fields.push((step.redis_field(), json(record)));
         }
@@ -181,17 +230,25 @@ impl RunStore for RedisStore {
             .key(run.redis_key())
             .key(UNFINISHED)
             .key(ALL)
+            .key(leases::HANDED)
             .arg(run.as_str())
             .arg(life)
             .arg(forgotten(self.retention_s))
-            .arg(at);
+            .arg(at)
+            .arg(fence)
+            .arg(change.version)
+            .arg(change.handed.len());
+        for step in &change.handed {
+            script.arg(step.as_str());
+        }
         for (name, value) in fields {
             script.arg(name).arg(value);
         }
-        match self.call(&script).await? {
+        match self.call::<u8>(&script).await? {
             0 => Ok(Updated::Written),
             1 => Ok(Updated::Gone),
             2 => Ok(Updated::EndedBefore),
+            4 => Ok(Updated::Superseded),
             _ => Err(StoreError::Corrupt {
                 task_id: run.clone(),
                 detail: "its key holds something else".to_owned(),
@@ -259,11 +316,26 @@ impl RunStore for RedisStore {
         Ok(Page { tasks, next })
     }
 
-    async fn unfinished(&self) -> Result<Vec<TaskId>, StoreError> {
-        let command = Cmd::zrange(UNFINISHED, 0, -1);
-        let ids: Vec<String> = self.ask(&command).await.map_err(unavailable)?;
-        Ok(ids.into_iter().filter_map(|id| id.parse().ok()).collect())
+    async fn submitted(&self, key: &SubmissionKey) -> Result<Option<Earlier>, StoreError> {
+        let command = Cmd::hmget(key_of(key), &["task", "body"]);
+        let (run, body): (Option<String>, Option<String>) =
+            self.ask(&command).await.map_err(unavailable)?;
+        let Some(run) = run.and_then(|id| id.parse::<TaskId>().ok()) else {
+            return Ok(None);
+        };
+        // A store that lost the task and kept the key has nothing to answer with.
+        let exists = Cmd::exists(run.redis_key());
+        let there: bool = self.ask(&exists).await.map_err(unavailable)?;
+        Ok(there.then(|| Earlier {
+            same_body: body.as_deref() == Some(key.body.as_str()),
+            run,
+        }))
     }
+}
+
+/// Where a submission key is kept.
+fn key_of(key: &SubmissionKey) -> String {
+    format!("tasks:key:{}", key.name)
 }
 
 /// Runs `attempt` until it is no lost connection that fails it: the first command after one does.
@@ -285,7 +357,7 @@ fn is_lost(error: &RedisError) -> bool {
     error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
 }
 
-/// A question that was not answered. The client library writes the address, never the credentials, into
+/// Something that was not answered. The client library writes the address, never the credentials, into
 /// its errors.
 fn unavailable(error: RedisError) -> StoreError {
     StoreError::Unavailable {

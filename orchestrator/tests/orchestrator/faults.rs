@@ -3,8 +3,8 @@
 use crate::mesh::{Ground, Mesh, answer_well, config};
 use mesh_orchestrator::config::StoreUrl;
 use mesh_orchestrator::run::new_task_id;
-use mesh_orchestrator::store::RedisStore;
 use mesh_orchestrator::store::contract::sample;
+use mesh_orchestrator::store::{RedisStore, ReplicaId, RunRecord};
 use mesh_tests::redis::{self, Store};
 use mesh_tests::wait_for;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-async fn ground(server: &Store) -> Ground {
+pub async fn ground(server: &Store) -> Ground {
     let url = StoreUrl::try_from(server.url()).unwrap();
     let store = RedisStore::connect(&url, Duration::from_secs(3600))
         .await
@@ -24,7 +24,7 @@ async fn ground(server: &Store) -> Ground {
 }
 
 /// What an operator, or somebody else's program, does to the store.
-fn redis_cli(server: &Store, arguments: &[&str]) {
+pub fn redis_cli(server: &Store, arguments: &[&str]) {
     let output = Command::new("redis-cli")
         .args(["-u", &server.url()])
         .args(arguments)
@@ -33,13 +33,27 @@ fn redis_cli(server: &Store, arguments: &[&str]) {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// Keeps a run of a replica that is no more.
+async fn keep(ground: &Ground, run: &RunRecord) {
+    let created = ground.store.create(run, ReplicaId::random()).await;
+    created.unwrap();
+}
+
+fn unfinished_are_none(server: &Store) {
+    let output = Command::new("redis-cli")
+        .args(["-u", &server.url(), "ZCARD", "tasks:unfinished"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0");
+}
+
 fn signal(server: &Store, name: &str) {
     let pid = server.pid().to_string();
     let kill = Command::new("kill").args(["-s", name, &pid]).status();
     assert!(kill.unwrap().success());
 }
 
-async fn ready(mesh: &Mesh) {
+pub async fn ready(mesh: &Mesh) {
     wait_for("the orchestrator to be ready", async || {
         mesh.get("/ready").await.status() == 200
     })
@@ -64,6 +78,26 @@ async fn a_store_that_lost_its_memory_gets_running_tasks_again() {
     assert!(stored.steps.iter().all(|step| step.result.is_some()));
     let listed = mesh.get_json("/tasks").await;
     assert_eq!(listed["tasks"][0]["task_id"], id.as_str());
+}
+
+#[tokio::test]
+async fn an_emptied_store_is_noticed_and_gets_what_nobody_touches() {
+    let server = redis::start().await;
+    let mesh = Mesh::without_agents(config(), ground(&server).await).await;
+    ready(&mesh).await;
+    let id = mesh.submit(&json!({"task": "system_optimization"})).await;
+    redis_cli(&server, &["FLUSHALL"]);
+    mesh.metric("orchestrator_store_emptied_total 1").await;
+    mesh.metric("orchestrator_runs_written_again_total 1").await;
+    let stored = mesh.ground.store.load(&id.parse().unwrap()).await;
+    assert_eq!(stored.unwrap().unwrap().status.as_str(), "in_progress");
+    let readiness = mesh.until("/ready", |r| r["ready"] == true).await;
+    let note = readiness["notes"][0].as_str().unwrap();
+    assert!(note.contains("found emptied"), "{note}");
+    for agent in ["hardware-optimizer", "resource-arbitrator"] {
+        mesh.agent(agent, answer_well).await;
+    }
+    assert_eq!(mesh.ended(&id).await["status"], "completed");
 }
 
 #[tokio::test]
@@ -94,8 +128,8 @@ async fn tasks_that_cannot_be_read_do_not_stop_the_others() {
         sample(None),
     );
     redis_cli(&server, &["SET", &format!("task:{wrong_type}"), "x"]);
-    ground.store.create(&wrong_hash).await.unwrap();
-    ground.store.create(&good).await.unwrap();
+    keep(&ground, &wrong_hash).await;
+    keep(&ground, &good).await;
     let wrong_hash = wrong_hash.task_id.to_string();
     let hash = format!("task:{wrong_hash}");
     redis_cli(&server, &["HSET", &hash, "plan", "{", "task_type", "\u{1}"]);
@@ -114,7 +148,7 @@ async fn tasks_that_cannot_be_read_do_not_stop_the_others() {
         assert_eq!(task["error"]["code"], "corrupt");
     }
     assert_eq!(mesh.get(&format!("/task/{gone}")).await.status(), 404);
-    assert_eq!(mesh.ground.store.unfinished().await.unwrap(), []);
+    unfinished_are_none(&server);
     let listed = mesh.get_json("/tasks").await;
     assert_eq!(listed["tasks"].as_array().unwrap().len(), 3, "{listed}");
 }
@@ -124,7 +158,7 @@ async fn one_bad_key_does_not_hide_the_other_tasks() {
     let server = redis::start().await;
     let ground = ground(&server).await;
     let good = sample(None);
-    ground.store.create(&good).await.unwrap();
+    keep(&ground, &good).await;
     let bad = new_task_id().to_string();
     redis_cli(&server, &["SET", &format!("task:{bad}"), "x"]);
     redis_cli(&server, &["ZADD", "tasks:all", "0", &bad]);
@@ -147,7 +181,7 @@ async fn a_task_that_was_refused_is_not_run_later() {
         listed["tasks"][0]["status"] == "failed"
     })
     .await;
-    assert_eq!(mesh.ground.store.unfinished().await.unwrap(), []);
+    unfinished_are_none(&server);
 }
 
 #[tokio::test]
@@ -156,7 +190,7 @@ async fn a_task_that_nobody_runs_can_be_called_off() {
     let mesh = Mesh::without_agents(config(), ground(&server).await).await;
     ready(&mesh).await;
     let left = sample(None);
-    mesh.ground.store.create(&left).await.unwrap();
+    keep(&mesh.ground, &left).await;
     let url = mesh.url(&format!("/task/{}", left.task_id));
     for status in [200, 409] {
         let answer = mesh.client.delete(&url).send().await.unwrap();
@@ -176,7 +210,7 @@ async fn what_another_process_ended_stays_as_it_ended() {
     let mut ended = ended.as_mut().unwrap().take().unwrap();
     ended.status = mesh_orchestrator::store::TaskStatus::Cancelled;
     ended.finished_at = Some(ended.created_at);
-    mesh.ground.store.create(&ended).await.unwrap();
+    keep(&mesh.ground, &ended).await;
     for agent in ["data-processor", "general-agent"] {
         mesh.agent(agent, answer_well).await;
     }

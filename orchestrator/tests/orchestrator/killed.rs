@@ -18,9 +18,9 @@ use tokio::process::{Child, Command};
 const TASKS: usize = 200;
 
 /// How often each idempotency key came in.
-type Seen = Arc<Mutex<HashMap<String, u32>>>;
+pub type Seen = Arc<Mutex<HashMap<String, u32>>>;
 
-async fn agent(bus: Arc<dyn Bus>, id: &str, seen: Seen) {
+pub async fn agent(bus: Arc<dyn Bus>, id: &str, seen: Seen) {
     let id: AgentId = id.parse().unwrap();
     let kind = mesh_bus::QueueKind::default();
     bus.declare(&Topology::exchanges().with_agent(&id, kind))
@@ -52,7 +52,7 @@ async fn agent(bus: Arc<dyn Bus>, id: &str, seen: Seen) {
     });
 }
 
-fn start(file: &Path) -> Child {
+pub fn start(file: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_orchestrator"))
         .arg("--config")
         .arg(file)
@@ -65,7 +65,7 @@ fn start(file: &Path) -> Child {
         .unwrap()
 }
 
-async fn ready(client: &reqwest::Client, base: &str) {
+pub async fn ready(client: &reqwest::Client, base: &str) {
     wait_for("the orchestrator to be ready", async || {
         match client.get(format!("{base}/ready")).send().await {
             Ok(response) => response.status().is_success(),

@@ -10,11 +10,15 @@
 )]
 
 mod api;
+mod backpressure;
 mod faults;
+mod keys;
 mod killed;
 mod load;
 mod mesh;
+mod outbox;
 mod planner;
 mod quota;
 mod redis;
+mod replicas;
 mod runs;

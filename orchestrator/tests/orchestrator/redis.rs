@@ -2,7 +2,7 @@
 
 use mesh_orchestrator::config::StoreUrl;
 use mesh_orchestrator::store::contract::{all, sample};
-use mesh_orchestrator::store::{RedisStore, RunStore, StoreError};
+use mesh_orchestrator::store::{Leases, RedisStore, ReplicaId, RunStore, StoreError};
 use mesh_tests::redis;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,17 +26,17 @@ async fn passes_the_contract() {
 async fn survives_a_restart_of_the_server() {
     let mut server = redis::start().await;
     let store = store(server.url(), Duration::from_secs(3600)).await;
-    let (before, after) = (sample(None), sample(None));
-    store.create(&before).await.unwrap();
+    let (before, after, by) = (sample(None), sample(None), ReplicaId::random());
+    store.create(&before, by).await.unwrap();
     server.kill().await;
-    let away = store.create(&after).await;
+    let away = store.create(&after, by).await;
     assert!(
         matches!(away, Err(StoreError::Unavailable { .. })),
         "{away:?}"
     );
     server.start_again().await;
     mesh_tests::wait_for("the store to answer again", async || {
-        store.create(&after).await.is_ok()
+        store.create(&after, by).await.is_ok()
     })
     .await;
     for run in [before, after] {
@@ -49,6 +49,11 @@ async fn errors_hold_no_password() {
     // Nobody listens on port 1.
     let url = "redis://user:very-secret@127.0.0.1:1/0".to_owned();
     let store = store(url, Duration::from_secs(1)).await;
-    let error = store.unfinished().await.unwrap_err();
-    assert!(!format!("{error} {error:?}").contains("very-secret"));
+    let replica = ReplicaId::random();
+    for error in [
+        store.release(replica).await.unwrap_err(),
+        store.listen(replica).await.err().unwrap(),
+    ] {
+        assert!(!format!("{error} {error:?}").contains("very-secret"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::store::{Owner, RunRecord, StepRecord, Summary, TaskStatus, progress};
 use mesh_protocol::plan::Plan;
-use mesh_protocol::{TaskId, Timestamp};
+use mesh_protocol::{StepId, TaskId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -33,7 +33,12 @@ pub(super) fn fields(run: &RunRecord) -> Vec<Field> {
         ("deadline".into(), run.deadline.to_string().into()),
         ("steps_total".into(), run.steps.len().to_string().into()),
         ("steps_completed".into(), run.completed().to_string().into()),
+        ("fence".into(), run.fence.to_string().into()),
+        ("version".into(), run.version.to_string().into()),
     ];
+    if let Some(key) = &run.key {
+        fields.push(("key".into(), json(key)));
+    }
     if let Some(owner) = &run.owner {
         fields.push(("owner".into(), json(owner)));
     }
@@ -50,6 +55,11 @@ pub(super) fn fields(run: &RunRecord) -> Vec<Field> {
         fields.push((step.id.redis_field(), json(record)));
     }
     fields
+}
+
+/// Where a result lies that was handed over.
+fn handed_field(step: &StepId) -> String {
+    format!("handed:{step}")
 }
 
 /// Whose the run is, as far as that can be read.
@@ -72,6 +82,11 @@ pub(super) fn read(id: &TaskId, fields: &HashMap<String, Vec<u8>>) -> Result<Run
         .map(|step| parse::<StepRecord>(fields, &step.id.redis_field()))
         .collect::<Result<_, _>>()?;
     let status = text(fields, "status")?;
+    let handed = plan
+        .execution_plan
+        .iter()
+        .filter_map(|step| optional(fields, &handed_field(&step.id)).transpose())
+        .collect::<Result<_, _>>()?;
     Ok(RunRecord {
         task_id: id.clone(),
         request: parse(fields, "request")?,
@@ -89,6 +104,11 @@ pub(super) fn read(id: &TaskId, fields: &HashMap<String, Vec<u8>>) -> Result<Run
             None => None,
         },
         error: optional(fields, "error")?,
+        key: optional(fields, "key")?,
+        // Runs of versions without leases have neither.
+        fence: optional(fields, "fence")?.unwrap_or(0),
+        version: optional(fields, "version")?.unwrap_or(0),
+        handed,
         steps,
         plan,
     })

@@ -1,15 +1,19 @@
--- Writes one transition of a run: KEYS task hash, index of the unfinished, index of all.
+-- Writes one transition of a run: KEYS task hash, index of the unfinished, index of all, handed-over
+-- results.
 -- ARGV: id, life of an ended run in seconds ('' when it goes on), upper end of the ids that have expired,
--- when it ended ('' likewise); then fields and values of the hash.
+-- when it ended ('' likewise), fencing token, version with this change made, number of steps whose
+-- handed-over results are settled, these steps; then fields and values of the hash.
 --
--- Answers 0 written, 1 gone, 2 ended before and otherwise, 3 no run at that key.
-local task, unfinished, all = KEYS[1], KEYS[2], KEYS[3]
+-- Answers 0 written, 1 gone or behind, 2 ended before and otherwise, 3 no run at that key, 4 another
+-- replica has it.
+local task, unfinished, all, handed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, life, forgotten, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local fence, version, settled = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local kind = redis.call('TYPE', task).ok
 if kind ~= 'none' and kind ~= 'hash' then
     return 3
 end
-local known = redis.call('HMGET', task, 'plan', 'finished_at')
+local known = redis.call('HMGET', task, 'plan', 'finished_at', 'fence', 'version', 'key')
 if not known[1] then
     redis.call('ZREM', unfinished, id)
     redis.call('ZREM', all, id)
@@ -21,10 +25,27 @@ if known[2] then
     end
     return 2
 end
-redis.call('HSET', task, unpack(ARGV, 5))
+local theirs, there = tonumber(known[3]) or 0, tonumber(known[4]) or 0
+if theirs > fence then
+    return 4
+end
+if theirs == fence and there == version then
+    return 0
+end
+if theirs < fence or there ~= version - 1 then
+    return 1
+end
+redis.call('HSET', task, unpack(ARGV, 8 + settled))
+for place = 8, 7 + settled do
+    redis.call('HDEL', task, 'handed:' .. ARGV[place])
+    redis.call('ZREM', handed, id .. '/' .. ARGV[place])
+end
 if life ~= '' then
     redis.call('EXPIRE', task, life)
     redis.call('ZREM', unfinished, id)
     redis.call('ZREMRANGEBYLEX', all, '-', forgotten)
+    if known[5] then
+        redis.call('EXPIRE', 'tasks:key:' .. cjson.decode(known[5]).name, life)
+    end
 end
 return 0
