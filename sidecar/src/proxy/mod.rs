@@ -45,7 +45,6 @@ mod window;
 pub(crate) use metrics::Metrics;
 pub use threads::runtime;
 
-
 use answer::Fault;
 use body::{Body, Held};
 use client::Client;
