@@ -54,7 +54,7 @@ macro_rules! bus_contract {
             what_is_put_off_comes_back_later, what_waits_long_holds_up_nothing,
             a_delay_has_to_be_declared, a_dead_letter_tells_what_befell_it,
             a_dead_letter_is_replayed, dead_letters_stay_however_often_they_are_looked_at,
-            whoever_ends_is_counted,
+            whoever_ends_is_counted, a_full_queue_refuses_and_drops_nothing,
         }
     };
     ($connect:path: $($case:ident),* $(,)?) => {$(

@@ -27,6 +27,9 @@ pub struct Topology {
     pub delays: Vec<DelayQueue>,
     /// Bindings from an exchange above to a queue above.
     pub bindings: Vec<Binding>,
+    /// Most messages that wait in any of the queues with dead letters. What is published to a full one is refused,
+    /// never an older message put out for it.
+    pub max_length: Option<u32>,
 }
 
 /// A durable exchange.
@@ -164,6 +167,13 @@ impl Topology {
         for key in agent.task_binding_keys() {
             self.bind(EXCHANGE_TASKS, agent.task_queue(), key);
         }
+        self
+    }
+
+    /// Bounds the queues that have dead letters.
+    #[must_use]
+    pub fn bounded(mut self, max_length: Option<u32>) -> Self {
+        self.max_length = max_length;
         self
     }
 

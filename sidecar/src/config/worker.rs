@@ -13,6 +13,9 @@ pub struct Worker {
     pub bus: BusConfig,
     /// How queues are declared; as the orchestrator declares them.
     pub queue_kind: QueueKind,
+    /// Most messages that wait in the agent's queue, where it is bounded; as the orchestrator declares it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_queue_length: Option<u32>,
     /// Most steps at the agent at the same time; also the prefetch.
     pub concurrency: u16,
     /// Time limit of one call, in milliseconds.
@@ -112,6 +115,7 @@ impl Default for Worker {
         Self {
             bus: BusConfig::Memory,
             queue_kind: QueueKind::default(),
+            max_queue_length: None,
             concurrency: 16,
             timeout_ms: 60_000,
             max_attempts: 3,

@@ -181,3 +181,38 @@ pub async fn whoever_ends_is_counted(connect: &Connect) {
         }
     }
 }
+
+pub async fn a_full_queue_refuses_and_drops_nothing(connect: &Connect) {
+    for kind in [QueueKind::Quorum, QueueKind::Classic] {
+        let bus = connect().await;
+        let topology = exchange(mesh_protocol::names::EXCHANGE_DEAD, ExchangeKind::Direct);
+        let mut topology = topology.bounded(Some(2));
+        let name = kind.as_str().to_owned();
+        topology.queues.push(Queue {
+            name: name.clone(),
+            kind,
+            dead_letters: true,
+        });
+        bus.declare(&topology).await.unwrap();
+        // A quorum queue may take some more before it says that it is full.
+        let mut taken = Vec::new();
+        let refused = loop {
+            let text = taken.len().to_string();
+            match bus.publish(message("", &name, &text)).await {
+                Ok(()) if taken.len() < 1_000 => taken.push(text),
+                other => break other,
+            }
+        };
+        assert!(
+            matches!(refused, Err(BusError::Unavailable { .. })),
+            "{refused:?}"
+        );
+        assert!(taken.len() >= 2);
+        let mut deliveries = bus.consume(&name, 1).await.unwrap();
+        for text in taken {
+            let delivery = next(&mut deliveries).await;
+            assert_eq!(body(&delivery), text);
+            delivery.ack().await.unwrap();
+        }
+    }
+}

@@ -42,6 +42,7 @@ struct Stock {
     spec: Queue,
     /// For a queue in which messages wait: how long, and where they go then.
     delay: Option<(Duration, String)>,
+    max_length: usize,
     /// By descending urgency; oldest first within one.
     ready: BTreeMap<std::cmp::Reverse<u8>, VecDeque<Stored>>,
     count: usize,
@@ -100,6 +101,16 @@ impl State {
         }
         for queue in &topology.queues {
             self.declare_queue(queue)?;
+            if let Some(stock) = self
+                .queues
+                .get_mut(&queue.name)
+                .filter(|s| s.spec.dead_letters)
+            {
+                let most = topology
+                    .max_length
+                    .and_then(|most| usize::try_from(most).ok());
+                stock.max_length = most.unwrap_or(MAX_QUEUED);
+            }
         }
         for delay in &topology.delays {
             self.declare_delay(delay)?;
@@ -143,6 +154,7 @@ impl State {
             let stock = Stock {
                 spec: wanted.clone(),
                 delay: None,
+                max_length: MAX_QUEUED,
                 ready: BTreeMap::new(),
                 count: 0,
                 bytes: 0,
@@ -370,7 +382,8 @@ impl Stock {
     }
 
     fn has_room(&self, message: &Message) -> bool {
-        self.count < MAX_QUEUED && self.bytes + message.body.len() <= MAX_QUEUED_BYTES
+        self.count < self.max_length.min(MAX_QUEUED)
+            && self.bytes + message.body.len() <= MAX_QUEUED_BYTES
     }
 
     fn first(&self) -> Option<&Stored> {

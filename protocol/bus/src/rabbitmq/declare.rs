@@ -68,7 +68,8 @@ pub(super) async fn on(session: &Session, topology: &Topology) -> Result<(), Bus
             .await
             .map_err(failed)?;
     }
-    let queues = topology.queues.iter().map(|q| (&q.name, arguments(q)));
+    let queues = topology.queues.iter();
+    let queues = queues.map(|q| (&q.name, arguments(q, topology.max_length)));
     let delays = topology.delays.iter().map(|q| (&q.name, waiting(q)));
     for (name, arguments) in queues.chain(delays) {
         let options = QueueDeclareOptions {
@@ -147,7 +148,7 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(text))
 }
 
-fn arguments(queue: &Queue) -> FieldTable {
+fn arguments(queue: &Queue, max_length: Option<u32>) -> FieldTable {
     let mut arguments = FieldTable::default();
     match queue.kind {
         QueueKind::Quorum => {
@@ -168,6 +169,11 @@ fn arguments(queue: &Queue) -> FieldTable {
         }
     }
     if queue.dead_letters {
+        if let Some(most) = max_length {
+            // Dropping the oldest, which is what a broker does otherwise, buries steps that nobody answers for.
+            arguments.insert("x-max-length".into(), AMQPValue::LongUInt(most));
+            arguments.insert("x-overflow".into(), text("reject-publish"));
+        }
         arguments.insert("x-dead-letter-exchange".into(), text(EXCHANGE_DEAD));
         arguments.insert("x-dead-letter-routing-key".into(), text(&queue.name));
     }
