@@ -1,7 +1,9 @@
 //! The `mesh` command: parses, sets up the log, calls the command, says how it ended.
 
 mod args;
+mod dead_letters;
 mod demo;
+mod dlq;
 mod load;
 mod outline;
 mod render;
@@ -64,6 +66,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Token(args) => token::run(&args),
         Command::Submit(args) => submit::run(args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Dlq(args) => dlq::run(&args).await,
     }
 }
 

@@ -39,17 +39,13 @@ pub(super) struct Later {
 
 impl Policy {
     pub(super) fn new(settings: &config::Delivery) -> Self {
-        let queues = || {
+        let delays = settings.delayed_retries.checked_sub(1).map(|last| {
             // Half of the first delay is the shortest that chance makes of it.
-            delays(settings.first_delay_ms / 2, settings.longest_delay_ms)
-        };
+            delays(settings.first_delay_ms / 2, full_ms(settings, last))
+        });
         Self {
             settings: settings.clone(),
-            delays: if settings.delayed_retries > 0 {
-                queues()
-            } else {
-                Vec::new()
-            },
+            delays: delays.unwrap_or_default(),
         }
     }
 
@@ -110,10 +106,7 @@ impl Policy {
     /// How long a step waits that was put off so often before: doubled each time, and between half of that and all of
     /// it by `chance`, in parts for which there are queues.
     fn wait_ms(&self, retries: u32, chance: u32) -> u64 {
-        let settings = &self.settings;
-        let doubled = 1_u64.checked_shl(retries).unwrap_or(u64::MAX);
-        let full = settings.first_delay_ms.saturating_mul(doubled);
-        let full = full.min(settings.longest_delay_ms);
+        let full = full_ms(&self.settings, retries);
         let part = self.delays.first().copied().map_or(1, u64::from);
         let (least, most) = ((full / 2).div_ceil(part).max(1), (full / part).max(1));
         let more = (most.saturating_sub(least) + 1) * u64::from(chance) >> 32;
@@ -124,6 +117,13 @@ impl Policy {
         let within = |delay: &&u32| u64::from(**delay) <= wait_ms;
         self.delays.iter().rev().find(within).copied()
     }
+}
+
+/// The longest that a step waits that was put off so often before.
+fn full_ms(settings: &config::Delivery, retries: u32) -> u64 {
+    let doubled = 1_u64.checked_shl(retries).unwrap_or(u64::MAX);
+    let full = settings.first_delay_ms.saturating_mul(doubled);
+    full.min(settings.longest_delay_ms)
 }
 
 /// `trail` with the calls that brought `answer`.
@@ -165,9 +165,18 @@ mod tests {
         }
     }
 
+    fn patient() -> Policy {
+        Policy::new(&config::Delivery {
+            delayed_retries: 6,
+            ..config::Delivery::default()
+        })
+    }
+
     #[test]
     fn waits_double_within_their_bounds_and_differ_by_chance() {
-        let policy = policy();
+        // No more queues than the retries need.
+        assert_eq!(policy().delays(), [500, 1_000, 2_000, 4_000]);
+        let policy = patient();
         assert_eq!(policy.delays(), [500, 1_000, 2_000, 4_000, 8_000, 16_000]);
         for (retries, least, most) in [
             (0, 500, 1_000),
@@ -183,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_made_up_of_parts() {
-        let policy = policy();
+        let policy = patient();
         let mut trail = Trail {
             wait_ms: 15_500,
             ..Trail::default()
