@@ -185,14 +185,20 @@ pub struct DlqOne {
 
 #[derive(Debug, clap::Args)]
 pub struct DlqSome {
+    #[command(flatten)]
+    pub which: DlqWhich,
+    #[command(flatten)]
+    pub at: DlqWhere,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct DlqWhich {
     /// Id of the task
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub task: Option<String>,
     /// Every task's
     #[arg(long)]
     pub all: bool,
-    #[command(flatten)]
-    pub at: DlqWhere,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

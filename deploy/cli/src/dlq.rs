@@ -39,13 +39,15 @@ pub async fn run(args: &Dlq) -> anyhow::Result<ExitCode> {
         }
         DlqCommand::Replay(args) => {
             let replay = async |bus: &dyn Bus, places: &[Place]| {
-                settle(bus, places, Deed::Replay, args.task.as_deref(), &args.at).await
+                let task = args.which.task.as_deref();
+                settle(bus, places, Deed::Replay, task, &args.at).await
             };
             with_bus(&args.at, replay).await
         }
         DlqCommand::Drop(args) => {
             let drop = async |bus: &dyn Bus, places: &[Place]| {
-                settle(bus, places, Deed::Drop, args.task.as_deref(), &args.at).await
+                let task = args.which.task.as_deref();
+                settle(bus, places, Deed::Drop, task, &args.at).await
             };
             with_bus(&args.at, drop).await
         }
