@@ -32,6 +32,9 @@ pub struct Config {
     /// How queues are declared.
     #[serde(default)]
     pub queue_kind: QueueKind,
+    /// Most messages that wait in an agent's queue, where it is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queue_length: Option<u32>,
     /// Where runs are kept. `REDIS_URL` in the environment overrides it.
     pub store: Store,
     /// Whose assertions are believed; requests that are not local need one.

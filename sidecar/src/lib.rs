@@ -36,6 +36,9 @@ pub enum SidecarError {
         #[source]
         source: std::io::Error,
     },
+    /// The directory of the worker's state cannot be used.
+    #[error("worker.state_dir cannot be used")]
+    State(#[source] std::io::Error),
     /// There can be no identity.
     #[error(transparent)]
     Identity(#[from] identity::IdentityError),

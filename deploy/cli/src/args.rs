@@ -35,6 +35,10 @@ pub enum Command {
     Load(Load),
     /// Show every part of the mesh and whether it works
     Status(Status),
+    /// Look at dead letters, replay them or drop them
+    ///
+    /// Exit codes: 0 done, 1 not: there is no such dead letter, the broker is not reached, or one stays.
+    Dlq(Dlq),
 }
 
 #[derive(Debug, clap::Args)]
@@ -177,6 +181,63 @@ pub struct Status {
     /// Form of what is printed
     #[arg(short, long, default_value = "text")]
     pub output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Dlq {
+    #[command(subcommand)]
+    pub command: DlqCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// List all, oldest first
+    List(DlqWhere),
+    /// Show those of a task whole: reason, history, message
+    Show(DlqOne),
+    /// Put them back into their queues, to be carried out anew
+    Replay(DlqSome),
+    /// Take them off for good
+    Drop(DlqSome),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DlqWhere {
+    /// Those of one agent
+    #[arg(long)]
+    pub agent: Option<String>,
+    /// The mesh
+    #[arg(long, default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DlqOne {
+    /// Id of the task
+    pub task: String,
+    #[command(flatten)]
+    pub at: DlqWhere,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DlqSome {
+    #[command(flatten)]
+    pub which: DlqWhich,
+    #[command(flatten)]
+    pub at: DlqWhere,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct DlqWhich {
+    /// Id of the task
+    pub task: Option<String>,
+    /// Every task's
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

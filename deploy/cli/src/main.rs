@@ -2,7 +2,9 @@
 
 mod accounting;
 mod args;
+mod dead_letters;
 mod demo;
+mod dlq;
 mod load;
 mod outline;
 mod render;
@@ -66,6 +68,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Submit(args) => submit::run(args).await,
         Command::Load(args) => accounting::run(args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Dlq(args) => dlq::run(&args).await,
     }
 }
 

@@ -44,6 +44,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         },
         bus: bus(mesh, secrets)?,
         queue_kind: mesh.messaging.queue_kind,
+        max_queue_length: mesh.messaging.max_length,
         store: store(mesh, secrets)?,
         assertions: assertions(mesh, secrets)?,
         internal_token: Some(internal_token(mesh, secrets)?),

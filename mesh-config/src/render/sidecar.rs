@@ -43,10 +43,19 @@ pub fn sidecar(mesh: &Mesh, agent: &Agent, secrets: &Secrets) -> Result<Config, 
     config.worker = Some(Worker {
         bus: bus(mesh, secrets)?,
         queue_kind: mesh.messaging.queue_kind,
+        max_queue_length: mesh.messaging.max_length,
         concurrency: agent.concurrency,
         timeout_ms: millis(agent.timeout),
         max_attempts: agent.attempts,
         retry_base_ms: millis(agent.pause),
+        delivery: agent.delivery.clone(),
+        ack_deadline_ms: millis(mesh.messaging.consumer_timeout),
+        // One each: a journal has one writer.
+        state_dir: mesh
+            .messaging
+            .state_dir
+            .as_ref()
+            .map(|directory| PathBuf::from(directory).join(agent.id.as_str())),
         ..Worker::default()
     });
     config.inbound = Some(Inbound {

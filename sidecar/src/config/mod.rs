@@ -20,7 +20,7 @@ pub use proxy::{
     Balance, Between, Breaker, ConnectionLimits, Inbound, Outbound, Outlier, Retries, Settings,
 };
 pub use registry::{Consul, Registration, Registry, Secret};
-pub use worker::Worker;
+pub use worker::{Delivery, Worker};
 
 use mesh_bus::{BrokerUrl, BusConfig};
 use serde::{Deserialize, Serialize};

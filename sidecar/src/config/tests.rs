@@ -46,6 +46,21 @@ fn every_fault_is_named() {
     for (from, to, wanted) in [
         ("concurrency: 2", "concurrency: 0", "concurrency"),
         ("concurrency: 2", "max_attempts: 0", "max_attempts"),
+        (
+            "concurrency: 2",
+            "delivery: {max_crashes: 20}",
+            "below the queue's delivery limit",
+        ),
+        (
+            "concurrency: 2",
+            "delivery: {longest_delay_ms: 10}",
+            "below first_delay_ms",
+        ),
+        (
+            "concurrency: 2",
+            "delivery: {unrecoverable: [404]}",
+            "404 is none",
+        ),
         ("service: data-processor", "service: Data", "is no service"),
         ("concurrency: 2", "surprise: 2", "surprise"),
         ("localhost:8080", "agent.example", "by address"),
