@@ -109,7 +109,7 @@ impl Policy {
         let full = full_ms(&self.settings, retries);
         let part = self.delays.first().copied().map_or(1, u64::from);
         let (least, most) = ((full / 2).div_ceil(part).max(1), (full / part).max(1));
-        let more = (most.saturating_sub(least) + 1) * u64::from(chance) >> 32;
+        let more = ((most.saturating_sub(least) + 1) * u64::from(chance)) >> 32;
         (least + more) * part
     }
 

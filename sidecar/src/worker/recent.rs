@@ -235,14 +235,15 @@ mod tests {
                 .finish(&answer(MAX_BYTES / 10))
                 .await;
         }
-        let table = recent.table();
-        assert!(table.bytes <= MAX_BYTES);
-        let kept = |e: &Entry| match e {
-            Entry::Answered(a) => a.size(),
-            Entry::AtAgent(_) => 0,
-        };
-        assert_eq!(table.entries.values().map(kept).sum::<usize>(), table.bytes);
-        drop(table);
+        {
+            let table = recent.table();
+            assert!(table.bytes <= MAX_BYTES);
+            let kept = |e: &Entry| match e {
+                Entry::Answered(a) => a.size(),
+                Entry::AtAgent(_) => 0,
+            };
+            assert_eq!(table.entries.values().map(kept).sum::<usize>(), table.bytes);
+        }
         lead(&recent, "huge").finish(&answer(MAX_BYTES + 1)).await;
         assert!(matches!(recent.begin("huge", false), Known::No(_)));
     }
