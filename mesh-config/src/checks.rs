@@ -1,5 +1,6 @@
 //! What concerns more than one value of the file.
 
+mod delivery;
 mod filters;
 mod gateway;
 mod trust;
@@ -21,6 +22,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     gateway::run(file, &mut out);
     filters::run(file, &mut out);
     backends(file, &mut out);
+    delivery::run(file, &mut out);
     trust::run(file, &mut out);
     ports(file, &mut out);
     out

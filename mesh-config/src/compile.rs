@@ -105,6 +105,7 @@ fn revision(text: &str) -> String {
 fn build(mut file: File, revision: String) -> Mesh {
     let name = value(file.mesh.take()).unwrap_or_default();
     let trust = trust::trust(&mut file, &name);
+    let usual = value(file.messaging.delivery.take());
     Mesh {
         name,
         revision,
@@ -116,6 +117,10 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .then(|| value(file.messaging.url))
                 .flatten(),
             queue_kind: value(file.messaging.queue_kind).unwrap_or_default(),
+            max_length: value(file.messaging.max_length),
+            consumer_timeout: value(file.messaging.consumer_timeout)
+                .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
+            state_dir: value(file.messaging.state_dir),
         },
         store: Store {
             redis: value(file.store.redis)
@@ -127,7 +132,7 @@ fn build(mut file: File, revision: String) -> Mesh {
         agents: file
             .agents
             .into_iter()
-            .filter_map(|a| agent(a.value, &trust.traffic))
+            .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref()))
             .collect(),
         trust,
     }
@@ -258,7 +263,11 @@ fn orchestrator(raw: schema::Orchestrator) -> Orchestrator {
     }
 }
 
-fn agent(raw: schema::Agent, traffic: &Settings) -> Option<Agent> {
+fn agent(
+    raw: schema::Agent,
+    traffic: &Settings,
+    usual: Option<&schema::Delivery>,
+) -> Option<Agent> {
     let worker = Worker::default();
     let run = value(raw.run).and_then(|run: schema::Run| {
         value(run.builtin).map(Run::Builtin).or_else(|| {
@@ -279,6 +288,10 @@ fn agent(raw: schema::Agent, traffic: &Settings) -> Option<Agent> {
         timeout: value(raw.timeout).unwrap_or(Duration::from_millis(worker.timeout_ms)),
         attempts: value(raw.attempts).unwrap_or(worker.max_attempts),
         pause: value(raw.pause).unwrap_or(Duration::from_millis(worker.retry_base_ms)),
+        delivery: value(raw.delivery)
+            .unwrap_or_default()
+            .over(usual)
+            .checked(),
         sidecar: trust::sidecar(raw.sidecar),
         health: value(raw.health).unwrap_or_default(),
         traffic: value(raw.traffic).map_or_else(|| traffic.clone(), |own| own.over(traffic)),

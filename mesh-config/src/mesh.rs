@@ -7,7 +7,7 @@ use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, OnFailure};
 use mesh_policy::config::{Algorithm, JwksUrl};
 use mesh_protocol::AgentId;
-use mesh_sidecar::config::{Health, Settings};
+use mesh_sidecar::config::{Delivery, Health, Settings};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -179,6 +179,12 @@ pub struct Messaging {
     pub rabbitmq: Option<Source>,
     /// How queues are declared.
     pub queue_kind: QueueKind,
+    /// Most messages that wait in an agent's queue, where it is bounded.
+    pub max_length: Option<u32>,
+    /// How long the broker waits for an acknowledgement.
+    pub consumer_timeout: Duration,
+    /// Directory, relative to mesh.yaml, in which sidecars keep what agents answered.
+    pub state_dir: Option<String>,
 }
 
 /// Where runs are kept.
@@ -211,6 +217,8 @@ pub struct Agent {
     pub attempts: u32,
     /// Pause before the second call.
     pub pause: Duration,
+    /// What becomes of a step whose calls all failed.
+    pub delivery: Delivery,
     /// The sidecar beside it.
     pub sidecar: Sidecar,
     /// How its health is found out.

@@ -75,6 +75,8 @@ pub enum IdentitySource {
         role: String,
         /// Vault's token.
         token: Source,
+        /// PEM of the authorities that signed its certificate; the system's when absent.
+        ca: Option<PathBuf>,
     },
 }
 

@@ -6,6 +6,7 @@ pub use token::InternalToken;
 
 use mesh_bus::{BusConfig, QueueKind};
 use mesh_protocol::AgentId;
+use mesh_protocol::assertion::Assertions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +32,9 @@ pub struct Config {
     /// How queues are declared.
     #[serde(default)]
     pub queue_kind: QueueKind,
+    /// Most messages that wait in an agent's queue, where it is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queue_length: Option<u32>,
     /// Where runs are kept. `REDIS_URL` in the environment overrides it.
     pub store: Store,
     /// Whose assertions are believed; requests that are not local need one.
@@ -187,26 +191,6 @@ impl std::fmt::Debug for StoreUrl {
         }
         std::fmt::Display::fmt(&shown, f)
     }
-}
-
-/// Whose assertions are believed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Assertions {
-    /// The audience that an assertion must name: the mesh's name.
-    pub audience: String,
-    /// The gateways' public keys.
-    pub keys: Vec<AssertionKey>,
-}
-
-/// A gateway's public key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AssertionKey {
-    /// Name of the key.
-    pub kid: String,
-    /// 32 bytes of Ed25519 in unpadded base64url.
-    pub x: String,
 }
 
 impl Default for Limits {

@@ -50,6 +50,26 @@ pub const MAX_LENGTH: usize = 4096;
 /// How far two machines' clocks may differ, in seconds.
 pub const LEEWAY_S: u64 = 30;
 
+/// Whose assertions are believed, as configurations say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assertions {
+    /// The audience that an assertion must name: the mesh's name.
+    pub audience: String,
+    /// The gateways' public keys.
+    pub keys: Vec<AssertionKey>,
+}
+
+/// A gateway's public key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssertionKey {
+    /// Name of the key.
+    pub kid: String,
+    /// 32 bytes of Ed25519 in unpadded base64url.
+    pub x: String,
+}
+
 /// Who is calling, as the gateway verified it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {

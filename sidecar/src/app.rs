@@ -93,19 +93,22 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, SidecarError> {
         ways.announcement.clone(),
     ));
     let worker = match (settings, bus, checked.app, config.service.agent()) {
-        (Some(settings), Some(bus), Some(app), Some(agent)) => Some(Worker::new(
-            settings,
-            agent,
-            config.drain_ms,
-            app.process_uri,
-            worker::Given {
-                bus,
-                policy,
-                tracer: deps.tracer,
-                metrics,
-                status: Arc::clone(&status),
-            },
-        )),
+        (Some(settings), Some(bus), Some(app), Some(agent)) => {
+            let worker = Worker::new(
+                settings,
+                agent,
+                config.drain_ms,
+                app.process_uri,
+                worker::Given {
+                    bus,
+                    policy,
+                    tracer: deps.tracer,
+                    metrics,
+                    status: Arc::clone(&status),
+                },
+            );
+            Some(worker.map_err(SidecarError::State)?)
+        }
         _ => None,
     };
     Ok(Bound {

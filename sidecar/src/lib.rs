@@ -5,6 +5,7 @@
 //! works until it is told to stop. Environment, signals and the log belong to `main.rs`.
 
 mod admin;
+mod api;
 mod app;
 pub mod config;
 mod health;
@@ -35,6 +36,9 @@ pub enum SidecarError {
         #[source]
         source: std::io::Error,
     },
+    /// The directory of the worker's state cannot be used.
+    #[error("worker.state_dir cannot be used")]
+    State(#[source] std::io::Error),
     /// There can be no identity.
     #[error(transparent)]
     Identity(#[from] identity::IdentityError),

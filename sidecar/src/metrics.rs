@@ -43,6 +43,10 @@ pub(crate) struct Metrics {
     pub(crate) repeats: IntCounter,
     /// Calls to the agent beyond a step's first.
     pub(crate) retries: IntCounter,
+    /// Deliveries that were put off, each part of a wait.
+    pub(crate) delays: IntCounter,
+    /// Deliveries that went back because the broker would have taken them.
+    pub(crate) ack_deadline_returns: IntCounter,
     dead_letters: IntCounterVec,
 }
 
@@ -116,9 +120,21 @@ impl Metrics {
                 &["agent"],
             )?
             .with_label_values(&[agent]),
+            delays: counter(
+                "sidecar_delays_total",
+                "Deliveries that were put off in a queue of the broker, each part of a wait",
+                &["agent"],
+            )?
+            .with_label_values(&[agent]),
+            ack_deadline_returns: counter(
+                "sidecar_ack_deadline_returns_total",
+                "Deliveries that went back because the broker would have taken them soon",
+                &["agent"],
+            )?
+            .with_label_values(&[agent]),
             dead_letters: counter(
                 "sidecar_dead_letters_total",
-                "Deliveries put aside, by reason: message, not_allowed, unroutable, refused",
+                "Deliveries put aside, by reason: message, not_allowed, unroutable, refused, exhausted, poison, refused_by_agent",
                 &["agent", "reason"],
             )?,
         })

@@ -67,7 +67,7 @@ impl Mesh {
                 mesh.render(part, machine).await;
             }
         }
-        mesh.describe();
+        mesh.describe(&setup);
         // Sidecars first and agents last: nothing may depend on what comes later being there already.
         for name in mesh.names().iter().rev() {
             mesh.launch(name);
@@ -85,7 +85,7 @@ impl Mesh {
     }
 
     /// Says how each part is started.
-    fn describe(&mut self) {
+    fn describe(&mut self, setup: &Setup) {
         let base = self.home.path().to_owned();
         let config = |machine: usize, name: &str, kind: &str| {
             let file = rendered(&base, machine).join(format!("{name}.secret.{kind}"));
@@ -93,6 +93,7 @@ impl Mesh {
         };
         let place = self.place.clone();
         let mut add = |name: String, process: Process| {
+            let process = process.in_environment(&setup.environment);
             self.processes.insert(name, process);
         };
         let mut gateway = config(1, "kong", "yml").to_vec();
@@ -130,13 +131,15 @@ impl Mesh {
         }
         for instance in &place.instances {
             let name = instance.name();
-            let arguments = vec![
-                instance.agent.to_owned(),
-                format!("--listen=127.0.0.1:{}", instance.endpoint),
-            ];
-            let health = format!("http://127.0.0.1:{}/health", instance.endpoint);
-            let agent = Process::new("agent", arguments, health, StatusCode::OK);
-            add(format!("agent {name}"), agent);
+            if !instance.served {
+                let arguments = vec![
+                    instance.agent.to_owned(),
+                    format!("--listen=127.0.0.1:{}", instance.endpoint),
+                ];
+                let health = format!("http://127.0.0.1:{}/health", instance.endpoint);
+                let agent = Process::new("agent", arguments, health, StatusCode::OK);
+                add(format!("agent {name}"), agent);
+            }
             let file = config(
                 instance.machine,
                 &format!("sidecar-{}", instance.agent),
@@ -175,6 +178,16 @@ impl Mesh {
     /// Kills a part (`kill -9`) and waits until it is gone.
     pub async fn kill(&mut self, name: &str) {
         self.process(name).kill().await;
+    }
+
+    /// Ends every part in an orderly way, those first that send to others.
+    pub async fn stop(mut self) {
+        for name in ["gateway", "orchestrator"] {
+            self.process(name).stop().await;
+        }
+        for process in self.processes.values_mut().rev() {
+            process.stop().await;
+        }
     }
 
     /// Waits until every part says that it is ready.

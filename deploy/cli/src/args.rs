@@ -28,8 +28,17 @@ pub enum Command {
     /// Exit codes: 0 completed, 1 failed or cancelled, 2 not accepted, 3 gateway not reached or lost on
     /// the way, 64 nothing was sent: the command line, the payload, the mesh or its key is of no use.
     Submit(Submit),
+    /// Submit many tasks at a rate, follow each to its end, and count what became of them
+    ///
+    /// Each is submitted under a key of its own, and again under that key when its answer is lost. Exit codes: 0 none
+    /// was lost or doubled, 1 some were, 64 nothing was sent.
+    Load(Load),
     /// Show every part of the mesh and whether it works
     Status(Status),
+    /// Look at dead letters, replay them or drop them
+    ///
+    /// Exit codes: 0 done, 1 not: there is no such dead letter, the broker is not reached, or one stays.
+    Dlq(Dlq),
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,6 +125,16 @@ pub struct Submit {
     /// Time budget of the task in seconds
     #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_TIMEOUT_S)]
     pub timeout: u32,
+    #[command(flatten)]
+    pub access: Access,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// Where to, and as whom.
+#[derive(Debug, clap::Args)]
+pub struct Access {
     /// URL of the gateway; that of the mesh when left out
     #[arg(long, env = "MESH_GATEWAY", hide_env_values = true)]
     pub gateway: Option<String>,
@@ -125,6 +144,30 @@ pub struct Submit {
     /// The mesh, for gateway and token
     #[arg(long, default_value = "mesh.yaml")]
     pub file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Load {
+    /// How many tasks
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub tasks: u64,
+    /// How many a second
+    #[arg(long, default_value_t = 50.0, value_parser = rate)]
+    pub rate: f64,
+    /// How many may be under way; beyond that the next ones wait
+    #[arg(long, default_value_t = 1_000, value_parser = in_flight)]
+    pub in_flight: usize,
+    /// Type of the tasks
+    #[arg(long, default_value = "system_optimization")]
+    pub task_type: String,
+    /// Input of each: a JSON object, or @FILE
+    #[arg(long, default_value = "{}")]
+    pub payload: String,
+    /// Time budget of each in seconds
+    #[arg(long, default_value_t = mesh_protocol::task::DEFAULT_TIMEOUT_S)]
+    pub timeout: u32,
+    #[command(flatten)]
+    pub access: Access,
     /// Form of what is printed
     #[arg(short, long, default_value = "text")]
     pub output: Output,
@@ -140,12 +183,83 @@ pub struct Status {
     pub output: Output,
 }
 
+#[derive(Debug, clap::Args)]
+pub struct Dlq {
+    #[command(subcommand)]
+    pub command: DlqCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// List all, oldest first
+    List(DlqWhere),
+    /// Show those of a task whole: reason, history, message
+    Show(DlqOne),
+    /// Put them back into their queues, to be carried out anew
+    Replay(DlqSome),
+    /// Take them off for good
+    Drop(DlqSome),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DlqWhere {
+    /// Those of one agent
+    #[arg(long)]
+    pub agent: Option<String>,
+    /// The mesh
+    #[arg(long, default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DlqOne {
+    /// Id of the task
+    pub task: String,
+    #[command(flatten)]
+    pub at: DlqWhere,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DlqSome {
+    #[command(flatten)]
+    pub which: DlqWhich,
+    #[command(flatten)]
+    pub at: DlqWhere,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct DlqWhich {
+    /// Id of the task
+    pub task: Option<String>,
+    /// Every task's
+    #[arg(long)]
+    pub all: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people
     Text,
     /// For programs
     Json,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok();
+    rate.filter(|rate| (0.01..=10_000.0).contains(rate))
+        .ok_or_else(|| "write a number from 0.01 to 10000".to_owned())
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok();
+    // Each has a connection of its own while it is held.
+    number
+        .filter(|number| (1..=10_000).contains(number))
+        .ok_or_else(|| "write a number from 1 to 10000".to_owned())
 }
 
 fn ttl(text: &str) -> Result<std::time::Duration, String> {

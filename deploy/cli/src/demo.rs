@@ -191,7 +191,7 @@ async fn two_tasks(screen: &mut Screen, gateway: &Gateway, url: &str) -> anyhow:
         let begun = Instant::now();
         let accepted = gateway.submit(&request).await?;
         screen.line(format!("  task {}", accepted.task_id))?;
-        for line in plan(&accepted.plan).lines() {
+        for line in plan(accepted.plan()).lines() {
             screen.line(format!("  {line}"))?;
         }
         gateway

@@ -1,7 +1,10 @@
 //! The `mesh` command: parses, sets up the log, calls the command, says how it ended.
 
+mod accounting;
 mod args;
+mod dead_letters;
 mod demo;
+mod dlq;
 mod load;
 mod outline;
 mod render;
@@ -63,7 +66,9 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Token(args) => token::run(&args),
         Command::Submit(args) => submit::run(args).await,
+        Command::Load(args) => accounting::run(args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Dlq(args) => dlq::run(&args).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mesh submit`: a task, its steps as they happen, its result.
 
 use crate::USAGE;
-use crate::args::{Output, Submit};
+use crate::args::{Access, Output, Submit};
 use crate::load::{Loaded, addresses, load, read_text};
 use crate::outline::{Extent, outline};
 use crate::screen::{self, Paint, Screen, plain};
@@ -48,7 +48,7 @@ pub async fn run(args: Submit) -> anyhow::Result<ExitCode> {
     let quiet = args.output == Output::Json;
     if !quiet {
         progress.line(format!("task {}", accepted.task_id))?;
-        progress.line(plan(&accepted.plan))?;
+        progress.line(plan(accepted.plan()))?;
     }
     let begun = std::time::Instant::now();
     let follow = gateway.follow(&accepted.task_id, |event| {
@@ -97,11 +97,12 @@ fn prepare(args: &Submit) -> anyhow::Result<(Request, Gateway)> {
         priority: args.priority,
         timeout: args.timeout,
     };
-    let (url, token) = gateway(args)?;
+    let (url, token) = access(&args.access)?;
     Ok((request, Gateway::new(&url, &token)?))
 }
 
-fn payload(argument: &str) -> anyhow::Result<Value> {
+/// A payload from the command line.
+pub fn payload(argument: &str) -> anyhow::Result<Value> {
     let (text, from) = match argument.strip_prefix('@') {
         Some(file) => {
             let text = read_text(Path::new(file), MAX_PAYLOAD)
@@ -119,7 +120,7 @@ fn payload(argument: &str) -> anyhow::Result<Value> {
 }
 
 /// Where to, and as whom. The file is read only for what was not said.
-fn gateway(args: &Submit) -> anyhow::Result<(String, String)> {
+pub fn access(args: &Access) -> anyhow::Result<(String, String)> {
     if let (Some(url), Some(token)) = (&args.gateway, &args.token) {
         return Ok((url.clone(), token.clone()));
     }

@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use mesh_protocol::TaskId;
 use mesh_protocol::event::{Event, EventType};
 use mesh_protocol::problem::Problem;
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,6 +17,8 @@ const MAX_LINE: usize = 256 * 1024;
 /// How often a broken event stream is opened again before it counts as lost.
 const REOPENED: u32 = 20;
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+/// Longest time for an answer that is not waited with.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why there is no end to report.
 #[derive(Debug)]
@@ -45,7 +47,15 @@ pub struct Request {
 /// A task that was accepted.
 pub struct Accepted {
     pub task_id: String,
-    pub plan: Value,
+    /// The whole answer.
+    pub answer: Value,
+}
+
+impl Accepted {
+    /// The plan, or `null`.
+    pub fn plan(&self) -> &Value {
+        self.answer.get("plan").unwrap_or(&Value::Null)
+    }
 }
 
 impl Gateway {
@@ -78,25 +88,42 @@ impl Gateway {
 
     /// Submits a task and comes back as soon as it is planned.
     pub async fn submit(&self, request: &Request) -> Result<Accepted, Refused> {
+        self.accept(self.post(request)).await
+    }
+
+    /// Submits a task under an idempotency key and comes back when it has ended, or after `wait_s` seconds.
+    pub async fn submit_held(
+        &self,
+        request: &Request,
+        key: &str,
+        wait_s: u32,
+    ) -> Result<Accepted, Refused> {
+        let prefer = format!("respond-async, wait={wait_s}");
+        let longest = Duration::from_secs(wait_s.into()) + PATIENCE;
+        let post = self.post(request).header("prefer", prefer).timeout(longest);
+        self.accept(post.header("idempotency-key", key)).await
+    }
+
+    fn post(&self, request: &Request) -> RequestBuilder {
         let body = json!({
             "task_type": request.task_type,
             "payload": request.payload,
             "priority": request.priority,
             "timeout": request.timeout,
         });
-        let sent = self
-            .client
+        self.client
             .post(format!("{}/ai/orchestrate", self.url))
             .bearer_auth(&self.token)
             .json(&body)
-            .send()
-            .await;
-        let answer = self.read(sent).await?;
+    }
+
+    async fn accept(&self, post: RequestBuilder) -> Result<Accepted, Refused> {
+        let answer = self.read(post.send().await).await?;
         // It becomes part of a URL and of what is printed, so it must be one.
         match text(&answer, "task_id").parse::<TaskId>() {
             Ok(id) => Ok(Accepted {
                 task_id: id.to_string(),
-                plan: answer.get("plan").cloned().unwrap_or_default(),
+                answer,
             }),
             Err(_) => Err(Refused::Unreachable(anyhow::anyhow!(
                 "the answer has no task_id: is this the gateway of a mesh?"
@@ -107,8 +134,8 @@ impl Gateway {
     /// The whole of a task.
     pub async fn task(&self, id: &str) -> Result<Value, Refused> {
         let url = format!("{}/task/{id}", self.url);
-        let sent = self.client.get(url).bearer_auth(&self.token).send().await;
-        self.read(sent).await
+        let get = self.client.get(url).bearer_auth(&self.token);
+        self.read(get.timeout(PATIENCE).send().await).await
     }
 
     /// Hands each event of a task to `show`, once, until the task has ended.

@@ -90,4 +90,7 @@ fn located(config: &mut Config, base: &Path) {
         consul.token_file.iter_mut().for_each(here);
     }
     config.policy.audit.iter_mut().for_each(here);
+    if let Some(worker) = &mut config.worker {
+        worker.state_dir.iter_mut().for_each(here);
+    }
 }

@@ -67,6 +67,7 @@ fn identity(raw: Option<schema::Identity>, name: &str) -> Identity {
                 mount: value(raw.mount).unwrap_or_else(|| "pki".to_owned()),
                 role: text(raw.role),
                 token,
+                ca: value(raw.ca).map(PathBuf::from),
             }),
             // Reported as missing.
             _ => None,

@@ -6,8 +6,9 @@ use crate::mesh::{GATEWAY, Mesh};
 use crate::secret::{Secrets, Source, signing_key};
 use mesh_bus::{BrokerUrl, BusConfig};
 use mesh_orchestrator::config::{
-    Agent, AssertionKey, Assertions, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
+    Agent, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
 };
+use mesh_protocol::assertion::{AssertionKey, Assertions};
 use std::time::Duration;
 
 /// Renders the orchestrator's configuration.
@@ -43,6 +44,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         },
         bus: bus(mesh, secrets)?,
         queue_kind: mesh.messaging.queue_kind,
+        max_queue_length: mesh.messaging.max_length,
         store: store(mesh, secrets)?,
         assertions: assertions(mesh, secrets)?,
         internal_token: Some(internal_token(mesh, secrets)?),

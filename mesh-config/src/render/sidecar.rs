@@ -8,9 +8,8 @@ use crate::secret::{Secrets, Source};
 use crate::trust::{IdentitySource, SERVICE_PLACEHOLDER, Sidecar};
 use mesh_protocol::names::ORCHESTRATOR;
 use mesh_sidecar::config::{
-    self, Action, App, AssertionKey, AssertionRule, Assertions, Callers, Config, ConnectionLimits,
-    From, Health, Inbound, Intention, Outbound, Policy, Registration, Secret, ServiceName,
-    Settings, Worker,
+    self, Action, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health, Inbound,
+    Intention, Outbound, Policy, Registration, Secret, ServiceName, Settings, Worker,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,10 +43,19 @@ pub fn sidecar(mesh: &Mesh, agent: &Agent, secrets: &Secrets) -> Result<Config, 
     config.worker = Some(Worker {
         bus: bus(mesh, secrets)?,
         queue_kind: mesh.messaging.queue_kind,
+        max_queue_length: mesh.messaging.max_length,
         concurrency: agent.concurrency,
         timeout_ms: millis(agent.timeout),
         max_attempts: agent.attempts,
         retry_base_ms: millis(agent.pause),
+        delivery: agent.delivery.clone(),
+        ack_deadline_ms: millis(mesh.messaging.consumer_timeout),
+        // One each: a journal has one writer.
+        state_dir: mesh
+            .messaging
+            .state_dir
+            .as_ref()
+            .map(|directory| PathBuf::from(directory).join(agent.id.as_str())),
         ..Worker::default()
     });
     config.inbound = Some(Inbound {
@@ -134,18 +142,6 @@ fn base(
     own: &Sidecar,
     secrets: &Secrets,
 ) -> Result<Config, RenderError> {
-    let keys = assertions(mesh, secrets)?;
-    let assertions = Assertions {
-        audience: keys.audience,
-        keys: keys
-            .keys
-            .into_iter()
-            .map(|key| AssertionKey {
-                kid: key.kid,
-                x: key.x,
-            })
-            .collect(),
-    };
     let consul = mesh.trust.registry.consul.as_ref();
     Ok(Config {
         identity: identity(mesh, &service, secrets),
@@ -159,7 +155,7 @@ fn base(
         },
         policy: Policy {
             intentions: intentions(mesh, &service)?,
-            assertions: Some(assertions),
+            assertions: Some(assertions(mesh, secrets)?),
             audit: mesh.trust.audit.clone(),
         },
         service,
@@ -205,12 +201,14 @@ fn identity(mesh: &Mesh, service: &ServiceName, secrets: &Secrets) -> config::Id
                 mount,
                 role,
                 token,
+                ca,
             } => config::IdentitySource::Vault {
                 url: url.as_str().trim_end_matches('/').to_owned(),
                 mount: mount.clone(),
                 role: role.clone(),
                 token: Some(secret(token, secrets)),
                 token_file: None,
+                ca_file: ca.clone(),
             },
         },
     }

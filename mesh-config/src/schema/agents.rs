@@ -1,5 +1,6 @@
 //! `agents:` as it is written.
 
+use super::delivery::{Delivery, delivery};
 use super::gateway::filled;
 use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
@@ -23,6 +24,7 @@ pub(crate) struct Agent {
     pub timeout: Option<At<Duration>>,
     pub attempts: Option<At<u32>>,
     pub pause: Option<At<Duration>>,
+    pub delivery: Option<At<Delivery>>,
     pub sidecar: Option<At<Sidecar>>,
     pub health: Option<At<Health>>,
     pub traffic: Option<At<Traffic>>,
@@ -49,6 +51,7 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
         run: f.optional(reader, "run", run),
         concurrency: f.optional(reader, "concurrency", values::integer(1..=1000)),
         timeout: f.optional(reader, "timeout", values::duration(calls)),
+        delivery: f.optional(reader, "delivery", delivery),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Both)),
         health: f.optional(reader, "health", health),
         traffic: f.optional(reader, "traffic", traffic),

@@ -3,6 +3,7 @@
 //! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
 
 mod agents;
+mod delivery;
 pub(crate) mod filters;
 mod gateway;
 mod orchestrator;
@@ -13,6 +14,7 @@ mod trust;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
+pub(crate) use delivery::{Delivery, Overflow};
 pub(crate) use filters::{Filters, Setting};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
 pub(crate) use orchestrator::{Messaging, Orchestrator, Store};

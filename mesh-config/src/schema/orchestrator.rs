@@ -1,5 +1,6 @@
 //! `orchestrator:`, `messaging:` and `store:` as they are written.
 
+use super::delivery::{Delivery, Overflow, delivery};
 use super::gateway::filled;
 use super::reader::{At, Reader, Spot};
 use super::services::{Sidecar, Ways, sidecar};
@@ -57,6 +58,11 @@ pub(crate) struct Messaging {
     pub rabbitmq: Option<At<bool>>,
     pub url: Option<At<Source>>,
     pub queue_kind: Option<At<QueueKind>>,
+    pub max_length: Option<At<u32>>,
+    pub overflow: Option<At<Overflow>>,
+    pub consumer_timeout: Option<At<Duration>>,
+    pub state_dir: Option<At<String>>,
+    pub delivery: Option<At<Delivery>>,
 }
 
 #[derive(Debug, Default)]
@@ -167,6 +173,8 @@ pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messa
         ("quorum", QueueKind::Quorum),
         ("classic", QueueKind::Classic),
     ];
+    // RabbitMQ looks once a minute: less would mean no less.
+    let timeouts = Duration::from_secs(60)..=DAY;
     let mut f = reader.fields(spot)?;
     let messaging = Messaging {
         rabbitmq: f.required(reader, "backend", "memory", values::choice(BACKENDS)),
@@ -174,6 +182,11 @@ pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messa
             inline_url(r, s, &["amqp", "amqps"], "amqp://127.0.0.1:5672")
         }),
         queue_kind: f.optional(reader, "queue_kind", values::choice(KINDS)),
+        max_length: f.optional(reader, "max_length", values::integer(1..=1_000_000_000)),
+        overflow: f.optional(reader, "overflow", values::choice(Overflow::ALL)),
+        consumer_timeout: f.optional(reader, "consumer_timeout", values::duration(timeouts)),
+        state_dir: f.optional(reader, "state_dir", values::text),
+        delivery: f.optional(reader, "delivery", delivery),
     };
     f.finish(reader);
     Some(messaging)

@@ -27,6 +27,7 @@ pub(crate) struct Identity {
     pub mount: Option<At<String>>,
     pub role: Option<At<String>>,
     pub token: Option<At<Source>>,
+    pub ca: Option<At<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +106,7 @@ pub(super) fn identity(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Identi
             out.mount = f.optional(reader, "mount", values::text);
             out.role = f.required(reader, "role", "mesh", values::text);
             out.token = f.required(reader, "token", "{file: secrets/vault}", values::source);
+            out.ca = f.optional(reader, "ca", values::text);
         }
         _ => {}
     }

@@ -51,7 +51,8 @@ impl Parts {
         let kind: QueueKind = config.queue_kind;
         let agents = config.agents.iter().map(|a| &a.id);
         let own = Topology::exchanges().with_orchestrator(kind);
-        let with = |agent: &AgentId| Topology::exchanges().with_agent(agent, kind);
+        let most = config.max_queue_length;
+        let with = |agent: &AgentId| Topology::exchanges().with_agent(agent, kind).bounded(most);
         Self([own].into_iter().chain(agents.map(with)).collect())
     }
 }

@@ -11,9 +11,11 @@
 )]
 
 mod delivery;
+mod later;
 mod routing;
 
 pub use delivery::*;
+pub use later::*;
 pub use routing::*;
 
 use crate::{
@@ -49,6 +51,10 @@ macro_rules! bus_contract {
             urgent_messages_come_first, what_comes_back_too_often_is_dead_lettered,
             a_closed_bus_returns_everything, a_look_at_a_queue_says_how_busy_it_is,
             a_look_at_no_queue_says_so,
+            what_is_put_off_comes_back_later, what_waits_long_holds_up_nothing,
+            a_delay_has_to_be_declared, a_dead_letter_tells_what_befell_it,
+            a_dead_letter_is_replayed, dead_letters_stay_however_often_they_are_looked_at,
+            whoever_ends_is_counted, a_full_queue_refuses_and_drops_nothing,
         }
     };
     ($connect:path: $($case:ident),* $(,)?) => {$(

@@ -12,14 +12,20 @@ pub mod memory;
 mod outgoing;
 mod rabbitmq;
 mod topology;
+mod trail;
 
 pub use config::{BrokerUrl, BusConfig, connect};
 pub use outgoing::MAX_BODY_BYTES;
-pub use topology::{Binding, Exchange, ExchangeKind, Queue, QueueKind, Topology};
+pub use topology::{
+    Binding, DELIVERY_LIMIT, DelayQueue, Exchange, ExchangeKind, Queue, QueueKind, Topology, delays,
+};
+pub use trail::{Mishap, Trail};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use mesh_protocol::Timestamp;
+use mesh_protocol::names::EXCHANGE_DEAD;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -110,11 +116,14 @@ pub struct Properties {
     /// Header `x-mesh-reason`: why the message was dead-lettered. Where a broker did that by itself,
     /// its own word for it: `delivery_limit`, `expired`, `rejected`.
     pub reason: Option<String>,
+    /// Header `x-mesh-trail`: what befell the message before; few have one.
+    pub trail: Option<Box<Trail>>,
 }
 
 /// A message that waits to be settled: [`Delivery::ack`] after its effect stands, or one of the others.
 ///
-/// A delivery that is dropped unsettled goes back to its queue.
+/// A delivery that is dropped unsettled goes back to its queue, as one whose holder failed: that counts against
+/// [`DELIVERY_LIMIT`].
 pub struct Delivery {
     /// The message.
     pub message: Message,
@@ -122,6 +131,9 @@ pub struct Delivery {
     pub queue: String,
     /// Whether it was delivered before and not settled.
     pub redelivered: bool,
+    /// How often it was handed out and came back because whoever held it ended; 0 on classic queues, which do not
+    /// count. RabbitMQ before 4.3 counts what was given back in order too.
+    pub crashes: u32,
     settle: Box<dyn Settle>,
 }
 
@@ -136,7 +148,10 @@ pub(crate) trait Settle: Send + Sync {
 pub(crate) enum Verdict {
     Ack,
     GiveBack,
-    DeadLetter { message: Box<Message> },
+    /// A copy is published as `message` says, and the original taken off when that is confirmed.
+    Move {
+        message: Box<Message>,
+    },
 }
 
 impl Delivery {
@@ -148,7 +163,8 @@ impl Delivery {
         self.settle.settle(Verdict::Ack).await
     }
 
-    /// Puts the message back at once, for this or another consumer.
+    /// Puts the message back at once, for this or another consumer; that is no failure of the message
+    /// (`basic.nack`, which RabbitMQ does not count from 4.3 on).
     ///
     /// # Errors
     /// As [`Self::ack`].
@@ -165,17 +181,61 @@ impl Delivery {
     /// # Errors
     /// As [`Self::ack`].
     pub async fn dead_letter(self, reason: &str) -> Result<(), BusError> {
-        let mut message = self.message.clone();
-        message.exchange = mesh_protocol::names::EXCHANGE_DEAD.to_owned();
-        message.routing_key.clone_from(&self.queue);
-        message.mandatory = true;
-        message.properties.reason = Some(outgoing::fitting_reason(reason));
-        message.properties.expiration_ms = None;
-        self.settle
-            .settle(Verdict::DeadLetter {
-                message: Box::new(message),
-            })
+        let now = Timestamp::now().millis();
+        let mut trail = self.message.properties.trail.clone().unwrap_or_default();
+        trail.note(now, reason);
+        trail.dead_ms = Some(now);
+        let (exchange, key) = (EXCHANGE_DEAD.to_owned(), self.queue.clone());
+        let reason = Some(outgoing::fitting_reason(reason));
+        self.move_to(exchange, key, reason, Some(trail)).await
+    }
+
+    /// Puts the message off: it comes back to its queue after `delay_ms`, which has to be one of [`delays`] and
+    /// declared with [`Topology::with_delays`], with `trail` beside it and otherwise unchanged.
+    ///
+    /// The copy that waits is confirmed before the original is taken off.
+    ///
+    /// # Errors
+    /// As [`Self::ack`]; [`BusError::Unroutable`] when the delay is not declared.
+    pub async fn put_off(self, delay_ms: u32, trail: Trail) -> Result<(), BusError> {
+        let key = topology::delay_queue(&self.queue, delay_ms);
+        let trail = Some(Box::new(trail));
+        self.move_to(String::new(), key, None, trail).await
+    }
+
+    /// Puts a dead letter back into `queue`, as it was before anything befell it, but for the count of replays.
+    ///
+    /// The copy is confirmed before the dead letter is taken off.
+    ///
+    /// # Errors
+    /// As [`Self::ack`]; [`BusError::Unroutable`] when there is no such queue.
+    pub async fn replay(self, queue: &str) -> Result<(), BusError> {
+        let before = self.message.properties.trail.as_ref();
+        let trail = Trail {
+            replays: before.map_or(0, |trail| trail.replays).saturating_add(1),
+            ..Trail::default()
+        };
+        let trail = Some(Box::new(trail));
+        self.move_to(String::new(), queue.to_owned(), None, trail)
             .await
+    }
+
+    async fn move_to(
+        self,
+        exchange: String,
+        routing_key: String,
+        reason: Option<String>,
+        trail: Option<Box<Trail>>,
+    ) -> Result<(), BusError> {
+        let mut message = self.message.clone();
+        message.exchange = exchange;
+        message.routing_key = routing_key;
+        message.mandatory = true;
+        message.properties.reason = reason;
+        message.properties.trail = trail;
+        message.properties.expiration_ms = None;
+        let message = Box::new(message);
+        self.settle.settle(Verdict::Move { message }).await
     }
 }
 

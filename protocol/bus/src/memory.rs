@@ -16,11 +16,12 @@ use crate::{
     outgoing::prepare,
 };
 use async_trait::async_trait;
-use broker::State;
+use broker::{Empty, Return, State};
 use futures_util::StreamExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A connection to a broker in this process.
@@ -168,6 +169,7 @@ impl Consumer {
         loop {
             let mut arrived = std::pin::pin!(self.arrived.notified());
             arrived.as_mut().enable();
+            let next: Option<Instant>;
             let taken = {
                 let mut state = self.broker.lock();
                 // Under the lock, so that nothing is handed out after `close` put everything back.
@@ -182,15 +184,26 @@ impl Consumer {
                         message: taken.message,
                         queue: self.queue.clone(),
                         redelivered: taken.redelivered,
+                        crashes: taken.crashes,
                         settle: Box::new(Held {
                             broker: self.broker.clone(),
                             tag: taken.tag,
                         }),
                     });
                 }
-                Err(back) => permit = back,
+                Err(Empty { permit: back, due }) => {
+                    permit = back;
+                    next = due;
+                }
             }
-            arrived.await;
+            match next {
+                None => arrived.await,
+                // Early or in vain, it looks again.
+                Some(due) => tokio::select! {
+                    () = arrived => {}
+                    () = tokio::time::sleep_until(due) => {}
+                },
+            }
         }
     }
 }
@@ -207,8 +220,8 @@ impl Settle for Held {
         let mut state = self.broker.lock();
         let held = match verdict {
             Verdict::Ack => state.remove(self.tag),
-            Verdict::GiveBack => state.put_back(self.tag),
-            Verdict::DeadLetter { message } => {
+            Verdict::GiveBack => state.put_back(self.tag, Return::GivenBack),
+            Verdict::Move { message } => {
                 let held = state.holds(self.tag);
                 if held {
                     state.publish(&prepare(*message)?)?;
@@ -229,6 +242,6 @@ impl Settle for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.broker.lock().put_back(self.tag);
+        self.broker.lock().put_back(self.tag, Return::Crashed);
     }
 }

@@ -65,9 +65,12 @@ pub enum IdentitySource {
         /// Vault's token.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<Secret>,
-        /// A file that holds it; read again for every certificate.
+        /// A file that holds it; read again when it changed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token_file: Option<PathBuf>,
+        /// PEM of the authorities that signed Vault's certificate; the system's when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca_file: Option<PathBuf>,
     },
 }
 

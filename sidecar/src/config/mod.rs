@@ -15,14 +15,12 @@ pub(crate) use app::Place;
 pub use app::{App, Health, HealthCheck};
 pub use identity::{Identity, IdentitySource};
 pub use name::{NameError, ServiceName};
-pub use policy::{
-    Action, AssertionKey, AssertionRule, Assertions, Callers, From, Intention, Policy,
-};
+pub use policy::{Action, AssertionRule, Callers, From, Intention, Policy};
 pub use proxy::{
     Balance, Between, Breaker, ConnectionLimits, Inbound, Outbound, Outlier, Retries, Settings,
 };
 pub use registry::{Consul, Registration, Registry, Secret};
-pub use worker::Worker;
+pub use worker::{Delivery, Worker};
 
 use mesh_bus::{BrokerUrl, BusConfig};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! Who may call this service, and who may have tasks sent to it.
 
 use super::{Faults, Inbound, ServiceName};
-use mesh_protocol::assertion::PublicKey;
+use mesh_protocol::assertion::{Assertions, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -79,26 +79,6 @@ pub struct Callers {
     pub claims: BTreeMap<String, String>,
 }
 
-/// What proves who the originator is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Assertions {
-    /// The mesh.
-    pub audience: String,
-    /// Public keys of the gateways.
-    pub keys: Vec<AssertionKey>,
-}
-
-/// A gateway's public key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AssertionKey {
-    /// Its name.
-    pub kid: String,
-    /// 32 bytes in unpadded base64url.
-    pub x: String,
-}
-
 /// Whether a request must carry an assertion.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -146,8 +126,13 @@ impl Policy {
             }
             for key in &assertions.keys {
                 if PublicKey::from_base64(key.kid.clone(), &key.x).is_err() {
+                    let hint = if key.x.contains(' ') {
+                        "; render the file with --secrets"
+                    } else {
+                        ""
+                    };
                     faults.push(format!(
-                        "policy.assertions.keys: `{}` is no Ed25519 public key in unpadded base64url",
+                        "policy.assertions.keys: `{}` is no Ed25519 public key in unpadded base64url{hint}",
                         key.kid
                     ));
                 }

@@ -263,6 +263,13 @@ impl Inbound {
             if claim.is_empty() {
                 faults.push(format!("{at} names no claim"));
             }
+            let read = header.replace('_', "-");
+            let mut others = self.identity_headers.keys();
+            if others.any(|other| other < header && other.replace('_', "-") == read) {
+                faults.push(format!(
+                    "{at} is what some programs read as another of them, with `_` for `-`"
+                ));
+            }
         }
         self.settings.check("inbound.settings", faults);
         self.limits.check("inbound.limits", faults);

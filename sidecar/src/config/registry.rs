@@ -141,6 +141,7 @@ impl Registry {
             false,
         );
         let Some(consul) = &self.consul else { return };
+        registration.check_meta(faults);
         let url = url::Url::parse(&consul.url);
         let good = url.is_ok_and(|u| {
             matches!(u.scheme(), "http" | "https")
@@ -159,6 +160,54 @@ impl Registry {
         }
         faults.millis("registry.consul.wait_ms", consul.wait_ms, false);
         faults.millis("registry.consul.timeout_ms", consul.timeout_ms, false);
+    }
+}
+
+/// What Consul takes as a service's meta (its `agent/structs/structs.go`); what is beyond it refuses the whole service.
+const MAX_META: usize = 64;
+const MAX_META_KEY: usize = 128;
+const MAX_META_VALUE: usize = 512;
+/// Meta that a sidecar adds itself.
+const OWN_META: usize = 4;
+
+impl Registration {
+    fn check_meta(&self, faults: &mut Faults) {
+        const AT: &str = "registry.registration";
+        if self.meta.len() > MAX_META - OWN_META {
+            let most = MAX_META - OWN_META;
+            faults.push(format!("{AT}.meta may have at most {most} entries"));
+        }
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        for (key, value) in &self.meta {
+            let good = (1..=MAX_META_KEY).contains(&key.len())
+                && key.bytes().all(legal)
+                && !key.starts_with("consul-");
+            if !good {
+                faults.push(format!(
+                    "{AT}.meta: `{key}` must be 1 to {MAX_META_KEY} letters, digits, `-` and `_`, and not begin with consul-"
+                ));
+            }
+            if value.len() > MAX_META_VALUE {
+                faults.push(format!(
+                    "{AT}.meta.{key} may be at most {MAX_META_VALUE} bytes long"
+                ));
+            }
+        }
+        let capabilities = self.capabilities.join(",").len();
+        if capabilities > MAX_META_VALUE {
+            faults.push(format!(
+                "{AT}.capabilities are {capabilities} bytes long with commas between them, and Consul takes {MAX_META_VALUE}"
+            ));
+        }
+        if self
+            .version
+            .as_ref()
+            .is_some_and(|v| v.len() > MAX_META_VALUE)
+        {
+            faults.push(format!(
+                "{AT}.version may be at most {MAX_META_VALUE} bytes long"
+            ));
+        }
     }
 }
 

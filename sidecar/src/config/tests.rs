@@ -27,10 +27,40 @@ fn yaml_and_json_are_read() {
 }
 
 #[test]
+fn meta_that_consul_would_refuse_are_refused_here() {
+    let mut config = Config::from_text(FILE).unwrap();
+    let registration = &mut config.registry.registration;
+    registration.capabilities = (0..60).map(|n| format!("capability-{n}")).collect();
+    registration.meta = (0..61)
+        .map(|n| (format!("key-{n}"), String::new()))
+        .collect();
+    registration.meta.insert("long".to_owned(), "x".repeat(513));
+    let faults = config.check().unwrap_err().join("; ");
+    for wanted in ["at most 60", "meta.long", "capabilities are"] {
+        assert!(faults.contains(wanted), "{faults}");
+    }
+}
+
+#[test]
 fn every_fault_is_named() {
     for (from, to, wanted) in [
         ("concurrency: 2", "concurrency: 0", "concurrency"),
         ("concurrency: 2", "max_attempts: 0", "max_attempts"),
+        (
+            "concurrency: 2",
+            "delivery: {max_crashes: 20}",
+            "below the queue's delivery limit",
+        ),
+        (
+            "concurrency: 2",
+            "delivery: {longest_delay_ms: 10}",
+            "below first_delay_ms",
+        ),
+        (
+            "concurrency: 2",
+            "delivery: {unrecoverable: [404]}",
+            "404 is none",
+        ),
         ("service: data-processor", "service: Data", "is no service"),
         ("concurrency: 2", "surprise: 2", "surprise"),
         ("localhost:8080", "agent.example", "by address"),
@@ -51,6 +81,16 @@ fn every_fault_is_named() {
             "outbound: {listen: '127.0.0.1",
             "outbound: {listen: '0.0.0.0",
             "loopback",
+        ),
+        (
+            "inbound: {listen: '127.0.0.1:0'}",
+            "inbound: {listen: '127.0.0.1:0', identity_headers: {x-user: peer, x_user: peer_service}}",
+            "some programs read as another",
+        ),
+        (
+            "token: hidden}}",
+            "token: hidden}, registration: {meta: {a b: c}}}",
+            "`a b` must be",
         ),
         (
             "{from: any,",

@@ -7,10 +7,12 @@ use std::str::FromStr;
 
 /// Longest id, in bytes (section 2.3).
 const MAX_ID: usize = 2048;
+/// The namespace of the mesh. Another one of the same Consul has services of the same names, which are not ours.
+const NAMESPACE: &str = "default";
 /// Longest trust domain, in bytes (section 2.1).
 const MAX_TRUST_DOMAIN: usize = 255;
 
-/// A SPIFFE id of a service: `spiffe://<trust domain>/ns/<namespace>/dc/<datacentre>/svc/<service>`, Consul's form,
+/// A SPIFFE id of a service: `spiffe://<trust domain>/ns/default/dc/<datacentre>/svc/<service>`, Consul's form,
 /// or `spiffe://<trust domain>/svc/<service>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SpiffeId {
@@ -38,7 +40,7 @@ impl SpiffeId {
     pub(crate) fn of(trust_domain: &str, service: &ServiceName) -> Self {
         Self {
             trust_domain: trust_domain.to_owned(),
-            path: format!("/ns/default/dc/local/svc/{service}"),
+            path: format!("/ns/{NAMESPACE}/dc/local/svc/{service}"),
             service: service.clone(),
         }
     }
@@ -70,7 +72,7 @@ impl FromStr for SpiffeId {
         }
         let segments = segments(path)?;
         let name = match segments.as_slice() {
-            ["svc", name] | ["ns", _, "dc", _, "svc", name] => name,
+            ["svc", name] | ["ns", NAMESPACE, "dc", _, "svc", name] => name,
             _ => return Err(SpiffeError::NoService),
         };
         Ok(Self {
@@ -122,7 +124,7 @@ mod tests {
         for text in [
             "spiffe://mesh.test/svc/a",
             "spiffe://11111111-2222-3333-4444-555555555555.consul/ns/default/dc/dc1/svc/data-processor",
-            "spiffe://a_b/ns/N.x/dc/D_c/svc/a9",
+            "spiffe://a_b/ns/default/dc/D_c/svc/a9",
         ] {
             let id: SpiffeId = text.parse().unwrap();
             assert_eq!(id.to_string(), text);
@@ -173,6 +175,7 @@ mod tests {
             "/x/svc/a",
             "/ns/default/dc/dc1/svc/a/svc/b",
             "/ns/default/svc/a",
+            "/ns/other/dc/dc1/svc/a",
             "/agent/client/dc/dc1/id/a",
             "/ap/default/ns/default/dc/dc1/svc/a",
             "/svc/A",

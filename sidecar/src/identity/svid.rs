@@ -49,7 +49,10 @@ fn may_only_sign_for_itself(certificate: &X509Certificate<'_>) -> Result<(), Han
         return refuse(Reason::CaCertificate, "certificate is an authority's");
     }
     let Some(usage) = certificate.key_usage().map_err(|_| unreadable())? else {
-        return Ok(());
+        return refuse(
+            Reason::KeyUsage,
+            "certificate does not say what its key is for",
+        );
     };
     if !usage.value.digital_signature() {
         return refuse(Reason::KeyUsage, "key is not for signatures");

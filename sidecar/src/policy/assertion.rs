@@ -9,10 +9,9 @@
 
 use super::headers::Claim;
 use super::intention::{Held, Intentions};
-use crate::config;
 use http::{HeaderName, HeaderValue};
 use mesh_protocol::Timestamp;
-use mesh_protocol::assertion::{self, AssertionError, Claims, PublicKey};
+use mesh_protocol::assertion::{self, AssertionError, AssertionKey, Claims, PublicKey};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,8 +46,8 @@ pub(super) struct Assertions {
 impl Assertions {
     /// # Errors
     /// A key that is none; `config.check` refuses such before.
-    pub(super) fn new(config: &config::Assertions) -> Result<Self, String> {
-        let key = |key: &config::AssertionKey| {
+    pub(super) fn new(config: &assertion::Assertions) -> Result<Self, String> {
+        let key = |key: &AssertionKey| {
             let fault = |_| {
                 format!(
                     "policy.assertions.keys: `{}` is no Ed25519 public key",

@@ -84,6 +84,8 @@ pub(crate) struct Peer<'a> {
 pub(crate) struct Admitted {
     /// On whose behalf, where an assertion says so.
     pub(crate) originator: Option<Arc<Claims>>,
+    /// Whether it came without an assertion from where one is needed, on a path that is exempt from that.
+    pub(crate) exempt: bool,
 }
 
 /// A step and what its message says of its origin.
@@ -178,9 +180,10 @@ impl Policy {
         let keep = self.forward_assertion && self.assertions.is_some();
         let brought = self.guarded.take(headers, keep);
         let mut verified = None;
+        let mut exempt = false;
         let decided = self.originator(brought, now).and_then(|found| {
             verified = found;
-            self.required(verified.is_some(), &peer.id.service, path)?;
+            exempt = self.exempt(verified.is_some(), &peer.id.service, path)?;
             self.judge(&peer.id.service, method, path, verified.as_deref())?;
             self.make(headers, peer, verified.as_deref())
         });
@@ -201,6 +204,7 @@ impl Policy {
         }
         Ok(Admitted {
             originator: verified.map(|v| Arc::clone(&v.claims)),
+            exempt,
         })
     }
 
@@ -226,7 +230,7 @@ impl Policy {
         let decided = submission(origin, now).and_then(|submitted| {
             let found = origin.assertion.map(|token| self.verify(token, submitted));
             verified = found.transpose()?.flatten();
-            self.required(verified.is_some(), &self.orchestrator, PROCESS)?;
+            self.exempt(verified.is_some(), &self.orchestrator, PROCESS)?;
             self.judge(
                 &self.orchestrator,
                 &Method::POST,
@@ -284,16 +288,17 @@ impl Policy {
             .map_err(|error| Refusal::new(error.into(), error.to_string()))
     }
 
-    fn required(&self, there: bool, from: &ServiceName, path: &str) -> Result<(), Refusal> {
+    /// Whether there is no assertion where one is needed, and the path is exempt from that.
+    fn exempt(&self, there: bool, from: &ServiceName, path: &str) -> Result<bool, Refusal> {
         let Some(Required {
             from: whose,
             except,
         }) = self.required.as_ref().filter(|_| !there)
         else {
-            return Ok(());
+            return Ok(false);
         };
         if !whose.is_empty() && !whose.contains(from) {
-            return Ok(());
+            return Ok(false);
         }
         let missing = || {
             Refusal::new(
@@ -309,7 +314,7 @@ impl Policy {
         }
         let path = path::plain(path).ok_or_else(unclear)?;
         if except.iter().any(|prefix| prefix.holds(&path)) {
-            return Ok(());
+            return Ok(true);
         }
         Err(missing())
     }

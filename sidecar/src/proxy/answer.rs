@@ -78,33 +78,53 @@ impl Fault {
         "no_identity",
     ];
 
+    /// What went wrong, in words.
+    pub(crate) fn why(&self) -> &str {
+        match self {
+            Self::BadRequest(why) | Self::Overloaded(why, _) | Self::BadGateway(why) => why,
+            _ => self.reason(),
+        }
+    }
+
+    /// The answer's status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UnknownService(_) => StatusCode::NOT_FOUND,
+            Self::NoInstance(_) | Self::Overloaded(..) | Self::NoIdentity => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::BadGateway(_) => StatusCode::BAD_GATEWAY,
+            Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
     /// The answer.
     pub(crate) fn response(self) -> Response<Body> {
         let soon = match &self {
             Self::Overloaded(_, left) => left.as_secs().max(1),
             _ => 1,
         };
-        let (status, name, title, detail): (_, _, _, Option<Cow<'static, str>>) = match self {
+        let status = self.status();
+        let (name, title, detail): (_, _, Option<Cow<'static, str>>) = match self {
             Self::BadRequest(why) => (
-                StatusCode::BAD_REQUEST,
                 "bad-request",
                 "the request is malformed",
                 Some(why),
             ),
             Self::Connect => (
-                StatusCode::NOT_IMPLEMENTED,
                 "connect",
                 "the sidecar opens no tunnels",
                 Some("send the request itself: the sidecar is an HTTP proxy for plain requests".into()),
             ),
             Self::RequestTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
                 "request-timeout",
                 "the request's body stopped arriving",
                 None,
             ),
             Self::UnknownService(name) => (
-                StatusCode::NOT_FOUND,
                 "unknown-service",
                 "no service of this mesh is named",
                 Some(
@@ -116,31 +136,26 @@ impl Fault {
                 ),
             ),
             Self::NoInstance(name) => (
-                StatusCode::SERVICE_UNAVAILABLE,
                 "no-instance",
                 "no instance of the service is healthy",
                 Some(format!("{name} has no healthy instance at the moment").into()),
             ),
             Self::Overloaded(why, _) => (
-                StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
                 "the service is asked no more for the moment",
                 Some(why),
             ),
             Self::BadGateway(why) => (
-                StatusCode::BAD_GATEWAY,
                 "bad-gateway",
                 "the service could not be reached, or broke off",
                 Some(why),
             ),
             Self::GatewayTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
                 "gateway-timeout",
                 "the service did not answer in time",
                 None,
             ),
             Self::NoIdentity => (
-                StatusCode::SERVICE_UNAVAILABLE,
                 "no-identity",
                 "the sidecar has no certificate yet",
                 None,

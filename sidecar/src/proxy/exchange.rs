@@ -6,7 +6,7 @@ use super::h1::{self, Answer, Way};
 use super::h2;
 use super::outlier::Outcome;
 use super::payload::Payload;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +72,20 @@ pub(crate) enum Missed {
     /// Nothing came in time.
     #[error("no answer in time")]
     Late,
+}
+
+impl Missed {
+    /// A word for traces.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Unconnected(ConnectError::NoIdentity) => "no_identity",
+            Self::Unconnected(_) => "unconnected",
+            Self::Unseen => "unseen",
+            Self::BrokeOff(_) => "broke_off",
+            Self::Failed(_) => "no_answer",
+            Self::Late => "timeout",
+        }
+    }
 }
 
 impl Outgoing {
@@ -161,6 +175,10 @@ async fn over_h2(
     }
 }
 
+/// Least bytes a second of a body that is waited for, on average over a time limit: a byte now and then would hold a
+/// connection for ever. A modem had fifty times that.
+const LEAST_RATE: u64 = 100;
+
 /// Waits until the deadline; while the client's body goes on arriving, a target need not answer.
 async fn within<F: Future>(
     (deadline, patience): (Instant, Duration),
@@ -178,6 +196,11 @@ async fn within<F: Future>(
                 if now == progress {
                     return Err(Missed::Late);
                 }
+                let least = LEAST_RATE.saturating_mul(patience.as_secs());
+                if !now.ended && now.came - progress.came < least {
+                    payload.give_up();
+                    return Err(Missed::Late);
+                }
                 progress = now;
                 until = Instant::now() + patience;
             }
@@ -188,8 +211,7 @@ async fn within<F: Future>(
 /// What came of a try; `None` where the instance has nothing to do with it.
 pub(crate) fn outcome(result: &Result<Answer, Missed>, payload: &Payload) -> Option<Outcome> {
     Some(match result {
-        Ok(Answer::Response(response)) => Outcome::Answered(response.status()),
-        Ok(Answer::Switched(..)) => Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS),
+        Ok(answer) => Outcome::Answered(answer.status()),
         Err(_) if payload.fault().is_some() => return None,
         Err(Missed::Unconnected(ConnectError::NoIdentity)) => return None,
         Err(Missed::Unconnected(_) | Missed::Unseen) => Outcome::NotSent,

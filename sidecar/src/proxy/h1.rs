@@ -68,6 +68,16 @@ pub(crate) enum Answer {
     Switched(Response<()>, End),
 }
 
+impl Answer {
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Response(response) => response.status(),
+            Self::Switched(..) => StatusCode::SWITCHING_PROTOCOLS,
+        }
+    }
+}
+
 impl Connection {
     /// Begins HTTP/1.1 on `stream`.
     ///
@@ -97,7 +107,7 @@ impl Connection {
     pub(crate) fn is_ready(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let _ = self.poll_with::<()>(&mut cx, |_| Poll::Pending);
-        self.sender.is_ready()
+        !self.ended && self.sender.is_ready()
     }
 
     /// Rests in a pool: nobody is to be woken on its account.
@@ -206,19 +216,14 @@ impl Connection {
 
     async fn switched(mut self: Box<Self>, response: Response<Incoming>) -> Result<Answer, Failed> {
         let (parts, _) = response.into_parts();
-        // It ends here as HTTP.
-        std::future::poll_fn(|cx| {
-            let _ = self.poll_with::<()>(cx, |_| Poll::Pending);
-            if self.ended {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-        let Some(driver) = self.driver.take() else {
+        let Some(mut driver) = self.driver.take() else {
             return Err(Failed::Unseen);
         };
+        // It ends here as HTTP; an error is told by what reads the stream next.
+        if !self.ended {
+            let mut poll = |cx: &mut Context<'_>| driver.poll_without_shutdown(cx).map(drop);
+            std::future::poll_fn(|cx| self.waker.poll(cx, &mut poll)).await;
+        }
         let rest = driver.into_parts();
         let end = End {
             stream: rest.io.into_inner(),
@@ -227,7 +232,8 @@ impl Connection {
         Ok(Answer::Switched(Response::from_parts(parts, ()), end))
     }
 
-    /// Polls `wanted`, and the connection where nobody else does.
+    /// Polls `wanted`, and the connection where nobody else does. A connection that has ended is let go of: what it did
+    /// not take up lies in its channels, and only without it does whoever waits for an answer hear that there is none.
     fn poll_with<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -244,12 +250,16 @@ impl Connection {
                 // An error is told to whoever waits for the answer or its body.
                 *ended = driver.poll_without_shutdown(cx).is_ready();
             }
-            wanted(cx)
+            let polled = wanted(cx);
+            if polled.is_pending() && *ended && driver.take().is_some() {
+                return wanted(cx);
+            }
+            polled
         })
     }
 
     fn give_back(mut self: Box<Self>, pool: &Arc<Idle>) {
-        if self.sender.is_ready() {
+        if !self.ended && self.sender.is_ready() {
             self.rest();
             pool.put(self);
         }

@@ -7,7 +7,7 @@
 
 use super::tunnel;
 use http::Version;
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
 use http::request::Parts;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -113,7 +113,26 @@ pub(crate) fn ask(headers: &mut HeaderMap, asked: Asked, version: Version) {
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
     }
+    if version == Version::HTTP_11 {
+        join_cookies(headers);
+    }
     debug_assert!(asked.websocket || !headers.contains_key(UPGRADE));
+}
+
+/// HTTP/2 may have each cookie in a field of its own, HTTP/1.1 has one (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    // Of values of headers a value is made.
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// The host that a request names, once it is clear which one (RFC 9112, section 3.2).

@@ -13,19 +13,19 @@ use super::metrics::{Counted, Directed, Gauged, PeerCounts};
 use super::payload::Payload;
 use super::serve::{self, Handler, Limits};
 use super::service;
+use super::span;
 use super::stream::Stream;
 use super::tunnel;
 use super::underway::Underway;
 use crate::config::app::Place;
-use crate::config::{self, AssertionRule, ServiceName};
+use crate::config::{self, ServiceName};
 use crate::identity::SpiffeId;
 use crate::policy::{Peer, Policy};
-use http::request::Parts;
 use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use mesh_protocol::Timestamp;
-use mesh_trace::{Context, Kind, Span};
+use mesh_trace::Span;
 use prometheus::IntGauge;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,8 +47,6 @@ pub(crate) struct Inbound {
     response_timeout: Duration,
     idle: Option<Duration>,
     keep: usize,
-    /// Whether a request without an assertion is on a path that is exempt.
-    asserted: bool,
     breaker: Breaker,
     breaker_open: IntGauge,
     service: ServiceName,
@@ -105,7 +103,6 @@ impl Inbound {
             response_timeout: Duration::from_millis(settings.response_timeout_ms),
             idle: super::idle(settings),
             keep: settings.retries.max_body_bytes,
-            asserted: matches!(config.assertion, AssertionRule::Required { .. }),
             breaker: Breaker::new(&settings.breaker, Instant::now()),
             breaker_open: metrics.breaker(&metrics.peer(service)),
             service: service.clone(),
@@ -175,9 +172,11 @@ impl Inbound {
         });
         let stream = Stream::tls(accepted.stream, self.idle);
         if accepted.h2 {
-            Box::pin(serve::h2(stream, caller, &self.limits, &drain, client)).await;
+            let serving = serve::h2(stream, caller, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         } else {
-            Box::pin(serve::h1(stream, caller, &self.limits, &drain, client)).await;
+            let serving = serve::h1(stream, caller, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         }
     }
 }
@@ -188,10 +187,21 @@ impl Handler for Caller {
         let begun = Instant::now();
         let mut counted = Some(Counted::new(Arc::clone(&self.counts), begun));
         let wanted = tunnel::is_wanted(&request);
-        let mut response = match self.forward(request, wanted, begun, &mut counted).await {
-            Ok(response) => response,
+        let mut span = None;
+        let forwarded = self.forward(request, wanted, begun, &mut counted, &mut span);
+        let mut response = match forwarded.await {
+            Ok(response) => {
+                // It is here still when there was a refusal; with an answer it lasts as long as that.
+                if let Some(mut span) = span {
+                    span.http_answer(response.status());
+                }
+                response
+            }
             Err(fault) => {
                 self.inbound.metrics.fault(&fault);
+                if let Some(mut span) = span {
+                    span::faulted(&mut span, &fault);
+                }
                 fault.response()
             }
         };
@@ -207,35 +217,13 @@ impl Handler for Caller {
 }
 
 impl Caller {
-    /// The span of a request, which is what the program continues.
-    fn span(&self, parts: &mut Parts) -> Option<Span> {
-        let tracer = &self.inbound.mesh.tracer;
-        if !tracer.is_on() {
-            return None;
-        }
-        let parent = Context::from_headers(&parts.headers);
-        let mut span = tracer.start(Kind::Server, "request", parent);
-        if let Some(context) = span.context() {
-            context.to_headers(&mut parts.headers);
-        }
-        if span.is_recording() {
-            span.set("http.request.method", parts.method.as_str());
-            span.set("url.path", parts.uri.path());
-            span.set(
-                "client.address",
-                self.address.ip().to_canonical().to_string(),
-            );
-            span.set("mesh.peer", self.peer.service.as_str());
-        }
-        Some(span)
-    }
-
     async fn forward(
         &self,
         request: Request<Incoming>,
         websocket: bool,
         begun: Instant,
         counted: &mut Option<Counted>,
+        span: &mut Option<Span>,
     ) -> Result<Response<Body>, Fault> {
         let inbound = &*self.inbound;
         let (mut parts, incoming) = request.into_parts();
@@ -243,7 +231,8 @@ impl Caller {
             return Err(Fault::Connect);
         }
         let asked = hygiene::clean_request(&mut parts, websocket);
-        let mut span = self.span(&mut parts);
+        let tracer = &inbound.mesh.tracer;
+        *span = span::inbound(tracer, &mut parts, self.address, &self.peer.service);
         let peer = Peer {
             id: &self.peer,
             address: self.address,
@@ -265,7 +254,7 @@ impl Caller {
         };
         let host = hygiene::host(&parts)?.map(str::to_owned);
         // On a path that is exempt the program itself tells who calls, by what is there and what is not.
-        if !(inbound.asserted && admitted.originator.is_none()) {
+        if !admitted.exempt {
             hygiene::add_forwarded(&mut parts.headers, &self.client_address, host.as_deref());
         }
         let protocol = if websocket {
@@ -285,7 +274,8 @@ impl Caller {
         }
         hygiene::ask(&mut parts.headers, asked, protocol.version());
         let policy = Some(&inbound.policy);
-        let payload = Payload::take(incoming, inbound.keep, inbound.idle, policy)
+        let patience = inbound.response_timeout;
+        let payload = Payload::take(incoming, inbound.keep, inbound.idle, patience, policy)
             .await
             .map_err(super::of_client)?;
         let mut outgoing = Outgoing {
@@ -309,15 +299,11 @@ impl Caller {
             let name = inbound.service.as_str();
             service::breaker_changed(name, &inbound.breaker_open, event);
         }
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(missed) => {
-                if let Some(span) = &mut span {
-                    span.fail(missed.to_string());
-                }
-                return Err(super::of_missed(missed, &outgoing.payload));
-            }
-        };
+        let answer = answer.map_err(|missed| super::of_missed(missed, &outgoing.payload))?;
+        let mut span = span.take();
+        if let Some(span) = &mut span {
+            span.http_answer(answer.status());
+        }
         let counted = counted.take().ok_or(Fault::GatewayTimeout)?;
         let held = Underway {
             counted,
@@ -347,6 +333,11 @@ impl Inbound {
             to.scheme = Some(uri::Scheme::HTTP);
             to.authority = Some(uri::Authority::try_from(self.host.as_bytes()).ok()?);
         }
-        Uri::from_parts(to).ok()
+        let uri = Uri::from_parts(to).ok()?;
+        // What had nothing but a fragment is written as nothing at all.
+        if uri.path().is_empty() {
+            return Some(Uri::from_static("/"));
+        }
+        Some(uri)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::answer::Fault;
 use super::frames::BodyError;
+use super::serve::Misread;
 use crate::config::ServiceName;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -163,6 +164,7 @@ impl Metrics {
             duration: self.duration.with_label_values(&[way]),
             faults: Fault::REASONS
                 .iter()
+                .chain(&Misread::REASONS)
                 .map(|reason| (*reason, self.faults.with_label_values(&[way, *reason])))
                 .collect(),
             peers: Mutex::default(),
@@ -213,7 +215,17 @@ impl Directed {
 
     /// Counts an answer that the sidecar gives itself.
     pub(crate) fn fault(&self, fault: &Fault) {
-        let reason = fault.reason();
+        self.because(fault.reason());
+    }
+
+    /// Counts a connection that ended because what came on it was no request.
+    pub(crate) fn misread(&self, misread: Option<Misread>) {
+        if let Some(misread) = misread {
+            self.because(misread.reason());
+        }
+    }
+
+    fn because(&self, reason: &str) {
         if let Some((_, counter)) = self.faults.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
@@ -258,6 +270,15 @@ impl Counted {
             counts,
             begun,
             status: LEFT,
+        }
+    }
+}
+
+impl Counted {
+    /// It is a request of these counters.
+    pub(crate) fn count_for(&mut self, counts: &Arc<PeerCounts>) {
+        if !Arc::ptr_eq(&self.counts, counts) {
+            self.counts = Arc::clone(counts);
         }
     }
 }

@@ -35,6 +35,7 @@ mod route;
 mod screen;
 mod serve;
 mod service;
+mod span;
 mod stream;
 mod threads;
 mod tunnel;
@@ -44,7 +45,6 @@ mod window;
 
 pub(crate) use metrics::Metrics;
 pub use threads::runtime;
-
 
 use answer::Fault;
 use body::{Body, Held};

@@ -42,6 +42,11 @@ impl Names {
         &self.discovery
     }
 
+    /// Whether a service is of this mesh, whether the registry has it or not.
+    pub(crate) fn expects(&self, service: &ServiceName) -> bool {
+        self.expected.contains(service)
+    }
+
     /// Waits for a service that nobody asked for before.
     ///
     /// # Errors
@@ -49,7 +54,7 @@ impl Names {
     pub(crate) async fn find(&self, service: &Service) -> Result<(), Fault> {
         let longest = Duration::from_millis(service.settings.connect_timeout_ms);
         let none = || Fault::NoInstance(service.name.to_string());
-        if self.expected.contains(&service.name) {
+        if self.expects(&service.name) {
             // A mesh that starts, or an only instance that is exchanged: there will be one in a moment.
             let there = service.has_instance(longest).await;
             return if there { Ok(()) } else { Err(none()) };

@@ -9,13 +9,14 @@ use super::drain::Drain;
 use super::exchange::{self, Missed, Outgoing, Protocol, Try};
 use super::h1::Answer;
 use super::hygiene;
-use super::metrics::{Counted, Directed, Gauged};
+use super::metrics::{Counted, Directed, Gauged, PeerCounts};
 use super::names::Names;
 use super::payload::Payload;
 use super::retry;
 use super::route;
 use super::serve::{self, Handler, Limits};
 use super::service::{Reach, Service};
+use super::span::{self, Origin};
 use super::stream::Stream;
 use super::tunnel;
 use super::underway::Underway;
@@ -24,7 +25,6 @@ use http::uri::{self, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use mesh_protocol::assertion::HEADER_AGENT;
-use mesh_trace::{Context, Kind, Span};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -121,7 +121,8 @@ impl Outbound {
         let mut services = lock(&self.services);
         let service = match services.get(&parsed) {
             Some(service) => Arc::clone(service),
-            None if services.len() >= MAX_SERVICES => {
+            // Those of the mesh are there whatever else is asked for.
+            None if services.len() >= MAX_SERVICES && !self.names.expects(&parsed) => {
                 let why = "as many services as can be are asked for already";
                 return Err(Fault::Overloaded(why.into(), Duration::ZERO));
             }
@@ -131,7 +132,6 @@ impl Outbound {
                     parsed.clone(),
                     settings.unwrap_or(&self.config.defaults).clone(),
                     self.mesh.zone(),
-                    &self.metrics,
                     self.names.discovery(),
                     &thread.ground,
                 );
@@ -147,6 +147,22 @@ impl Outbound {
             .entry(name.into())
             .or_insert_with(|| Arc::new(Reach::new(service)));
         Ok(Arc::clone(reach))
+    }
+
+    /// Lets go of a service that does not exist, so that made-up names take no room.
+    fn forget(&self, service: &Service) {
+        lock(&self.services).remove(&service.name);
+        for thread in &self.threads {
+            lock(&thread.reach).remove(service.name.as_str());
+        }
+    }
+
+    /// What a request for a service counts as before an instance of it is found.
+    fn counts(&self, service: &Service) -> Arc<PeerCounts> {
+        if service.is_counted() || self.names.expects(&service.name) {
+            return Arc::clone(service.counts(&self.metrics));
+        }
+        self.metrics.other()
     }
 
     /// Serves a connection, on the thread with this number.
@@ -174,9 +190,11 @@ impl Outbound {
         });
         let stream = Stream::plain(stream, self.idle);
         if h2 {
-            Box::pin(serve::h2(stream, program, &self.limits, &drain, client)).await;
+            let serving = serve::h2(stream, program, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         } else {
-            Box::pin(serve::h1(stream, program, &self.limits, &drain, client)).await;
+            let serving = serve::h1(stream, program, &self.limits, &drain, client);
+            self.metrics.misread(Box::pin(serving).await);
         }
     }
 }
@@ -235,7 +253,7 @@ impl Program {
         };
         let service = &*reach.service;
         service.touch(begun);
-        *counted = Some(Counted::new(Arc::clone(&service.counts), begun));
+        *counted = Some(Counted::new(outbound.counts(service), begun));
         if by_header {
             // It says where, and this is there. What the client showed the gateway is not the agent's to use.
             parts.headers.remove(HEADER_AGENT);
@@ -269,7 +287,9 @@ impl Program {
         hygiene::ask(&mut parts.headers, asked, protocol.version());
         let settings = &service.settings;
         let idle = super::idle(settings);
-        let payload = Payload::take(incoming, settings.retries.max_body_bytes, idle, None)
+        let patience = Duration::from_millis(settings.response_timeout_ms);
+        let keep = settings.retries.max_body_bytes;
+        let payload = Payload::take(incoming, keep, idle, patience, None)
             .await
             .map_err(super::of_client)?;
         let mut request = Outgoing {
@@ -278,7 +298,6 @@ impl Program {
             headers: parts.headers,
             payload,
         };
-        let patience = Duration::from_millis(settings.response_timeout_ms);
         let how = Try {
             protocol,
             deadline: begun + patience,
@@ -287,12 +306,9 @@ impl Program {
             switches: websocket,
             keep: true,
         };
-        let (answer, mut held) = self
+        let (answer, held) = self
             .send(&reach, &thread.ground, &mut request, how, counted)
             .await?;
-        if let Some(span) = held.span.as_mut().filter(|span| span.is_recording()) {
-            span.set("url.path", request.uri.path());
-        }
         super::finish(answer, asked, &self.client, idle, held)
     }
 
@@ -311,9 +327,7 @@ impl Program {
         let mut permit = service.breaker.admit(begun)?;
         service.budget.request(begun);
         let tracer = &outbound.mesh.tracer;
-        let parent = tracer
-            .is_on()
-            .then(|| Context::from_headers(&request.headers));
+        let origin = Origin::of(tracer, &request.headers, request.uri.path());
         let most = service.settings.retries.max as usize;
         let mut tried = Vec::new();
         let mut pauses = None;
@@ -322,24 +336,33 @@ impl Program {
             let mut picked = match service.balancer.pick(&tried, now) {
                 Some(picked) => picked,
                 None => {
-                    Box::pin(outbound.names.find(service)).await?;
+                    let found = Box::pin(outbound.names.find(service)).await;
+                    if let Err(Fault::UnknownService(_)) = &found {
+                        outbound.forget(service);
+                    }
+                    found?;
                     now = Instant::now();
                     let none = || Fault::NoInstance(service.name.to_string());
                     service.balancer.pick(&tried, now).ok_or_else(none)?
                 }
             };
+            let counts = service.counts(&outbound.metrics);
+            if let Some(counted) = counted {
+                counted.count_for(counts);
+            }
             let mesh = &outbound.mesh;
             let target = reach.target(picked.address(), mesh, outbound.limits.max_head, ground);
-            let mut span = parent
+            let (at, before) = (picked.address(), tried.len());
+            let mut span = origin
                 .as_ref()
-                .map(|parent| tracer.start(Kind::Client, "request", parent.clone()));
-            if let Some(span) = &mut span {
-                describe(span, request, service, &tried);
-            }
+                .map(|origin| span::attempt(tracer, origin, request, &service.name, at, before));
             let more = tried.len() < most;
             let how = Try { keep: more, ..how };
             let result = exchange::attempt(&target, request, how).await;
             now = Instant::now();
+            if let Some(span) = &mut span {
+                span::tried(span, &result);
+            }
             let outcome = match exchange::outcome(&result, &request.payload) {
                 Some(outcome) => outcome,
                 // Neither the instance nor the service is to blame.
@@ -374,35 +397,17 @@ impl Program {
                     (Ok(_), None) => Err(Fault::GatewayTimeout),
                     (Err(missed), back) => {
                         *counted = back;
-                        if let Some(span) = &mut span {
-                            span.fail(missed.to_string());
-                        }
                         Err(super::of_missed(missed, &request.payload))
                     }
                 };
             }
-            service.counts.retries.inc();
+            counts.retries.inc();
             tried.push(picked.id().clone());
-            drop((result, picked));
+            drop((span, result, picked));
             let pauses = pauses.get_or_insert_with(retry::pauses);
             let pause = pauses.next().unwrap_or_default();
             tokio::time::sleep(pause.min(how.deadline - now)).await;
             now = Instant::now();
-        }
-    }
-}
-
-/// Says what a try is for, and puts it into the headers as what the peer continues.
-fn describe<T>(span: &mut Span, request: &mut Outgoing, service: &Service, tried: &[T]) {
-    if let Some(context) = span.context() {
-        context.to_headers(&mut request.headers);
-    }
-    if span.is_recording() {
-        span.set("http.request.method", request.method.as_str());
-        span.set("server.address", service.name.as_str());
-        if !tried.is_empty() {
-            let number = i64::try_from(tried.len()).unwrap_or(i64::MAX);
-            span.set_number("http.request.resend_count", number);
         }
     }
 }

@@ -44,8 +44,17 @@ struct Source {
     fault: Option<BodyError>,
     /// The try that may read.
     turn: u64,
-    /// Parts that came.
-    parts: u64,
+    /// Bytes that came.
+    came: u64,
+}
+
+/// How far a body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Bytes that came.
+    pub(crate) came: u64,
+    /// Whether the end did.
+    pub(crate) ended: bool,
 }
 
 /// A body in the hands of a connection.
@@ -69,8 +78,8 @@ pub(crate) struct Lent {
 }
 
 impl Payload {
-    /// Takes a body, into memory if it is at most `keep` bytes long; the next part of it must come within `longest`.
-    /// `policy` takes from trailers what it takes from headers.
+    /// Takes a body, into memory if it is at most `keep` bytes long, and then within `whole`; the next part of any must
+    /// come within `longest`. `policy` takes from trailers what it takes from headers.
     ///
     /// # Errors
     /// [`BodyError`] when it broke off before that was clear.
@@ -78,6 +87,7 @@ impl Payload {
         body: Incoming,
         keep: usize,
         longest: Option<Duration>,
+        whole: Duration,
         policy: Option<&Arc<Policy>>,
     ) -> Result<Self, BodyError> {
         if body.is_end_stream() {
@@ -93,13 +103,16 @@ impl Payload {
             policy: policy.cloned(),
             fault: None,
             turn: 0,
-            parts: 0,
+            came: 0,
         });
         let known = source.body.get_ref().size_hint().exact();
         let short = known.is_some_and(|len| len <= keep as u64);
         // A length that is too long need not be looked at.
         if short || known.is_none() {
-            std::future::poll_fn(|cx| source.poll_short(cx, short)).await?;
+            let short = std::future::poll_fn(|cx| source.poll_short(cx, short));
+            tokio::time::timeout(whole, short)
+                .await
+                .unwrap_or(Err(BodyError::Timeout))?;
         }
         if let (Some(trailers), false) = (&mut source.ended, source.lost) {
             let trailers = trailers.take().map(Box::new);
@@ -143,11 +156,27 @@ impl Payload {
         }
     }
 
-    /// Grows for as long as the body goes on arriving.
-    pub(crate) fn progress(&self) -> u64 {
+    /// How far it has come.
+    pub(crate) fn progress(&self) -> Progress {
         match self {
-            Self::Whole(..) => 0,
-            Self::Stream(lender) => lock(&lender.source).parts,
+            Self::Whole(..) => Progress {
+                came: 0,
+                ended: true,
+            },
+            Self::Stream(lender) => {
+                let source = lock(&lender.source);
+                Progress {
+                    came: source.came,
+                    ended: source.ended.is_some(),
+                }
+            }
+        }
+    }
+
+    /// It comes too slowly to be waited for: the client's fault.
+    pub(crate) fn give_up(&self) {
+        if let Self::Stream(lender) = self {
+            lock(&lender.source).fault.get_or_insert(BodyError::Timeout);
         }
     }
 
@@ -207,7 +236,7 @@ impl Source {
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        self.parts += 1;
+                        self.came += data.len() as u64;
                         self.keep(&data);
                         return Poll::Ready(Some(Ok(data)));
                     }

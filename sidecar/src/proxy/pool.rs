@@ -14,6 +14,10 @@ const MOST: usize = 256;
 
 /// Free connections.
 pub(crate) struct Idle {
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection is boxed all its life: it is moved for each request"
+    )]
     free: Mutex<Vec<Box<Connection>>>,
     /// How long one may be free. The other side must not close it first, in the moment in which it is taken.
     longest: Duration,
@@ -34,6 +38,7 @@ impl Idle {
     }
 
     // A list of connections is whole whatever happened to the last holder.
+    #[expect(clippy::vec_box, reason = "as it is kept")]
     fn free(&self) -> MutexGuard<'_, Vec<Box<Connection>>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }

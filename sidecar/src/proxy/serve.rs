@@ -105,6 +105,38 @@ enum Why {
     Idle,
 }
 
+/// Why a connection ended that brought no request to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misread {
+    /// A head that cannot be read or is too long, or frames that break the protocol; it was answered by what reads
+    /// them.
+    Malformed,
+    /// A head that did not arrive in time.
+    HeadTimeout,
+}
+
+impl Misread {
+    /// Every [`Self::reason`].
+    pub(crate) const REASONS: [&'static str; 2] = ["malformed", "head_timeout"];
+
+    /// A word for metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::HeadTimeout => "head_timeout",
+        }
+    }
+
+    fn of(error: &hyper::Error) -> Option<Self> {
+        let frames = || {
+            let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+            // Found here, not said by the other side.
+            Some(cause.is_library())
+        };
+        (error.is_parse() || frames().unwrap_or(false)).then_some(Self::Malformed)
+    }
+}
+
 /// Looks at a connection now and then, and hears when it is to end.
 struct Watch<'a> {
     client: &'a Client,
@@ -163,14 +195,14 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Serves a connection of HTTP/1.1, and the tunnel that may come of it.
+/// Serves a connection of HTTP/1.1, and the tunnel that may come of it; says what could not be read.
 pub(crate) async fn h1<H: Handler>(
     stream: Stream,
     handler: Arc<H>,
     limits: &Limits,
     drain: &Drain,
     client: Arc<Client>,
-) {
+) -> Option<Misread> {
     let screened = Screened::new(stream, Arc::clone(&client));
     let service = {
         let handler = Arc::clone(&handler);
@@ -209,10 +241,12 @@ pub(crate) async fn h1<H: Handler>(
     drop(watch);
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
+    let mut misread = None;
     match ended {
         Err(()) => {
             let told = async {
                 if client.is_within_head() {
+                    misread = Some(Misread::HeadTimeout);
                     stream.write_all(TOO_SLOW).await?;
                 }
                 stream.shutdown().await
@@ -220,15 +254,20 @@ pub(crate) async fn h1<H: Handler>(
             // A client that takes nothing either is left alone.
             let _ = tokio::time::timeout(limits.head, told).await;
         }
-        Ok(Err(error)) => tracing::debug!(%error, "connection ended early"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "connection ended early");
+            misread = Misread::of(&error);
+        }
         Ok(Ok(())) => {
             if let Some(tunnel) = client.take_tunnel() {
                 let read = parts.read_buf;
-                return Box::pin(tunnel.run(End { stream, read })).await;
+                Box::pin(tunnel.run(End { stream, read })).await;
+                return None;
             }
         }
     }
     linger(stream).await;
+    misread
 }
 
 /// Reads what a client still sends after the last answer, for a moment: a connection that is closed with bytes
@@ -248,14 +287,14 @@ async fn linger(mut stream: Stream) {
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
-/// Serves a connection of HTTP/2.
+/// Serves a connection of HTTP/2; says what could not be read.
 pub(crate) async fn h2<H: Handler>(
     stream: Stream,
     handler: Arc<H>,
     limits: &Limits,
     drain: &Drain,
     client: Arc<Client>,
-) {
+) -> Option<Misread> {
     let service = {
         let handler = Arc::clone(&handler);
         service_fn(move |request| {
@@ -296,7 +335,7 @@ pub(crate) async fn h2<H: Handler>(
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended early");
-    }
+    let error = ended.err()?;
+    tracing::debug!(%error, "connection ended early");
+    Misread::of(&error)
 }

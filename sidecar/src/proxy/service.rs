@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,8 +31,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) struct Service {
     pub(crate) name: ServiceName,
     pub(crate) settings: Settings,
-    pub(crate) counts: Arc<PeerCounts>,
-    breaker_open: IntGauge,
+    /// Made when an instance is found, or the service is of this mesh: names come from requests, and series stay.
+    series: OnceLock<Series>,
     pub(crate) balancer: Balancer,
     pub(crate) budget: Budget,
     pub(crate) breaker: Breaker,
@@ -45,6 +45,12 @@ pub(crate) struct Service {
     /// When it was asked for last, in seconds since it was begun.
     used: AtomicU64,
     _follow: DropGuard,
+}
+
+/// What is counted of a service.
+struct Series {
+    counts: Arc<PeerCounts>,
+    breaker_open: IntGauge,
 }
 
 impl fmt::Debug for Service {
@@ -62,12 +68,10 @@ impl Service {
         name: ServiceName,
         settings: Settings,
         zone: Option<Arc<str>>,
-        metrics: &Directed,
         discovery: &Discovery,
         ground: &Ground,
     ) -> Result<Arc<Self>, InvalidUri> {
         let now = Instant::now();
-        let counts = metrics.peer(&name);
         let balancer = Balancer::new(&settings, zone);
         let known = discovery.watch(&name);
         let stop = CancellationToken::new();
@@ -88,14 +92,30 @@ impl Service {
             breaker: Breaker::new(&settings.breaker, now),
             balancer,
             known,
-            breaker_open: metrics.breaker(&counts),
-            counts,
+            series: OnceLock::new(),
             name,
             settings,
             begun: now,
             used: AtomicU64::new(0),
             _follow: stop.drop_guard(),
         }))
+    }
+
+    /// Whether it has counters of its own.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.series.get().is_some()
+    }
+
+    /// Its counters.
+    pub(crate) fn counts(&self, metrics: &Directed) -> &Arc<PeerCounts> {
+        let series = self.series.get_or_init(|| {
+            let counts = metrics.peer(&self.name);
+            Series {
+                breaker_open: metrics.breaker(&counts),
+                counts,
+            }
+        });
+        &series.counts
     }
 
     /// Waits until the registry has answered; whether it has.
@@ -143,7 +163,9 @@ impl Service {
         match event {
             None => {}
             Some(balance::Event::Ejected { id, length }) => {
-                self.counts.ejections.inc();
+                if let Some(series) = self.series.get() {
+                    series.counts.ejections.inc();
+                }
                 let seconds = length.as_secs_f64();
                 tracing::warn!(service, instance = %id, seconds, "instance is left alone");
             }
@@ -155,7 +177,9 @@ impl Service {
 
     /// The same of the service.
     pub(crate) fn tell_breaker(&self, event: Option<breaker::Event>) {
-        breaker_changed(self.name.as_str(), &self.breaker_open, event);
+        if let Some(series) = self.series.get() {
+            breaker_changed(self.name.as_str(), &series.breaker_open, event);
+        }
     }
 
     fn has(&self, address: SocketAddr) -> bool {

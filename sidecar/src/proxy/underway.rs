@@ -24,12 +24,6 @@ pub(crate) struct Underway {
 impl Held for Underway {
     fn answered(&mut self, status: u16) {
         self.counted.answered(status);
-        if let Some(span) = &mut self.span {
-            span.set_number("http.response.status_code", status.into());
-            if status >= 500 {
-                span.fail("answered with an error");
-            }
-        }
     }
 
     fn broke_off(&mut self, why: BodyError) {

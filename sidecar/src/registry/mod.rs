@@ -22,6 +22,7 @@ pub use discovery::{Discovery, Known, State, Times};
 pub use memory::Memory;
 pub use metrics::Metrics;
 
+use crate::api::ApiError;
 use crate::config::{self, ServiceName};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -141,6 +142,15 @@ pub enum RegistryError {
     /// It refuses: a token without the right, a name that it does not take. Asking again will not help.
     #[error("registry refuses: {0}")]
     Refused(String),
+}
+
+impl From<ApiError> for RegistryError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Away(why) | ApiError::Illegible(why) => Self::Away(why),
+            ApiError::Refused(why) => Self::Refused(why),
+        }
+    }
 }
 
 /// A registry of services.

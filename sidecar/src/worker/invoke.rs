@@ -32,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Code of a step whose originator may not reach the agent.
 pub(super) const NOT_ALLOWED: &str = "not_allowed";
+/// Code of a step that ended whoever held it too often.
+pub(super) const POISON: &str = "poison";
 
 /// What came of a step.
 #[derive(Debug)]
@@ -69,13 +71,25 @@ impl Answer {
 
     /// The answer to a step that is not carried out, and why it is not.
     pub(super) fn refused(why: &str) -> Self {
+        Self::without_agent(NOT_ALLOWED, why, true)
+    }
+
+    /// The answer to a step that ended `crashes` holders.
+    pub(super) fn poison(crashes: u32) -> Self {
+        let why = format!(
+            "the step was handed out {crashes} times, and whoever held it ended each time before it was done"
+        );
+        Self::without_agent(POISON, &why, false)
+    }
+
+    fn without_agent(code: &str, why: &str, lasting: bool) -> Self {
         let now = Timestamp::now();
         Self {
-            answered: Answered::Failed(StepError::new(NOT_ALLOWED, why)),
+            answered: Answered::Failed(StepError::new(code, why)),
             attempts: 0,
             started_at: now,
             finished_at: now,
-            lasting: true,
+            lasting,
         }
     }
 
@@ -99,6 +113,7 @@ pub(super) struct Invoker {
     max_attempts: u32,
     retry_base: Duration,
     max_answer: usize,
+    unrecoverable: Vec<u16>,
     /// Most calls at the agent at once; deliveries of a lost connection count too.
     places: Semaphore,
     tracing: Arc<Tracing>,
@@ -128,6 +143,7 @@ impl Invoker {
             max_attempts: config.max_attempts,
             retry_base: Duration::from_millis(config.retry_base_ms),
             max_answer: config.max_answer_bytes,
+            unrecoverable: config.delivery.unrecoverable.clone(),
             places: Semaphore::new(usize::from(config.concurrency)),
             tracing,
             metrics,
@@ -135,16 +151,17 @@ impl Invoker {
         }
     }
 
-    /// Has the agent do `step`, at `place` in its trace, and does not outlast its deadline.
+    /// Has the agent do `step`, at `place` in its trace, and does not outlast `deadline_ms`, since 1970.
     pub(super) async fn invoke(
         &self,
         step: &Step,
+        deadline_ms: Option<u64>,
         headers: HeaderMap,
         place: Option<&Context>,
     ) -> Answer {
         let started_at = Timestamp::now();
         let begun = Instant::now();
-        let (verdict, attempts) = match step.deadline_ms {
+        let (verdict, attempts) = match deadline_ms {
             None => self.calls(step, headers, place, None).await,
             Some(deadline) => {
                 let left = Timestamp::from_millis(deadline).since(started_at);
@@ -159,10 +176,6 @@ impl Invoker {
             Verdict::Failed(error) => (Answered::Failed(error), true),
             Verdict::Again { error, .. } => (Answered::Failed(error), false),
         };
-        self.metrics.ended(match &answered {
-            Answered::Completed(_) => None,
-            Answered::Failed(error) => Some(&error.code),
-        });
         Answer {
             answered,
             attempts,
@@ -247,7 +260,7 @@ impl Invoker {
             Ok(Ok(read)) => {
                 self.status.agent_reached();
                 span.http_answer(read.status);
-                return judge(read);
+                return judge(read, &self.unrecoverable);
             }
             Ok(Err(error)) => {
                 let why = format!("agent cannot be reached: {}", root(&error));
@@ -286,7 +299,7 @@ impl Invoker {
 
 /// Nobody answered: no connection, or none that held.
 const UNREACHABLE: &str = "agent_unreachable";
-const DEADLINE: &str = "deadline_exceeded";
+pub(super) const DEADLINE: &str = "deadline_exceeded";
 
 fn too_late(attempts: u32) -> Verdict {
     let detail = if attempts == 0 {

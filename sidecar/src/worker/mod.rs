@@ -3,11 +3,12 @@
 //! ```text
 //!            ┌─ consume ──────────────┐   one task per delivery, at most 2 × concurrency
 //!  queue ───▶│ declare, consume, take │──▶ step: wire::read ▶ policy ▶ recent ▶ invoke ▶ reply ▶ ack
-//!            └────────────────────────┘              │          │        │         │
-//!                                     no task: dead letter      │        │         └─ publish, again after a
+//!            └────────────────────────┘              │          │        │         │   tries used up: dead letter after it
+//!     ▲                               no task: dead letter      │        │         └─ publish, again after a
 //!                                     not allowed: reply, then dead      │             reconnect, never ack before
 //!                                     letter                       known, or at the
-//!                                                                  agent: no second call
+//!     │                                                            agent: no second call
+//!     └── delay queues ◀── calls failed, tries left: put off (again)
 //! ```
 //!
 //! A step's task owns its delivery and settles it exactly once. If the task fails, its delivery stays
@@ -15,8 +16,10 @@
 //! one tracker, which the drain waits for.
 
 mod absence;
+mod again;
 mod consume;
 mod invoke;
+mod journal;
 mod recent;
 mod reply;
 mod step;
@@ -35,6 +38,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// How long before the broker takes a delivery back it is given back, at most; a tenth of the time where that is less.
+/// The broker looks once a minute.
+const MARGIN: Duration = Duration::from_secs(60);
+
 /// Takes steps until it is told to stop, then drains.
 pub(crate) struct Worker {
     lane: Arc<Lane>,
@@ -49,6 +56,9 @@ struct Lane {
     bus: Arc<dyn Bus>,
     invoker: invoke::Invoker,
     recent: recent::Recent,
+    again: again::Policy,
+    /// How long after it was taken a delivery goes back to the broker before that takes it.
+    give_back_after: Duration,
     absence: absence::Absence,
     tracing: Arc<trace::Tracing>,
     policy: Option<Arc<Policy>>,
@@ -75,7 +85,7 @@ impl Worker {
         drain_ms: u64,
         process_uri: http::Uri,
         given: Given,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let Given {
             bus,
             policy,
@@ -91,15 +101,27 @@ impl Worker {
             Arc::clone(&metrics),
             Arc::clone(&status),
         );
-        Self {
-            topology: Topology::exchanges().with_agent(&agent, settings.queue_kind),
+        let again = again::Policy::new(&settings.delivery);
+        let recent = match &settings.state_dir {
+            Some(directory) => recent::Recent::kept_in(directory)?,
+            None => recent::Recent::default(),
+        };
+        let kind = settings.queue_kind;
+        let deadline = Duration::from_millis(settings.ack_deadline_ms);
+        Ok(Self {
+            topology: Topology::exchanges()
+                .with_agent(&agent, kind)
+                .with_delays(&agent.task_queue(), kind, again.delays())
+                .bounded(settings.max_queue_length),
             concurrency: settings.concurrency,
             drain: Duration::from_millis(drain_ms),
             lane: Arc::new(Lane {
                 agent,
                 bus,
                 invoker,
-                recent: recent::Recent::default(),
+                recent,
+                again,
+                give_back_after: deadline - (deadline / 10).min(MARGIN),
                 absence: absence::Absence::default(),
                 tracing,
                 policy,
@@ -107,7 +129,7 @@ impl Worker {
                 status,
                 give_up: CancellationToken::new(),
             }),
-        }
+        })
     }
 
     /// Works until `shutdown` is cancelled and every step is settled or given back.

@@ -1,5 +1,6 @@
 //! One delivery from beginning to end; the only place that settles one.
 
+use super::again::{self, Later, Next};
 use super::invoke::{Answer, Answered, NOT_ALLOWED};
 use super::recent::Known;
 use super::trace;
@@ -9,11 +10,12 @@ use crate::config::Secret;
 use crate::metrics::{Metrics, Taken};
 use crate::policy::{Origin, Refusal};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh_bus::{Delivery, Properties};
+use mesh_bus::{Delivery, Properties, Trail};
 use mesh_protocol::Timestamp;
 use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
 use mesh_trace::{Context, Span};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::Instrument;
 
 /// Longest idempotency key that is taken over from a message, in bytes: two ids and a hash fit.
@@ -50,7 +52,12 @@ impl Lane {
     }
 
     async fn settle(&self, delivery: Delivery, span: &mut Span) {
-        let _in_flight = InFlight::new(&self.metrics);
+        let in_flight = InFlight::new(&self.metrics);
+        let trail = delivery.message.properties.trail.clone();
+        let trail = trail.map(|trail| *trail).unwrap_or_default();
+        if let Some(later) = self.again.part(trail.clone()) {
+            return self.put_off(delivery, later).await;
+        }
         if delivery.redelivered {
             self.metrics.redeliveries.inc();
         }
@@ -65,7 +72,8 @@ impl Lane {
             }
         };
         self.tracing.step(span, &delivery.queue, &step);
-        if let (false, Some(sent_at)) = (delivery.redelivered, step.sent_at) {
+        let first = !delivery.redelivered && trail == Trail::default();
+        if let (true, Some(sent_at)) = (first, step.sent_at) {
             let waited = Timestamp::now().since(sent_at);
             self.metrics.queue_wait.observe(waited.as_secs_f64());
         }
@@ -73,21 +81,41 @@ impl Lane {
             span.error(NOT_ALLOWED);
             return self.refuse(delivery, &step, &refusal, span.context()).await;
         }
-        let answer = tokio::select! {
-            biased;
-            () = self.give_up.cancelled() => None,
-            answer = self.answer(&step, properties, span.context()) => Some(answer),
+        let asking = Asking::new(&step, properties, trail, delivery.crashes);
+        let held = (delivery, in_flight);
+        let Some((answer, (mut delivery, _in_flight))) =
+            self.held_until(held, &asking, span.context()).await
+        else {
+            return;
         };
-        let Some(answer) = answer else {
-            return self.give_back(delivery).await;
-        };
+        let properties = &delivery.message.properties;
         trace::answered(span, &answer);
         if self.is_for_others(&answer).await {
             return self.give_back(delivery).await;
         }
+        let next = self
+            .again
+            .next(&step, &answer, &asking.trail, Timestamp::now());
+        let keep = match next {
+            Next::Later(later) => return self.put_off(delivery, later).await,
+            Next::Keep(kind) => Some(kind),
+            Next::Answer => None,
+        };
+        if asking.is_lead() {
+            self.metrics.ended(match &answer.answered {
+                Answered::Completed(_) => None,
+                Answered::Failed(error) => Some(&error.code),
+            });
+        }
         let message = reply::message(&self.agent, &step, &answer, properties, span.context());
         match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
             reply::Published::Confirmed => {
+                if let (Some(kind), Answered::Failed(error)) = (keep, &answer.answered) {
+                    span.error(kind);
+                    let trail = again::last(asking.trail, &answer);
+                    delivery.message.properties.trail = Some(Box::new(trail));
+                    return self.put_aside(delivery, kind, &error.to_string()).await;
+                }
                 if let Err(error) = delivery.ack().await {
                     // The broker delivers it again; the table of recent results answers it then.
                     tracing::debug!(task = %step.task_id, step = %step.step_id, %error, "step is not acknowledged");
@@ -103,6 +131,33 @@ impl Lane {
             }
             reply::Published::GivenUp => self.give_back(delivery).await,
         }
+    }
+
+    /// The answer, and the delivery with it; nothing when that had to go back before there was one.
+    async fn held_until<'a>(
+        &self,
+        (delivery, in_flight): (Delivery, InFlight<'a>),
+        asking: &Asking<'_>,
+        place: Option<&Context>,
+    ) -> Option<(Arc<Answer>, (Delivery, InFlight<'a>))> {
+        let deadline = tokio::time::sleep(self.give_back_after);
+        let mut answer = std::pin::pin!(self.answer(asking, place));
+        tokio::select! {
+            biased;
+            () = self.give_up.cancelled() => self.give_back(delivery).await,
+            answer = &mut answer => return Some((answer, (delivery, in_flight))),
+            () = deadline => {
+                // The broker would take it back soon, and everything on its channel with it. The agent goes on
+                // meanwhile: whoever gets the delivery here joins the call, or finds what came of it.
+                self.metrics.ack_deadline_returns.inc();
+                self.give_back(delivery).await;
+                drop(in_flight);
+                if asking.is_lead() {
+                    self.give_up.run_until_cancelled(answer).await;
+                }
+            }
+        }
+        None
     }
 
     /// Whether the originator of `step` may reach this agent.
@@ -151,15 +206,9 @@ impl Lane {
     }
 
     /// What the agent says to `step`, now or when it was asked before.
-    async fn answer(
-        &self,
-        step: &Step,
-        properties: &Properties,
-        place: Option<&Context>,
-    ) -> Arc<Answer> {
-        let (key, header) = idempotency_key(step, properties);
+    async fn answer(&self, asking: &Asking<'_>, place: Option<&Context>) -> Arc<Answer> {
         loop {
-            match self.recent.begin(&key) {
+            match self.recent.begin(&asking.key, asking.trail.replays > 0) {
                 Known::Answered(answer) => {
                     self.metrics.repeats.inc();
                     return answer;
@@ -174,12 +223,27 @@ impl Lane {
                     // Whoever called the agent gave up without an answer: this delivery calls it.
                 }
                 Known::No(lead) => {
-                    let headers = headers(header.clone(), properties);
-                    let answer = Arc::new(self.invoker.invoke(step, headers, place).await);
-                    lead.finish(&answer);
+                    asking.lead.store(true, Ordering::Relaxed);
+                    // Only now: a step that is known here is not what ended its holders.
+                    if self.again.is_poison(asking.crashes) {
+                        return Arc::new(Answer::poison(asking.crashes));
+                    }
+                    let (step, headers) = (asking.step, asking.headers.clone());
+                    let end = again::deadline(step, &asking.trail);
+                    let mut answer = self.invoker.invoke(step, end, headers, place).await;
+                    answer.attempts = answer.attempts.saturating_add(asking.trail.calls);
+                    let answer = Arc::new(answer);
+                    lead.finish(&answer).await;
                     return answer;
                 }
             }
+        }
+    }
+
+    async fn put_off(&self, delivery: Delivery, later: Later) {
+        self.metrics.delays.inc();
+        if let Err(error) = delivery.put_off(later.delay_ms, later.trail).await {
+            tracing::warn!(agent = %self.agent, %error, "delivery is not put off, it will come again");
         }
     }
 
@@ -195,6 +259,35 @@ impl Lane {
         if let Err(error) = delivery.give_back().await {
             tracing::debug!(agent = %self.agent, %error, "delivery goes back with the connection");
         }
+    }
+}
+
+/// What is asked of the agent, apart from the delivery, which may go back before there is an answer.
+struct Asking<'a> {
+    step: &'a Step,
+    key: String,
+    headers: HeaderMap,
+    trail: Trail,
+    crashes: u32,
+    /// Whether it is this delivery that asks the agent.
+    lead: AtomicBool,
+}
+
+impl<'a> Asking<'a> {
+    fn new(step: &'a Step, properties: &Properties, trail: Trail, crashes: u32) -> Self {
+        let (key, header) = idempotency_key(step, properties);
+        Self {
+            step,
+            key,
+            headers: headers(header, properties),
+            trail,
+            crashes,
+            lead: AtomicBool::new(false),
+        }
+    }
+
+    fn is_lead(&self) -> bool {
+        self.lead.load(Ordering::Relaxed)
     }
 }
 

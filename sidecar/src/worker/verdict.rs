@@ -60,8 +60,8 @@ impl Read {
     }
 }
 
-/// Decides what an answer means for its step.
-pub(super) fn judge(read: Read) -> Verdict {
+/// Decides what an answer means for its step; with one of `unrecoverable` it has failed.
+pub(super) fn judge(read: Read, unrecoverable: &[u16]) -> Verdict {
     let Read {
         status,
         retry_after,
@@ -91,11 +91,12 @@ pub(super) fn judge(read: Read) -> Verdict {
         detail = format!("{detail}: {}", shown(body));
     }
     let error = StepError::new("agent_status", detail);
-    let again = status.is_server_error()
+    let passing = status.is_server_error()
         || matches!(
             status,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
         );
+    let again = passing && !unrecoverable.contains(&status.as_u16());
     if again {
         Verdict::Again {
             error,
@@ -200,11 +201,16 @@ mod tests {
     use super::*;
 
     fn judged(status: u16, body: &[u8]) -> Verdict {
-        judge(Read {
+        judged_with(status, body, &[])
+    }
+
+    fn judged_with(status: u16, body: &[u8], unrecoverable: &[u16]) -> Verdict {
+        let read = Read {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             body: Ok(Bytes::copy_from_slice(body)),
-        })
+        };
+        judge(read, unrecoverable)
     }
 
     fn again(status: u16) -> bool {
@@ -215,6 +221,8 @@ mod tests {
     fn which_answers_are_asked_for_again() {
         assert!([408, 429, 500, 502, 503, 504].into_iter().all(again));
         assert!(![301, 400, 401, 404, 409, 422].into_iter().any(again));
+        let chosen = judged_with(501, b"", &[501]);
+        assert!(matches!(chosen, Verdict::Failed(_)), "{chosen:?}");
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl Vault {
             role: role.to_owned(),
             token: Some(Secret::from(TOKEN.to_owned())),
             token_file: None,
+            ca_file: None,
         }
     }
 }
@@ -311,6 +312,7 @@ async fn the_token_is_read_again_for_every_certificate() {
         role: "service".to_owned(),
         token: None,
         token_file: Some(file.clone()),
+        ca_file: None,
     };
     std::fs::write(&file, "old\n").unwrap();
     let member = Member::of("gateway", source);
@@ -336,6 +338,7 @@ fn a_path_that_leads_elsewhere_is_refused() {
                 role: role.to_owned(),
                 token: Some(Secret::from(TOKEN.to_owned())),
                 token_file: None,
+                ca_file: None,
             },
             ..config::Identity::default()
         };

@@ -7,12 +7,12 @@
     reason = "each test binary uses a part, and a test that cannot go on must fail"
 )]
 
-use mesh_bus::{Bus, Deliveries, Message, Properties, QueueKind, Topology};
+use mesh_bus::{Bus, Deliveries, Delivery as Delivered, Message, Properties, QueueKind, Topology};
 use mesh_protocol::AgentId;
 use mesh_protocol::message::StepTask;
 use mesh_protocol::names::EXCHANGE_TASKS;
 use mesh_protocol::outcome::{Outcome, StepResult};
-use mesh_sidecar::config::{Config, Worker};
+use mesh_sidecar::config::{Config, Delivery, Worker};
 use mesh_sidecar::registry::Memory;
 use mesh_sidecar::{Deps, build};
 use mesh_tests::{wait_for, within};
@@ -197,11 +197,29 @@ pub struct Lane {
     pub running: JoinHandle<()>,
 }
 
-/// Quick retries and nothing else out of the ordinary.
+/// Quick retries, none of them put off, and nothing else out of the ordinary.
 pub fn quick() -> Worker {
     Worker {
         retry_base_ms: 1,
+        delivery: Delivery {
+            delayed_retries: 0,
+            ..Delivery::default()
+        },
         ..Worker::default()
+    }
+}
+
+/// As many delayed retries, as quick as they can be.
+pub fn put_off(delayed_retries: u32) -> Worker {
+    Worker {
+        delivery: Delivery {
+            delayed_retries,
+            first_delay_ms: 250,
+            longest_delay_ms: 500,
+            ..Delivery::default()
+        },
+        max_attempts: 1,
+        ..quick()
     }
 }
 
@@ -322,14 +340,20 @@ impl Lane {
 
     /// The reason and body of the next dead letter.
     pub async fn dead_letter(&self) -> (String, Vec<u8>) {
-        let queue = agent_id().dead_queue();
-        let mut dead = self.bus.consume(&queue, 1).await.unwrap();
-        let delivery = within("a dead letter", dead.next()).await.unwrap();
+        let delivery = self.dead().await;
         let reason = delivery.message.properties.reason.clone().unwrap();
         let body = delivery.message.body.to_vec();
         delivery.ack().await.unwrap();
-        dead.stopper().cancel();
         (reason, body)
+    }
+
+    /// The next dead letter, unsettled.
+    pub async fn dead(&self) -> Delivered {
+        let queue = agent_id().dead_queue();
+        let mut dead = self.bus.consume(&queue, 1).await.unwrap();
+        let delivery = within("a dead letter", dead.next()).await.unwrap();
+        dead.stopper().cancel();
+        delivery
     }
 
     pub async fn stop(self) {

@@ -74,6 +74,44 @@ async fn a_program_that_hangs_is_given_up_in_time() {
     }
 }
 
+/// A program on threads of its own, which closes each connection with its first answer and says nothing of it before.
+fn closing() -> std::net::SocketAddr {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut line = String::new();
+                while stream.read_line(&mut line).unwrap() > 2 {
+                    line.clear();
+                }
+                // A health check leaves without a word.
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                let _ = stream.get_mut().write_all(answer);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_program_that_closes_after_each_answer_is_waited_for_by_nobody() {
+    let address = closing();
+    for between in ["http1", "http2"] {
+        let pair = Pair::between(address, between).await;
+        for _ in 0..100 {
+            let mut client = TcpStream::connect(pair.out()).await.unwrap();
+            for _ in 0..3 {
+                raw::write(&mut client, "GET / HTTP/1.1\nhost: target\n\n").await;
+                let answer = raw::until(&mut client, "ok").await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_upload_may_take_longer_than_an_answer() {
     let app = App::answering(|seen| Response::new(full(seen.body.len().to_string()))).await;
@@ -193,7 +231,7 @@ async fn a_connection_that_rested_and_was_closed_is_no_error() {
 }
 
 /// Registers an instance of `target` that is not a sidecar's.
-async fn registered(mesh: &Mesh, id: &str, address: std::net::SocketAddr) {
+pub async fn registered(mesh: &Mesh, id: &str, address: std::net::SocketAddr) {
     let instance = Registered {
         id: id.to_owned(),
         service: "target".parse().unwrap(),

@@ -2,6 +2,7 @@
 
 use crate::support::{App, Mesh, Pair, full, get, send};
 use hyper::Response;
+use mesh_sidecar::identity::Alpn;
 use serde_json::json;
 
 #[tokio::test]
@@ -147,6 +148,56 @@ async fn on_a_path_that_is_exempt_headers_pass_as_they_came() {
         ("code", "401"),
     ];
     assert!(target.metric("sidecar_requests_total", &labels) > 0.5);
+}
+
+#[tokio::test]
+async fn where_only_the_gateway_must_show_an_assertion_others_are_forwarded_as_well() {
+    let app = App::start().await;
+    let mesh = Mesh::new();
+    let config = json!({
+        "app": {"url": format!("http://{}", app.address), "health": {"check": "tcp"}},
+        "policy": {
+            "intentions": [{"from": "any"}],
+            "assertions": {"audience": "mesh", "keys": [{"kid": "k", "x": KEY}]},
+        },
+    });
+    let inbound = json!({"assertion": {"required": {"from": ["gateway"]}}});
+    let _target = mesh.before_with("target", config, inbound).await;
+    let caller = mesh.beside("caller", json!({})).await;
+    assert_eq!(send(caller.out(), get("/")).await.status, 200);
+    let seen = app.only();
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("target"));
+}
+
+#[tokio::test]
+async fn cookies_of_their_own_fields_arrive_as_one() {
+    let app = App::start().await;
+    let pair = Pair::between(app.address, "http2").await;
+    let mut request = get("/");
+    for cookie in ["a=1", "b=2"] {
+        request
+            .headers_mut()
+            .append("cookie", cookie.parse().unwrap());
+    }
+    pair.send(request).await;
+    let seen = app.only();
+    assert_eq!(seen.headers.get_all("cookie").iter().count(), 1);
+    assert_eq!(seen.header("cookie"), Some("a=1; b=2"));
+}
+
+#[tokio::test]
+async fn a_target_of_a_fragment_alone_is_the_root() {
+    let app = App::start().await;
+    let pair = Pair::between(app.address, "http1").await;
+    let inbound = pair.target.inbound.unwrap();
+    let tls = pair.mesh.connect("caller", "target", inbound, Alpn::Http1);
+    let mut tls = tls.await;
+    let head = "GET http://target#/admin HTTP/1.1\nhost: target\nconnection: close\n\n";
+    crate::raw::write(&mut tls, head).await;
+    let answer = crate::raw::to_end(&mut tls).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(app.only().target, "/");
 }
 
 #[tokio::test]

@@ -126,6 +126,31 @@ async fn a_request_that_takes_long_is_no_idle_connection() {
 }
 
 #[tokio::test]
+async fn a_body_that_dribbles_is_given_up() {
+    let app = App::start().await;
+    // A short one is gathered, a long one streams.
+    for length in [100, 10_000_000] {
+        let settings = json!({"defaults": {"response_timeout_ms": 1_000}});
+        let pair = Pair::new(app.address, json!({}), settings).await;
+        let (mut read, mut write) = TcpStream::connect(pair.out()).await.unwrap().into_split();
+        let dribble = tokio::spawn(async move {
+            let head =
+                format!("POST / HTTP/1.1\r\nhost: target\r\ncontent-length: {length}\r\n\r\n");
+            write.write_all(head.as_bytes()).await.unwrap();
+            while write.write_all(b"y").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        });
+        let answer = raw::to_end(&mut read).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{length}: {answer:?}");
+        drop(read);
+        within("the end of the dribble", dribble).await.unwrap();
+        let labels = [("direction", "outbound"), ("reason", "request_timeout")];
+        assert!(pair.caller.metric("sidecar_faults_total", &labels) > 0.5);
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_stops_arriving_is_given_up() {
     let app = App::start().await;
     for between in ["http1", "http2"] {

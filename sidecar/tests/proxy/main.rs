@@ -1,4 +1,4 @@
-//! Two sidecars and what passes between them: routing, protocols, headers, limits, faults, rotation, drain.
+//! Two sidecars and what passes between them: routing, protocols, headers, limits, faults, rotation, drain, traces.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod drain;
@@ -11,3 +11,4 @@ mod rotation;
 mod routing;
 mod smuggling;
 mod support;
+mod traces;

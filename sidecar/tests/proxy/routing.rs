@@ -79,6 +79,29 @@ async fn who_names_no_service_hears_how_to() {
 }
 
 #[tokio::test]
+async fn names_that_are_made_up_take_no_room() {
+    let app = App::start().await;
+    let pair = Pair::between(app.address, "http2").await;
+    let mut line = crate::support::h2(pair.out()).await;
+    // More than a sidecar keeps services.
+    for number in 0..4_200 {
+        let request = Request::builder()
+            .uri(format!("http://junk-{number}/"))
+            .body(Full::<bytes::Bytes>::default());
+        let answer = line.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 404, "{number}");
+    }
+    assert_eq!(pair.get("/").await.status, 200);
+    let at = |peer| {
+        let labels = [("direction", "outbound"), ("peer", peer)];
+        pair.caller.metric("sidecar_requests_total", &labels)
+    };
+    assert!(at("target") > 0.5);
+    assert!(at("other") > 4_199.5);
+    assert!(at("junk-0") < 0.5);
+}
+
+#[tokio::test]
 async fn a_service_without_instances_is_said_to_come_back() {
     let mesh = Mesh::new();
     let app = App::start().await;

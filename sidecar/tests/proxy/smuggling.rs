@@ -4,6 +4,7 @@
 use crate::raw;
 use crate::support::{App, Pair};
 use mesh_sidecar::identity::Alpn;
+use mesh_tests::wait_for;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Line ends are written as they are sent.
@@ -206,6 +207,18 @@ async fn every_form_is_refused_and_the_connection_closed() {
         }
     }
     assert!(app.seen().is_empty(), "{:?}", app.seen());
+    // Each of them once as a head that cannot be read, or as a request that was answered.
+    let sent = f64::from(u32::try_from(2 * REFUSED.len()).unwrap());
+    for (sidecar, way) in [(&pair.caller, "outbound"), (&pair.target, "inbound")] {
+        wait_for("the counters", async || {
+            let counted = ["malformed", "bad_request"].map(|reason| {
+                let labels = [("direction", way), ("reason", reason)];
+                sidecar.metric("sidecar_faults_total", &labels)
+            });
+            counted.iter().sum::<f64>() >= sent
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -148,6 +148,8 @@ impl App {
 /// What several sidecars share.
 pub struct Mesh {
     pub registry: Arc<Memory>,
+    /// Begins the spans of all of them.
+    pub tracer: Tracer,
     directory: tempfile::TempDir,
     members: tokio::sync::Mutex<HashMap<String, (Identity, DropGuard)>>,
 }
@@ -178,6 +180,7 @@ impl Mesh {
     pub fn new() -> Self {
         Self {
             registry: Memory::new(),
+            tracer: Tracer::off(),
             directory: mesh_tests::server::directory("proxy"),
             members: tokio::sync::Mutex::default(),
         }
@@ -205,7 +208,7 @@ impl Mesh {
         let deps = Deps {
             bus: None,
             registry: Arc::clone(&self.registry) as Arc<dyn Registry>,
-            tracer: Tracer::off(),
+            tracer: self.tracer.clone(),
             logs: None,
             metrics: metrics.clone(),
         };

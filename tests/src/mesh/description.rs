@@ -11,6 +11,11 @@ pub struct Setup {
     /// Agents of ours, by what `agent NAME` calls them, and how many instances of each run. A task type of the
     /// same name leads to each.
     pub agents: Vec<(&'static str, usize)>,
+    /// Agents that the test itself serves, by id and by port on 127.0.0.1: one instance each, with a sidecar and a
+    /// task type like the others.
+    pub served: Vec<(&'static str, u16)>,
+    /// Environment of every program.
+    pub environment: Vec<(&'static str, String)>,
     /// Fields of mesh.yaml beside the usual ones, or instead of them: `intentions`, `traffic`, `identity`, …
     pub fields: Map<String, Value>,
 }
@@ -23,6 +28,8 @@ impl Default for Setup {
                 ("data-processor", 1),
                 ("hardware-optimizer", 1),
             ],
+            served: Vec::new(),
+            environment: Vec::new(),
             fields: Map::new(),
         }
     }
@@ -39,6 +46,13 @@ impl Setup {
         self
     }
 
+    /// Every agent's id.
+    fn ids(&self) -> Vec<&'static str> {
+        let ours = self.agents.iter().map(|(agent, _)| *agent);
+        let served = self.served.iter().map(|(agent, _)| *agent);
+        ours.chain(served).collect()
+    }
+
     pub(super) fn machines(&self) -> usize {
         let instances = self.agents.iter().map(|(_, instances)| *instances);
         instances.max().unwrap_or(1)
@@ -53,7 +67,8 @@ impl Setup {
         base: &Path,
     ) -> String {
         let listen = |port: u16| format!("127.0.0.1:{port}");
-        let agents = self.agents.iter().map(|(agent, _)| {
+        let ids = self.ids();
+        let agents = ids.iter().map(|agent| {
             let here = place.on(agent, machine);
             json!({
                 "id": agent,
@@ -66,7 +81,6 @@ impl Setup {
                 },
             })
         });
-        let ids: Vec<_> = self.agents.iter().map(|(agent, _)| *agent).collect();
         let mut rules: Map<String, Value> = ids
             .iter()
             .map(|id| ((*id).to_owned(), json!([id])))
@@ -127,6 +141,8 @@ pub(super) struct Instance {
     pub agent: &'static str,
     /// From 1; the first instances of all agents are on the first machine.
     pub machine: usize,
+    /// Whether the test itself serves it.
+    pub served: bool,
     pub endpoint: u16,
     pub listen: u16,
     pub outbound: u16,
@@ -157,16 +173,20 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(setup: &Setup) -> Self {
-        let instances = setup.agents.iter().flat_map(|(agent, instances)| {
-            (1..=*instances).map(|machine| Instance {
-                agent,
-                machine,
-                endpoint: free_port(),
-                listen: free_port(),
-                outbound: free_port(),
-                admin: free_port(),
-            })
+        let instance = |agent, machine, served: Option<u16>| Instance {
+            agent,
+            machine,
+            served: served.is_some(),
+            endpoint: served.unwrap_or_else(free_port),
+            listen: free_port(),
+            outbound: free_port(),
+            admin: free_port(),
+        };
+        let ours = setup.agents.iter().flat_map(|(agent, instances)| {
+            (1..=*instances).map(move |machine| instance(*agent, machine, None))
         });
+        let served = setup.served.iter();
+        let served = served.map(|(agent, port)| instance(*agent, 1, Some(*port)));
         Self {
             gateway: free_port(),
             gateway_status: free_port(),
@@ -175,7 +195,7 @@ impl Place {
             orchestrator: free_port(),
             orchestrator_listen: free_port(),
             orchestrator_admin: free_port(),
-            instances: instances.collect(),
+            instances: ours.chain(served).collect(),
         }
     }
 

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// How long one question may take. Readiness asks the store, which has two seconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Whoever asks whether a part is ready is no client whose traces are wanted.
+const UNRECORDED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
 /// A program and how it is started.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(super) struct Process {
     /// Asked until it answers with `answer`.
     ready_url: String,
     answer: StatusCode,
+    environment: Vec<(&'static str, String)>,
     running: Option<Server>,
     home: TempDir,
 }
@@ -35,9 +38,16 @@ impl Process {
             arguments,
             ready_url,
             answer,
+            environment: Vec::new(),
             running: None,
             home: directory(program),
         }
+    }
+
+    /// The same with `environment` beside what it inherits.
+    pub(super) fn in_environment(mut self, environment: &[(&'static str, String)]) -> Self {
+        self.environment = environment.to_vec();
+        self
     }
 
     pub(super) fn launch(&mut self) {
@@ -45,9 +55,15 @@ impl Process {
         self.running = Some(Server::start(
             &binary(self.program),
             &self.arguments,
-            &[],
+            &self.environment,
             self.home.path(),
         ));
+    }
+
+    pub(super) async fn stop(&mut self) {
+        if let Some(server) = self.running.take() {
+            server.stop().await;
+        }
     }
 
     pub(super) async fn kill(&mut self) {
@@ -59,8 +75,8 @@ impl Process {
     pub(super) async fn ready(&self, name: &str, client: &Client) {
         let deadline = Instant::now() + GENEROUS;
         loop {
-            let asked = client.get(&self.ready_url).timeout(PATIENCE).send().await;
-            let says = match asked {
+            let asked = client.get(&self.ready_url).timeout(PATIENCE);
+            let says = match asked.header("traceparent", UNRECORDED).send().await {
                 Ok(answer) if answer.status() == self.answer => return,
                 Ok(answer) => format!(
                     "answers {}: {}",

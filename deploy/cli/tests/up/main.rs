@@ -48,6 +48,20 @@ fn a_task_goes_from_token_to_result_and_the_mesh_drains() {
     assert!(progress.contains("general-agent"), "{progress}");
     assert!(progress.contains("completed in"), "{progress}");
 
+    let load = ["load", "--tasks", "40", "--rate", "200", "-o", "json"];
+    let load = up.mesh(&load);
+    assert!(load.status.success(), "{}", text(&load.stderr));
+    let counts: serde_json::Value = serde_json::from_slice(&load.stdout).unwrap();
+    for (key, wanted) in [
+        ("attempted", 40),
+        ("completed", 40),
+        ("lost", 0),
+        ("duplicated", 0),
+    ] {
+        assert_eq!(counts[key], wanted, "{key}: {counts}");
+    }
+    assert!(counts["p50"].as_f64() <= counts["p99"].as_f64());
+
     let refused = up.mesh(&["submit", "x", "--token", "a.b.c"]);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("401"));

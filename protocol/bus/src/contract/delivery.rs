@@ -206,7 +206,8 @@ pub async fn what_comes_back_too_often_is_dead_lettered(connect: &Connect) {
         tokio::select! {
             delivery = next(&mut deliveries) => {
                 times += 1;
-                delivery.give_back().await.unwrap();
+                // Given back in order it would come for ever, on RabbitMQ from 4.3 on.
+                drop(delivery);
             }
             delivery = next(&mut dead) => break delivery,
         }

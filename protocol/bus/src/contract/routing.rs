@@ -265,6 +265,7 @@ pub async fn properties_arrive_as_sent(connect: &Connect) {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         tracestate: Some("vendor=ü".into()),
         reason: Some("tried before".into()),
+        trail: Some(Box::default()),
     };
     bus.publish(sent.clone()).await.unwrap();
     let delivery = next(&mut deliveries).await;

@@ -3,6 +3,8 @@
 //! Plain data behind one lock; nothing here waits. Each message is in exactly one place: ready in a
 //! queue, or unsettled under a tag.
 
+mod delays;
+
 use super::routing;
 use crate::topology::DELIVERY_LIMIT;
 use crate::{BusError, Depth, Exchange, ExchangeKind, Message, Queue, QueueKind, Topology};
@@ -24,6 +26,8 @@ pub const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
 pub(super) struct State {
     exchanges: HashMap<String, Bound>,
     queues: HashMap<String, Stock>,
+    /// The delay queues that lead to a queue, by its name.
+    delays: HashMap<String, Vec<String>>,
     unsettled: HashMap<u64, Unsettled>,
     last_number: u64,
 }
@@ -36,6 +40,9 @@ struct Bound {
 
 struct Stock {
     spec: Queue,
+    /// For a queue in which messages wait: how long, and where they go then.
+    delay: Option<(Duration, String)>,
+    max_length: usize,
     /// By descending urgency; oldest first within one.
     ready: BTreeMap<std::cmp::Reverse<u8>, VecDeque<Stored>>,
     count: usize,
@@ -50,7 +57,8 @@ struct Stored {
     /// Grows with each message of the broker: what comes back goes to its old place.
     number: u64,
     message: Message,
-    returns: u32,
+    returned: bool,
+    crashes: u32,
     expires: Option<Instant>,
 }
 
@@ -67,6 +75,23 @@ pub(super) struct Taken {
     pub(super) tag: u64,
     pub(super) message: Message,
     pub(super) redelivered: bool,
+    pub(super) crashes: u32,
+}
+
+/// Nothing was there to be handed out.
+pub(super) struct Empty {
+    pub(super) permit: OwnedSemaphorePermit,
+    /// When the next message comes that waits.
+    pub(super) due: Option<Instant>,
+}
+
+/// How a message comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Return {
+    /// In order, by whoever had it; counted by no one.
+    GivenBack,
+    /// Whoever had it ended.
+    Crashed,
 }
 
 impl State {
@@ -76,6 +101,19 @@ impl State {
         }
         for queue in &topology.queues {
             self.declare_queue(queue)?;
+            if let Some(stock) = self
+                .queues
+                .get_mut(&queue.name)
+                .filter(|s| s.spec.dead_letters)
+            {
+                let most = topology
+                    .max_length
+                    .and_then(|most| usize::try_from(most).ok());
+                stock.max_length = most.unwrap_or(MAX_QUEUED);
+            }
+        }
+        for delay in &topology.delays {
+            self.declare_delay(delay)?;
         }
         for binding in &topology.bindings {
             if !self.queues.contains_key(&binding.queue) {
@@ -115,6 +153,8 @@ impl State {
         let Some(found) = self.queues.get(&wanted.name) else {
             let stock = Stock {
                 spec: wanted.clone(),
+                delay: None,
+                max_length: MAX_QUEUED,
                 ready: BTreeMap::new(),
                 count: 0,
                 bytes: 0,
@@ -145,9 +185,9 @@ impl State {
             return Err(unroutable(message));
         }
         let full = queues.iter().find(|name| {
-            self.queues.get(*name).is_some_and(|stock| {
-                stock.count >= MAX_QUEUED || stock.bytes + message.body.len() > MAX_QUEUED_BYTES
-            })
+            self.queues
+                .get(*name)
+                .is_some_and(|stock| !stock.has_room(message))
         });
         if let Some(name) = full {
             return Err(BusError::Unavailable {
@@ -157,16 +197,22 @@ impl State {
         for name in queues {
             self.last_number += 1;
             let number = self.last_number;
-            if let Some(stock) = self.queues.get_mut(&name) {
-                stock.put(Stored {
-                    number,
-                    message: message.clone(),
-                    returns: 0,
-                    expires: message
-                        .properties
-                        .expiration_ms
-                        .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
-                });
+            let Some(stock) = self.queues.get_mut(&name) else {
+                continue;
+            };
+            let own = message.properties.expiration_ms.map(Duration::from_millis);
+            let life = stock.delay.as_ref().map(|(delay, _)| *delay).or(own);
+            stock.put(Stored {
+                number,
+                message: message.clone(),
+                returned: false,
+                crashes: 0,
+                expires: life.and_then(|life| Instant::now().checked_add(life)),
+            });
+            // Whoever waits there has to wait for this one, too.
+            let to = stock.delay.as_ref().map(|(_, to)| to.clone());
+            if let Some(stock) = to.and_then(|to| self.queues.get(&to)) {
+                stock.arrived.notify_waiters();
             }
         }
         Ok(())
@@ -204,6 +250,7 @@ impl State {
 
     /// How busy `queue` is, if it exists.
     pub(super) fn depth(&mut self, queue: &str) -> Option<Depth> {
+        self.ripen(queue);
         let stock = self.queues.get_mut(queue)?;
         stock.consumers.retain(|stop| !stop.is_cancelled());
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -219,10 +266,11 @@ impl State {
         queue: &str,
         connection: u64,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Taken, OwnedSemaphorePermit> {
+    ) -> Result<Taken, Empty> {
+        let due = self.ripen(queue);
         let stored = loop {
             let Some(stored) = self.queues.get_mut(queue).and_then(Stock::next) else {
-                return Err(permit);
+                return Err(Empty { permit, due });
             };
             match stored.expires {
                 Some(at) if at <= Instant::now() => self.bury(queue, stored.message, "expired"),
@@ -233,7 +281,8 @@ impl State {
         let taken = Taken {
             tag: self.last_number,
             message: stored.message.clone(),
-            redelivered: stored.returns > 0,
+            redelivered: stored.returned,
+            crashes: stored.crashes,
         };
         self.unsettled.insert(
             taken.tag,
@@ -258,19 +307,21 @@ impl State {
     }
 
     /// Puts the message under `tag` back where it was; false when it was settled or returned before.
-    pub(super) fn put_back(&mut self, tag: u64) -> bool {
+    pub(super) fn put_back(&mut self, tag: u64, how: Return) -> bool {
         let Some(unsettled) = self.unsettled.remove(&tag) else {
             return false;
         };
         let Unsettled {
             queue, mut stored, ..
         } = unsettled;
-        stored.returns += 1;
+        stored.returned = true;
         let Some(stock) = self.queues.get_mut(&queue) else {
             return true;
         };
-        let counted = stock.spec.kind == QueueKind::Quorum && stock.spec.dead_letters;
-        if counted && stored.returns > DELIVERY_LIMIT {
+        if stock.spec.kind == QueueKind::Quorum && how == Return::Crashed {
+            stored.crashes += 1;
+        }
+        if stock.spec.dead_letters && stored.crashes > DELIVERY_LIMIT {
             self.bury(&queue, stored.message, "delivery_limit");
         } else {
             stock.put(stored);
@@ -287,7 +338,7 @@ impl State {
             .map(|(tag, _)| *tag)
             .collect();
         for tag in tags {
-            self.put_back(tag);
+            self.put_back(tag, Return::Crashed);
         }
     }
 
@@ -317,6 +368,8 @@ impl State {
 impl Stock {
     fn put(&mut self, stored: Stored) {
         let class = match self.spec.kind {
+            // Where all wait equally long, the order is that of their ends.
+            _ if self.delay.is_some() => 0,
             QueueKind::Classic => stored.message.properties.priority.unwrap_or(0),
             QueueKind::Quorum => 0,
         };
@@ -326,6 +379,15 @@ impl Stock {
         let place = class.partition_point(|other| other.number < stored.number);
         class.insert(place, stored);
         self.arrived.notify_waiters();
+    }
+
+    fn has_room(&self, message: &Message) -> bool {
+        self.count < self.max_length.min(MAX_QUEUED)
+            && self.bytes + message.body.len() <= MAX_QUEUED_BYTES
+    }
+
+    fn first(&self) -> Option<&Stored> {
+        self.ready.values().find_map(VecDeque::front)
     }
 
     fn next(&mut self) -> Option<Stored> {

@@ -1,19 +1,39 @@
-//! The properties of a dead letter: those of the original, as far as a broker takes them.
+//! The properties of a message that is moved, to the dead letters or elsewhere: those of the original, as far as a
+//! broker takes them.
 //!
 //! All properties of a message travel in one frame, and a frame that is too large costs the whole
 //! connection. A foreign publisher may have filled that frame to the last byte, so the reason that is
 //! added here has to find its room: the largest headers make it.
 
 use super::properties::{
-    HEADER_IDEMPOTENCY_KEY, HEADER_REASON, HEADER_TRACEPARENT, HEADER_TRACESTATE, PERSISTENT,
+    HEADER_BROKERS_REASON, HEADER_COUNT, HEADER_DEATHS, HEADER_IDEMPOTENCY_KEY, HEADER_REASON,
+    HEADER_TRACEPARENT, HEADER_TRACESTATE, HEADER_TRAIL, PERSISTENT,
 };
 use lapin::BasicProperties;
 use lapin::protocol::basic::gen_properties;
 use lapin::types::generation::{GenResult, gen_value};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 
-/// Headers by which a broker would send a copy to further queues.
-const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// Headers by which a broker would send a copy to further queues, or would count what befell the original.
+const LEFT_OUT: [&str; 6] = [
+    "CC",
+    "BCC",
+    HEADER_COUNT,
+    "x-acquired-count",
+    HEADER_REASON,
+    HEADER_TRAIL,
+];
+/// Headers by which a broker says where a message died before. Beside one that lives on they are wrong: a broker
+/// drops what it sees coming by the same queue again.
+const DEATHS: [&str; 7] = [
+    HEADER_DEATHS,
+    HEADER_BROKERS_REASON,
+    "x-first-death-queue",
+    "x-first-death-exchange",
+    "x-last-death-reason",
+    "x-last-death-queue",
+    "x-last-death-exchange",
+];
 /// Headers that go last when there is no room for all.
 const OUR_HEADERS: [&str; 3] = [
     HEADER_IDEMPOTENCY_KEY,
@@ -44,10 +64,19 @@ fn entry_size(name: &str, value: &AMQPValue) -> usize {
     written.map_or(usize::MAX, |all| 1 + name.len() + all.write.len())
 }
 
-/// `original` beside a dead letter, well within `room` bytes. Left out is what a broker would act on: a
+/// What is said of a message that is moved.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Note<'a> {
+    /// Why it is dead; it lives on without one.
+    pub(super) reason: Option<&'a str>,
+    /// What befell it, as it is written.
+    pub(super) trail: Option<&'a str>,
+}
+
+/// `original` beside its copy, well within `room` bytes. Left out is what a broker would act on: a
 /// time to live, further receivers, and a user id, which it compares with that of this connection.
-pub(super) fn buried(original: &BasicProperties, reason: &str, room: usize) -> BasicProperties {
-    let bare = with_reason(original, FieldTable::default(), reason);
+pub(super) fn moved(original: &BasicProperties, note: Note<'_>, room: usize) -> BasicProperties {
+    let bare = with_note(original, FieldTable::default(), note);
     // An eighth stays free for what a broker adds when it moves the copy or delivers it again.
     let mut left = (room - room / 8).saturating_sub(size(&bare) + NOTE_BYTES);
     let mut headers: Vec<_> = original
@@ -55,7 +84,8 @@ pub(super) fn buried(original: &BasicProperties, reason: &str, room: usize) -> B
         .iter()
         .flat_map(FieldTable::inner)
         .filter(|(name, _)| {
-            !ROUTING_HEADERS.contains(&name.as_str()) && name.as_str() != HEADER_REASON
+            let name = name.as_str();
+            !LEFT_OUT.contains(&name) && (note.reason.is_some() || !DEATHS.contains(&name))
         })
         .map(|(name, value)| (name, value, entry_size(name.as_str(), value)))
         .collect();
@@ -72,16 +102,22 @@ pub(super) fn buried(original: &BasicProperties, reason: &str, room: usize) -> B
         }
     }
     if count == 0 {
-        return with_reason(original, kept, reason);
+        return with_note(original, kept, note);
     }
-    let reason = format!("{reason}; headers that did not fit: {count}, of {bytes} bytes");
-    with_reason(original, kept, &reason)
+    let left_out = format!("headers that did not fit: {count}, of {bytes} bytes");
+    let reason = note.reason.map(|reason| format!("{reason}; {left_out}"));
+    let reason = reason.as_deref();
+    with_note(original, kept, Note { reason, ..note })
 }
 
-fn with_reason(original: &BasicProperties, headers: FieldTable, reason: &str) -> BasicProperties {
+fn with_note(original: &BasicProperties, headers: FieldTable, note: Note<'_>) -> BasicProperties {
     let mut headers = headers;
-    let reason = AMQPValue::LongString(LongString::from(reason));
-    headers.insert(HEADER_REASON.into(), reason);
+    for (name, text) in [(HEADER_REASON, note.reason), (HEADER_TRAIL, note.trail)] {
+        if let Some(text) = text {
+            let text = AMQPValue::LongString(LongString::from(text));
+            headers.insert(name.into(), text);
+        }
+    }
     let mut copy = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_headers(headers);
@@ -108,6 +144,12 @@ mod tests {
 
     const ROOM: usize = 131_064;
 
+    fn buried(original: &BasicProperties, reason: &str, room: usize) -> BasicProperties {
+        let reason = Some(reason);
+        let trail = None;
+        moved(original, Note { reason, trail }, room)
+    }
+
     fn headers(all: &[(&str, &str)]) -> BasicProperties {
         let mut headers = FieldTable::default();
         for &(name, value) in all {
@@ -128,6 +170,32 @@ mod tests {
         assert!(copy.user_id().is_none() && copy.expiration().is_none());
         assert_eq!(read(&copy).reason.as_deref(), Some("why"));
         assert_eq!(read(&copy).message_id.as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn what_lives_on_has_not_died_before() {
+        let deaths = [
+            ("x-death", "list"),
+            ("x-first-death-reason", "expired"),
+            ("x-delivery-count", "7"),
+            ("x-mesh-reason", "why"),
+            ("tenant", "a"),
+        ];
+        let trail = Some("{}");
+        let reason = None;
+        let copy = moved(&headers(&deaths), Note { reason, trail }, ROOM);
+        let kept = copy.headers().as_ref().unwrap().inner();
+        let names: Vec<&str> = kept.keys().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["tenant", "x-mesh-trail"]);
+        assert_eq!(read(&copy).reason, None);
+        // Beside a dead letter it is part of what is told.
+        assert!(
+            buried(&headers(&deaths), "why", ROOM)
+                .headers()
+                .as_ref()
+                .unwrap()
+                .contains_key("x-death")
+        );
     }
 
     #[test]

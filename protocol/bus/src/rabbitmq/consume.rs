@@ -14,6 +14,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Acker, BasicProperties, Channel};
+use mesh_protocol::names::EXCHANGE_DEAD;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -140,7 +141,7 @@ impl Keeper {
                     }
                     () = ended.cancelled() => break,
                     Some((tag, acker)) = returns.recv() => {
-                        give_back(&acker).await;
+                        give_back_failed(&acker).await;
                         acks.closed(tag);
                     }
                 }
@@ -198,7 +199,7 @@ impl Keeper {
                 give_back(&delivery.acker).await;
             }
             while let Some((_, acker)) = returns.recv().await {
-                give_back(&acker).await;
+                give_back_failed(&acker).await;
             }
             if let Err(error) = channel.close(200, "settled".into()).await {
                 tracing::debug!(%error, "channel closed before");
@@ -208,6 +209,15 @@ impl Keeper {
     }
 }
 
+/// Gives back what was dropped unsettled: whoever held it failed. From RabbitMQ 4.3 on a quorum queue counts that, and
+/// does not count a nack, by which it would come again for ever.
+async fn give_back_failed(acker: &Acker) {
+    if let Err(error) = acker.reject(BasicRejectOptions { requeue: true }).await {
+        tracing::debug!(%error, "went back with its channel");
+    }
+}
+
+/// Gives back what nobody looked at.
 async fn give_back(acker: &Acker) {
     let options = BasicNackOptions {
         requeue: true,
@@ -272,6 +282,7 @@ impl Feed {
             },
             queue: self.queue.clone(),
             redelivered: delivery.redelivered,
+            crashes: properties::crashes(&delivery.properties, delivery.redelivered),
             settle: Box::new(Held {
                 link: self.link.clone(),
                 tag: delivery.delivery_tag,
@@ -309,14 +320,15 @@ impl Settle for Held {
                 };
                 self.acker.nack(options).await
             }
-            Verdict::DeadLetter { message } => {
+            Verdict::Move { message } => {
+                let dies = message.exchange == EXCHANGE_DEAD;
                 let queue = message.routing_key.clone();
-                // Boxed, since every settling carries this future and few bury anything.
-                match Box::pin(self.bury(*message)).await {
+                // Boxed, since every settling carries this future and few move anything.
+                match Box::pin(self.copy(*message)).await {
                     Ok(()) => return self.ack().await,
                     // The broker can still move the original, and gives its own word as the reason.
                     Err(error @ (BusError::Refused { .. } | BusError::TooLarge { .. }))
-                        if self.link.buries(&queue) =>
+                        if dies && self.link.buries(&queue) =>
                     {
                         tracing::warn!(queue, %error, "no copy of a dead letter is taken, rejecting it");
                         self.settled.store(true, Ordering::Relaxed);
@@ -344,11 +356,11 @@ impl Held {
 
     /// Publishes the copy, over the connection that the delivery came from: after that it is unsettled
     /// no more.
-    async fn bury(&self, message: Message) -> Result<(), BusError> {
+    async fn copy(&self, message: Message) -> Result<(), BusError> {
         let Some(session) = self.link.current_session() else {
             return Err(fault::went_back());
         };
-        let copy = Outgoing::dead_letter(message, &self.acker, &self.properties, session.room())?;
+        let copy = Outgoing::copy(message, &self.acker, &self.properties, session.room())?;
         publish::publish(&self.link, copy, Instant::now() + PATIENCE).await
     }
 }

@@ -4,12 +4,14 @@ use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::short;
 use crate::topology::DELIVERY_LIMIT;
-use crate::{BusError, Depth, ExchangeKind, Queue, QueueKind, Topology};
+use crate::{BusError, DelayQueue, Depth, ExchangeKind, Queue, QueueKind, Topology};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use mesh_protocol::names::EXCHANGE_DEAD;
 use tokio::time::Instant;
 
+/// More deliveries than there will ever be.
+const NO_LIMIT: u32 = i32::MAX.unsigned_abs();
 /// Highest priority of classic queues, as the plan's intake queue has it.
 const PRIORITIES: i32 = 10;
 
@@ -66,13 +68,16 @@ pub(super) async fn on(session: &Session, topology: &Topology) -> Result<(), Bus
             .await
             .map_err(failed)?;
     }
-    for queue in &topology.queues {
+    let queues = topology.queues.iter();
+    let queues = queues.map(|q| (&q.name, arguments(q, topology.max_length)));
+    let delays = topology.delays.iter().map(|q| (&q.name, waiting(q)));
+    for (name, arguments) in queues.chain(delays) {
         let options = QueueDeclareOptions {
             durable: true,
             ..QueueDeclareOptions::default()
         };
         channel
-            .queue_declare(short(&queue.name)?, options, arguments(queue))
+            .queue_declare(short(name)?, options, arguments)
             .await
             .map_err(failed)?;
     }
@@ -121,17 +126,42 @@ pub(super) async fn depth(link: &Link, queue: &str, deadline: Instant) -> Result
     Ok(depth)
 }
 
-fn arguments(queue: &Queue) -> FieldTable {
-    let text = |text: &str| AMQPValue::LongString(LongString::from(text));
+/// The arguments of a queue in which messages wait until they go elsewhere.
+fn waiting(queue: &DelayQueue) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let delay = AMQPValue::LongUInt(queue.delay_ms);
+    arguments.insert("x-message-ttl".into(), delay);
+    // The default exchange leads to queues by name.
+    arguments.insert("x-dead-letter-exchange".into(), text(""));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&queue.to));
+    if queue.kind == QueueKind::Quorum {
+        arguments.insert("x-queue-type".into(), text(queue.kind.as_str()));
+        // It parts with a message when the other queue has confirmed it, which it can only where it takes no more
+        // than it can hold.
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments.insert("x-overflow".into(), text("reject-publish"));
+    }
+    arguments
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(text))
+}
+
+fn arguments(queue: &Queue, max_length: Option<u32>) -> FieldTable {
     let mut arguments = FieldTable::default();
     match queue.kind {
         QueueKind::Quorum => {
             arguments.insert("x-queue-type".into(), text(queue.kind.as_str()));
-            // Without a place for them, counted-out messages would be dropped.
-            if queue.dead_letters {
-                let limit = AMQPValue::LongUInt(DELIVERY_LIMIT);
-                arguments.insert("x-delivery-limit".into(), limit);
-            }
+            // Without a place for them, counted-out messages would be dropped: after twenty looks at the dead
+            // letters, since 4.x has a limit where none is set. -1 for none is refused by 3.x.
+            let limit = if queue.dead_letters {
+                DELIVERY_LIMIT
+            } else {
+                NO_LIMIT
+            };
+            let limit = AMQPValue::LongUInt(limit);
+            arguments.insert("x-delivery-limit".into(), limit);
         }
         // No x-queue-type: a queue that was declared without one is the same queue.
         QueueKind::Classic => {
@@ -139,6 +169,11 @@ fn arguments(queue: &Queue) -> FieldTable {
         }
     }
     if queue.dead_letters {
+        if let Some(most) = max_length {
+            // Dropping the oldest, which is what a broker does otherwise, buries steps that nobody answers for.
+            arguments.insert("x-max-length".into(), AMQPValue::LongUInt(most));
+            arguments.insert("x-overflow".into(), text("reject-publish"));
+        }
         arguments.insert("x-dead-letter-exchange".into(), text(EXCHANGE_DEAD));
         arguments.insert("x-dead-letter-routing-key".into(), text(&queue.name));
     }

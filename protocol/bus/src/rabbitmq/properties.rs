@@ -3,9 +3,9 @@
 //! Whatever a foreign publisher writes is read as far as it can be: a property of another type or
 //! that is no text counts as absent.
 
-use super::buried::buried;
+use super::buried::{Note, moved};
 use crate::outgoing::MAX_HEADER_BYTES;
-use crate::{BusError, Message, Properties};
+use crate::{BusError, Message, Properties, Trail};
 use bytes::Bytes;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Acker, BasicProperties};
@@ -13,8 +13,13 @@ pub(super) use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARE
 
 pub(super) const HEADER_TRACESTATE: &str = "tracestate";
 pub(super) const HEADER_REASON: &str = "x-mesh-reason";
-/// Why a broker dead-lettered a message by itself.
-const HEADER_BROKERS_REASON: &str = "x-first-death-reason";
+pub(super) const HEADER_TRAIL: &str = "x-mesh-trail";
+/// Why a broker dead-lettered a message by itself, the first time.
+pub(super) const HEADER_BROKERS_REASON: &str = "x-first-death-reason";
+/// Each time that it did, the latest first.
+pub(super) const HEADER_DEATHS: &str = "x-death";
+/// How often a quorum queue got a message back: before 4.3 each time, since then when its holder failed.
+pub(super) const HEADER_COUNT: &str = "x-delivery-count";
 pub(super) const PERSISTENT: u8 = 2;
 
 /// A message in the client library's words.
@@ -24,7 +29,7 @@ pub(super) struct Outgoing {
     pub(super) mandatory: bool,
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
-    /// The delivery that a dead letter is a copy of.
+    /// The delivery that this is a copy of.
     pub(super) original: Option<Acker>,
 }
 
@@ -44,25 +49,30 @@ impl TryFrom<Message> for Outgoing {
 }
 
 impl Outgoing {
-    /// The dead letter `message` of `original` with what came beside it, as far as there is `room`.
-    pub(super) fn dead_letter(
+    /// The copy `message` of `original` with what came beside it, as far as there is `room`.
+    pub(super) fn copy(
         message: Message,
         original: &Acker,
         beside: &BasicProperties,
         room: usize,
     ) -> Result<Self, BusError> {
-        let reason = message.properties.reason.unwrap_or_default();
+        let Properties { reason, trail, .. } = message.properties;
+        let trail = trail.map(|trail| trail.to_header());
+        let note = Note {
+            reason: reason.as_deref(),
+            trail: trail.as_deref(),
+        };
         Ok(Self {
             exchange: short(message.exchange)?,
             routing_key: short(message.routing_key)?,
             mandatory: message.mandatory,
             body: message.body,
-            properties: buried(beside, &reason, room),
+            properties: moved(beside, note, room),
             original: Some(original.clone()),
         })
     }
 
-    /// Whether nobody wants it any more: its original is back in its queue, and will be buried again
+    /// Whether nobody wants it any more: its original is back in its queue, and will be moved again
     /// from there.
     pub(super) fn is_moot(&self) -> bool {
         self.original.as_ref().is_some_and(|acker| !acker.usable())
@@ -83,6 +93,10 @@ fn write(properties: Properties) -> Result<BasicProperties, BusError> {
         (HEADER_TRACEPARENT, properties.traceparent),
         (HEADER_TRACESTATE, properties.tracestate),
         (HEADER_REASON, properties.reason),
+        (
+            HEADER_TRAIL,
+            properties.trail.map(|trail| trail.to_header()),
+        ),
     ] {
         if let Some(value) = value {
             headers.insert(name.into(), AMQPValue::LongString(LongString::from(value)));
@@ -126,8 +140,39 @@ pub(super) fn read(properties: &BasicProperties) -> Properties {
         idempotency_key: header(HEADER_IDEMPOTENCY_KEY),
         traceparent: header(HEADER_TRACEPARENT),
         tracestate: header(HEADER_TRACESTATE),
-        reason: header(HEADER_REASON).or_else(|| header(HEADER_BROKERS_REASON)),
+        reason: header(HEADER_REASON)
+            .or_else(|| last_death(properties.headers().as_ref()?))
+            .or_else(|| header(HEADER_BROKERS_REASON)),
+        trail: header(HEADER_TRAIL).and_then(|text| Trail::from_header(&text)),
     }
+}
+
+/// Why the broker dead-lettered the message the last time.
+fn last_death(headers: &FieldTable) -> Option<String> {
+    match headers.inner().get(HEADER_DEATHS)? {
+        AMQPValue::FieldArray(deaths) => match deaths.as_slice().first()? {
+            AMQPValue::FieldTable(death) => header(death, "reason"),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// How often the queue got the message back, if it counts that. What a publisher wrote there is no count: the broker
+/// writes its own when it delivers again.
+pub(super) fn crashes(properties: &BasicProperties, redelivered: bool) -> u32 {
+    let headers = properties.headers().as_ref().filter(|_| redelivered);
+    let count = match headers.and_then(|headers| headers.inner().get(HEADER_COUNT)) {
+        Some(AMQPValue::LongLongInt(count)) => u32::try_from(*count).ok(),
+        Some(AMQPValue::LongInt(count)) => u32::try_from(*count).ok(),
+        Some(AMQPValue::LongUInt(count)) => Some(*count),
+        Some(AMQPValue::ShortInt(count)) => u32::try_from(*count).ok(),
+        Some(AMQPValue::ShortShortInt(count)) => u32::try_from(*count).ok(),
+        Some(AMQPValue::ShortUInt(count)) => Some((*count).into()),
+        Some(AMQPValue::ShortShortUInt(count)) => Some((*count).into()),
+        _ => None,
+    };
+    count.unwrap_or_default()
 }
 
 fn header(headers: &FieldTable, name: &str) -> Option<String> {
@@ -145,6 +190,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
+        let mut trail = Trail::default();
+        trail.note(7, "why");
         let all = Properties {
             priority: Some(7),
             message_id: Some("m".into()),
@@ -155,10 +202,38 @@ mod tests {
             traceparent: Some("00-1-2-01".into()),
             tracestate: Some("a=b".into()),
             reason: Some("no JSON".into()),
+            trail: Some(Box::new(trail)),
         };
         for properties in [all, Properties::default()] {
             assert_eq!(read(&write(properties.clone()).unwrap()), properties);
         }
+    }
+
+    #[test]
+    fn the_brokers_latest_reason_counts() {
+        let death = |reason: &str| {
+            let mut death = FieldTable::default();
+            let reason = AMQPValue::LongString(LongString::from(reason));
+            death.insert("reason".into(), reason);
+            AMQPValue::FieldTable(death)
+        };
+        let mut headers = FieldTable::default();
+        let deaths = vec![death("delivery_limit"), death("expired")];
+        headers.insert(HEADER_DEATHS.into(), AMQPValue::FieldArray(deaths.into()));
+        let first = AMQPValue::LongString(LongString::from("expired"));
+        headers.insert(HEADER_BROKERS_REASON.into(), first);
+        let properties = BasicProperties::default().with_headers(headers);
+        assert_eq!(read(&properties).reason.as_deref(), Some("delivery_limit"));
+    }
+
+    #[test]
+    fn a_count_is_the_brokers() {
+        let mut headers = FieldTable::default();
+        headers.insert(HEADER_COUNT.into(), AMQPValue::LongLongInt(3));
+        let properties = BasicProperties::default().with_headers(headers);
+        assert_eq!(crashes(&properties, true), 3);
+        assert_eq!(crashes(&properties, false), 0);
+        assert_eq!(crashes(&BasicProperties::default(), true), 0);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub fn with_dead_letters(kind: QueueKind) -> Topology {
             queue: "dead".to_owned(),
             key: "q".to_owned(),
         }],
+        ..Topology::default()
     }
 }
 

@@ -3,13 +3,12 @@
 //! Consul's agent makes and renews the certificate itself, and signs a new one when the root changes: both endpoints
 //! are watched by blocking queries, and asked anyway when a certificate is at its half.
 
-use super::api::{Answer, Api, Token};
 use super::{Source, SourceError};
+use crate::api::consul::Agent;
 use crate::config::{Consul as Settings, ServiceName};
 use crate::identity::material::{Material, certificates, key};
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use reqwest::header::HeaderName;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
@@ -23,12 +22,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The certificate authority of Consul Connect.
 pub(super) struct Consul {
-    api: Api,
-    leaf_path: String,
+    agent: Agent,
+    service: ServiceName,
     /// What Consul must say is its trust domain, where that was configured.
     trust_domain: Option<String>,
-    wait: Duration,
-    timeout: Duration,
     roots: Seen,
     leaf: Seen,
     /// Whether Consul gave both when it was last asked.
@@ -38,7 +35,8 @@ pub(super) struct Consul {
 /// The state of something when it was last read; `None` before.
 type Seen = Option<u64>;
 
-const ROOTS: &str = "v1/agent/connect/ca/roots";
+const ROOTS: [&str; 5] = ["v1", "agent", "connect", "ca", "roots"];
+const LEAF: [&str; 5] = ["v1", "agent", "connect", "ca", "leaf"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -73,19 +71,10 @@ impl Consul {
         trust_domain: Option<String>,
         settings: &Settings,
     ) -> Result<Self, String> {
-        let api = Api::new(
-            "consul",
-            &settings.url,
-            settings.ca_file.as_deref(),
-            HeaderName::from_static("x-consul-token"),
-            Token::new(settings.token.as_ref(), settings.token_file.as_ref()),
-        )?;
         Ok(Self {
-            api,
-            leaf_path: format!("v1/agent/connect/ca/leaf/{service}"),
+            agent: Agent::new(settings)?,
+            service: service.clone(),
             trust_domain,
-            wait: Duration::from_millis(settings.wait_ms),
-            timeout: Duration::from_millis(settings.timeout_ms),
             roots: None,
             leaf: None,
             answered: false,
@@ -93,7 +82,7 @@ impl Consul {
     }
 
     /// Ends when what is at `path` is not as it was `seen`; never when it was not.
-    async fn watch(&self, path: &str, seen: Seen) {
+    async fn watch(&self, path: &[&str], seen: Seen) {
         let Some(index) = seen else {
             return std::future::pending().await;
         };
@@ -104,10 +93,11 @@ impl Consul {
         let mut away = false;
         loop {
             let answer = if waiting {
-                self.wait_for(path, index).await
+                self.agent.get_after(path, &[], index).await
             } else {
-                self.api.get(path, self.timeout).await
+                self.agent.get(path, &[]).await
             };
+            let answer = answer.and_then(|answer| answer.success());
             let pause = match answer.map(|answer| answer.index) {
                 // An equal count of one that was away may be another Consul's.
                 Ok(Some(now)) if now != index || away => return,
@@ -125,12 +115,9 @@ impl Consul {
         }
     }
 
-    async fn wait_for(&self, path: &str, index: u64) -> Result<Answer, SourceError> {
-        let wait = self.wait.as_millis();
-        let path = format!("{path}?index={index}&wait={wait}ms");
-        // Consul adds up to a sixteenth, so that not all waits end together.
-        let limit = self.wait + self.wait / 16 + self.timeout;
-        self.api.get(&path, limit).await
+    fn leaf_path(&self) -> [&str; 6] {
+        let [a, b, c, d, e] = LEAF;
+        [a, b, c, d, e, self.service.as_str()]
     }
 
     fn trust_domain(&self, said: String) -> Result<String, SourceError> {
@@ -156,9 +143,9 @@ fn pauses() -> ExponentialBackoff {
 impl Source for Consul {
     async fn issue(&mut self) -> Result<Material, SourceError> {
         self.answered = false;
-        let answer = self.api.get(ROOTS, self.timeout).await?;
+        let answer = self.agent.get(&ROOTS, &[]).await?.success()?;
         self.roots = answer.index;
-        let roots: Roots = answer.json()?;
+        let roots: Roots = answer.read()?;
         let trust_domain = self.trust_domain(roots.trust_domain.to_ascii_lowercase())?;
         let bundle = roots.roots.unwrap_or_default();
         let roots = bundle
@@ -166,9 +153,9 @@ impl Source for Consul {
             .map(|root| certificates(root.root_cert.as_bytes(), "trust bundle"))
             .collect::<Result<Vec<Vec<CertificateDer<'static>>>, _>>()?
             .concat();
-        let answer = self.api.get(&self.leaf_path, self.timeout).await?;
+        let answer = self.agent.get(&self.leaf_path(), &[]).await?.success()?;
         self.leaf = answer.index;
-        let leaf: Leaf = answer.json()?;
+        let leaf: Leaf = answer.read()?;
         self.answered = true;
         Ok(Material {
             chain: certificates(leaf.certificate.as_bytes(), "certificate")?,
@@ -179,9 +166,10 @@ impl Source for Consul {
     }
 
     async fn changed(&mut self) {
+        let leaf = self.leaf_path();
         tokio::select! {
-            () = self.watch(ROOTS, self.roots) => {}
-            () = self.watch(&self.leaf_path, self.leaf) => {}
+            () = self.watch(&ROOTS, self.roots) => {}
+            () = self.watch(&leaf, self.leaf) => {}
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Where certificates come from.
 
-mod api;
 mod consul;
 mod development;
 mod files;
@@ -8,6 +7,7 @@ mod vault;
 
 use super::IdentityError;
 use super::material::{Material, MaterialError};
+use crate::api::ApiError;
 use crate::config::{Consul, Identity, IdentitySource, ServiceName};
 use async_trait::async_trait;
 
@@ -38,6 +38,16 @@ impl SourceError {
             Self::Away(_) => "away",
             Self::Refused(_) => "refused",
             Self::Material(_) | Self::Unusable(_) => "unusable",
+        }
+    }
+}
+
+impl From<ApiError> for SourceError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Away(why) => Self::Away(why),
+            ApiError::Illegible(why) => Self::Unusable(why),
+            ApiError::Refused(why) => Self::Refused(why),
         }
     }
 }
@@ -97,9 +107,11 @@ pub(super) fn open(
             role,
             token,
             token_file,
+            ca_file,
         } => {
             let token = (token.as_ref(), token_file.as_ref());
-            let source = vault::Vault::new(service, &named()?, url, mount, role, token);
+            let ca = ca_file.as_deref();
+            let source = vault::Vault::new(service, &named()?, url, mount, role, token, ca);
             Box::new(source.map_err(IdentityError::Config)?)
         }
     })

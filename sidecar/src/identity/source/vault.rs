@@ -5,18 +5,17 @@
 //! that while a root changes both are believed, and nothing else that their parents may have signed. The role must
 //! allow the id as a URI (`allowed_uri_sans`) and a certificate without a name (`require_cn=false`).
 
-use super::api::{Api, Token};
 use super::{Source, SourceError};
+use crate::api::{Answer, Api, Settings};
 use crate::config::{Secret, ServiceName};
 use crate::identity::material::{Key, Material, MaterialError, certificates};
 use crate::identity::spiffe::SpiffeId;
 use async_trait::async_trait;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
-use reqwest::header::HeaderName;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -64,14 +63,16 @@ impl Vault {
         mount: &str,
         role: &str,
         (token, token_file): (Option<&Secret>, Option<&PathBuf>),
+        ca_file: Option<&Path>,
     ) -> Result<Self, String> {
-        let api = Api::new(
-            "vault",
+        let api = Api::new(&Settings {
+            who: "vault",
             url,
-            None,
-            HeaderName::from_static("x-vault-token"),
-            Token::new(token, token_file),
-        )?;
+            ca_file,
+            header: "x-vault-token",
+            token,
+            token_file,
+        })?;
         let mount = mount.trim_matches('/');
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         let segment = |text: &str| !matches!(text, "" | "." | "..") && text.bytes().all(plain);
@@ -89,10 +90,28 @@ impl Vault {
         })
     }
 
+    /// A path of the engine.
+    fn path<'a>(&'a self, rest: &[&'a str]) -> Vec<&'a str> {
+        let mount = self.mount.split('/');
+        ["v1"]
+            .into_iter()
+            .chain(mount)
+            .chain(rest.iter().copied())
+            .collect()
+    }
+
+    async fn get(&self, rest: &[&str], query: &[(&str, &str)]) -> Result<Answer, SourceError> {
+        Ok(self
+            .api
+            .get(&self.path(rest), query, LIMIT)
+            .await?
+            .success()?)
+    }
+
     /// The certificates of the engine's issuers.
     async fn issuers(&self) -> Result<Vec<CertificateDer<'static>>, SourceError> {
-        let path = format!("v1/{}/issuers?list=true", self.mount);
-        let list: Data<Issuers> = self.api.get(&path, LIMIT).await?.json()?;
+        let answer = self.get(&["issuers"], &[("list", "true")]).await?;
+        let list: Data<Issuers> = answer.read()?;
         let keys = list.data.keys;
         if keys.len() > MAX_ISSUERS {
             return Err(MaterialError::TooMany("list of issuers", MAX_ISSUERS).into());
@@ -103,8 +122,8 @@ impl Vault {
             if key.is_empty() || !key.bytes().all(known) {
                 return Err(MaterialError::Unreadable("list of issuers").into());
             }
-            let path = format!("v1/{}/issuer/{key}/json", self.mount);
-            let issuer: Data<Issuer> = self.api.get(&path, LIMIT).await?.json()?;
+            let answer = self.get(&["issuer", &key, "json"], &[]).await?;
+            let issuer: Data<Issuer> = answer.read()?;
             roots.extend(certificates(
                 issuer.data.certificate.as_bytes(),
                 "trust bundle",
@@ -125,8 +144,10 @@ impl Source for Vault {
         })?;
         // A role may read the names from the request or from the parameters.
         let body = json!({"csr": request, "uri_sans": id, "format": "pem"});
-        let path = format!("v1/{}/sign/{}", self.mount, self.role);
-        let signed: Data<Signed> = self.api.post(&path, &body, LIMIT).await?.json()?;
+        let path = self.path(&["sign", &self.role]);
+        let body = body.to_string().into_bytes();
+        let answer = self.api.post(&path, body, LIMIT).await?.success()?;
+        let signed: Data<Signed> = answer.read()?;
         let mut chain = certificates(signed.data.certificate.as_bytes(), "certificate")?;
         for above in &signed.data.ca_chain {
             let above = certificates(above.as_bytes(), "certificate")?;

@@ -8,7 +8,7 @@
 //!
 //! What changes no check (a weight, a tag) does not ring; it is seen when the wait of a question is over.
 
-use super::http::Http;
+use crate::api::consul::Agent;
 use crate::registry::RegistryError;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -52,13 +52,13 @@ impl Bell {
     pub(super) async fn wait(
         &self,
         heard: &mut watch::Receiver<u64>,
-        http: &Http,
+        agent: &Agent,
     ) -> Result<(), RegistryError> {
         tokio::select! {
             biased;
             // The sender is in `self`.
             _ = heard.changed() => Ok(()),
-            asked = self.ask(http) => {
+            asked = self.ask(agent) => {
                 // Its own ring; whoever rings from here on is heard, since the look comes after.
                 heard.mark_unchanged();
                 asked
@@ -66,7 +66,7 @@ impl Bell {
         }
     }
 
-    async fn ask(&self, http: &Http) -> Result<(), RegistryError> {
+    async fn ask(&self, agent: &Agent) -> Result<(), RegistryError> {
         let mut rope = self.rope.lock().await;
         if let Some(next) = rope.next {
             sleep_until(next).await;
@@ -76,8 +76,8 @@ impl Bell {
             // Boxed, since a thousand who wait are not a thousand who ask.
             let asked = Box::pin(async {
                 let answer = match rope.index {
-                    None => http.get(&CHECKS, &[NOTHING]).await,
-                    Some(index) => http.get_after(&CHECKS, &[NOTHING], index).await,
+                    None => agent.get(&CHECKS, &[NOTHING]).await,
+                    Some(index) => agent.get_after(&CHECKS, &[NOTHING], index).await,
                 };
                 answer?.success()
             })
@@ -89,7 +89,7 @@ impl Bell {
             rope.index = index;
             rope.next = Some(Instant::now() + PAUSE);
             self.rung.send_modify(|rung| *rung += 1);
-            return asked.map(drop);
+            return asked.map(drop).map_err(RegistryError::from);
         }
     }
 }

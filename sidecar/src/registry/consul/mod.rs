@@ -9,14 +9,12 @@
 //! without the latter Consul answers with fewer instances, not with an error.
 
 mod bell;
-mod http;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-pub(crate) use http::Http;
-
 use super::{Health, Instances, Registered, Registry, RegistryError};
+use crate::api::consul::Agent;
 use crate::config::{self, ServiceName};
 use async_trait::async_trait;
 use bell::Bell;
@@ -33,7 +31,7 @@ const ITSELF: &str = "consul";
 
 /// The agent of Consul on this machine.
 pub struct Consul {
-    http: Http,
+    agent: Agent,
     places: Semaphore,
     looks: Semaphore,
     bell: Bell,
@@ -46,7 +44,7 @@ impl Consul {
     /// [`RegistryError::Refused`] when the configuration cannot work: its URL, or the file of authorities.
     pub fn new(config: &config::Consul) -> Result<Self, RegistryError> {
         Ok(Self {
-            http: Http::new(config)?,
+            agent: Agent::new(config).map_err(RegistryError::Refused)?,
             places: Semaphore::new(PLACES),
             looks: Semaphore::new(LOOKS),
             bell: Bell::new(),
@@ -62,8 +60,8 @@ impl Consul {
         let path = ["v1", "health", "service", service.as_str()];
         let passing = [("passing", "1")];
         let answer = match after {
-            None => self.http.get(&path, &passing).await?,
-            Some(index) => self.http.get_after(&path, &passing, index).await?,
+            None => self.agent.get(&path, &passing).await?,
+            Some(index) => self.agent.get_after(&path, &passing, index).await?,
         };
         let answer = answer.success()?;
         let entries: Vec<wire::Entry> = answer.read()?;
@@ -86,14 +84,14 @@ impl Consul {
             let _place = self.looks.acquire().await;
             Box::pin(self.ask(service, None)).await
         };
-        timeout(self.http.timeout(), asked)
+        timeout(self.agent.timeout(), asked)
             .await
             .unwrap_or_else(|_| Err(RegistryError::Away("does not answer in time".to_owned())))
     }
 
     /// Looks whenever the bell rings, until there is news.
     async fn wait(&self, service: &ServiceName, after: u64) -> Result<Instances, RegistryError> {
-        let end = Instant::now() + self.http.wait();
+        let end = Instant::now() + self.agent.wait();
         let mut heard = self.bell.listen();
         loop {
             // Before the wait as well: what changed since the last answer has rung already.
@@ -102,7 +100,7 @@ impl Consul {
                 return Ok(found);
             }
             tokio::select! {
-                rung = self.bell.wait(&mut heard, &self.http) => rung?,
+                rung = self.bell.wait(&mut heard, &self.agent) => rung?,
                 () = sleep_until(end) => {}
             }
         }
@@ -116,7 +114,7 @@ impl Registry for Consul {
         // What an earlier registration under this id left behind would count as well.
         let query = [("replace-existing-checks", "true")];
         let body = json(&wire::Registration::new(instance))?;
-        self.http.put(&path, &query, body).await?.success()?;
+        self.agent.put(&path, &query, body).await?.success()?;
         Ok(())
     }
 
@@ -124,7 +122,7 @@ impl Registry for Consul {
         let check = wire::check_id(id);
         let path = ["v1", "agent", "check", "update", check.as_str()];
         let answer = self
-            .http
+            .agent
             .put(&path, &[], json(&wire::Report::new(health))?)
             .await?;
         let words = answer.words();
@@ -144,7 +142,7 @@ impl Registry for Consul {
 
     async fn deregister(&self, id: &str) -> Result<(), RegistryError> {
         let path = ["v1", "agent", "service", "deregister", id];
-        let answer = self.http.put(&path, &[], Vec::new()).await?;
+        let answer = self.agent.put(&path, &[], Vec::new()).await?;
         // 1.8 answers 200 for a service that it does not know, later versions 404, some in between 500.
         let unknown = answer.status.as_u16() == 404 || answer.words().contains("Unknown service");
         if !unknown {
@@ -168,7 +166,7 @@ impl Registry for Consul {
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>, RegistryError> {
-        let answer = self.http.get(&["v1", "catalog", "services"], &[]).await?;
+        let answer = self.agent.get(&["v1", "catalog", "services"], &[]).await?;
         let answer = answer.success()?;
         let names: BTreeMap<String, serde::de::IgnoredAny> = answer.read()?;
         Ok(names
