@@ -3,7 +3,7 @@
 use super::Api;
 use super::submit::json;
 use crate::config::Agent;
-use crate::run::executor::SubmitError;
+use crate::run::admission::SubmitError;
 use crate::run::lane::Ready;
 use crate::run::new_task_id;
 use axum::extract::State;

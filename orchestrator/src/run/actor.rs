@@ -8,9 +8,10 @@
 //! dispatched in the same write as what makes it ready, then published, then marked as published: with the
 //! run's next change where that comes soon, so that a mark costs no write of its own.
 
+use super::admission::Slot;
 use super::change::{Report, change_for, mark_published};
 use super::clock::Clock;
-use super::executor::{Executor, Slot};
+use super::executor::Executor;
 use super::keep::{Kept, keep};
 use super::machine::{Command, Event, Illegal, Machine, StepStatus};
 use super::message::step_message;

@@ -1,6 +1,7 @@
 //! Begins runs, and knows those that go on in this process.
 
 use super::actor::Actor;
+use super::admission::{Places, Slot, SubmitError};
 use super::change::change_for;
 use super::clock::Clock;
 use super::events::Events;
@@ -22,18 +23,12 @@ use mesh_protocol::outcome::StepError;
 use mesh_protocol::{TaskId, Timestamp};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
-
-/// Most bytes of the request bodies of runs in flight: parsed, a body takes some times its length.
-const MAX_BYTES: usize = 256 * 1024 * 1024;
-/// How long a new task waits for this replica's lease: at start, and when the store hesitated.
-const LEASE_WAIT: Duration = Duration::from_secs(1);
 
 /// What runs need.
 pub struct Context {
@@ -63,8 +58,7 @@ pub struct Context {
 pub struct Executor {
     context: Context,
     runs: Mutex<HashMap<TaskId, Arc<RunHandle>>>,
-    in_flight: AtomicUsize,
-    bytes: AtomicUsize,
+    places: Places,
     taken_up: watch::Sender<bool>,
     tasks: TaskTracker,
     replica: ReplicaId,
@@ -77,26 +71,6 @@ pub struct Executor {
     emptied: Mutex<Option<Timestamp>>,
 }
 
-/// Why a run does not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// As many runs as allowed are in flight.
-    #[error("too many tasks are in flight")]
-    Busy,
-    /// The broker is away, or takes nothing: no step would go out.
-    #[error("the broker takes no tasks")]
-    Broker,
-    /// This replica has no lease: what it began would be taken from it.
-    #[error("the store does not renew this replica's lease")]
-    NoLease,
-    /// The run could not be kept, so it was not begun.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The plan is none that was checked.
-    #[error("the plan is not sound: {0}")]
-    Plan(String),
-}
-
 /// What became of a submission.
 pub enum Submitted {
     /// The run goes on here.
@@ -105,28 +79,13 @@ pub enum Submitted {
     Earlier(Earlier),
 }
 
-/// A place among the runs in flight; leaves it when dropped.
-pub struct Slot {
-    executor: Arc<Executor>,
-    bytes: usize,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.executor.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.executor.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.executor.context.metrics.in_flight.dec();
-    }
-}
-
 impl Executor {
     /// An executor without runs.
     pub fn new(context: Context) -> Arc<Self> {
         Arc::new(Self {
             context,
             runs: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            places: Places::default(),
             taken_up: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             replica: ReplicaId::random(),
@@ -154,20 +113,16 @@ impl Executor {
         &self.clock
     }
 
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     pub(super) fn tenure(&self) -> &Tenure {
         &self.tenure
     }
 
     pub(super) fn pressure(&self) -> &Pressure {
         &self.pressure
-    }
-
-    /// Why a task that is submitted now would be refused, if it would.
-    pub fn obstacle(&self) -> Option<SubmitError> {
-        if !*self.context.bus.connected().borrow() || self.pressure.is_stalled() {
-            return Some(SubmitError::Broker);
-        }
-        (!self.tenure.is_held()).then_some(SubmitError::NoLease)
     }
 
     /// When the store was found emptied last, if it was.
@@ -192,11 +147,6 @@ impl Executor {
     /// What runs need.
     pub fn context(&self) -> &Context {
         &self.context
-    }
-
-    /// How many runs go on here.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Whether the runs of the store that nobody held have been taken up.
@@ -249,41 +199,6 @@ impl Executor {
     /// Whether the run was refused to its client, and is not to go on.
     pub fn is_withdrawing(&self, id: &TaskId) -> bool {
         self.withdrawn().contains(id)
-    }
-
-    /// A place for a run whose request has so many `bytes`, if it could begin now.
-    ///
-    /// # Errors
-    /// [`SubmitError::Busy`], [`SubmitError::Broker`], [`SubmitError::NoLease`].
-    pub async fn admit(self: &Arc<Self>, bytes: usize) -> Result<Slot, SubmitError> {
-        if let Some(obstacle) = self.obstacle() {
-            let held = tokio::time::timeout(LEASE_WAIT, self.tenure.held()).await;
-            if held.is_err() || !matches!(obstacle, SubmitError::NoLease) {
-                return Err(obstacle);
-            }
-        }
-        self.reserve(bytes)
-    }
-
-    fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Slot, SubmitError> {
-        let runs = self.in_flight.load(Ordering::Relaxed);
-        let held = self.bytes.load(Ordering::Relaxed);
-        // Requests at the very same moment may pass together: they are as few as the threads.
-        if runs >= self.context.max_runs || held.saturating_add(bytes) > MAX_BYTES {
-            return Err(SubmitError::Busy);
-        }
-        Ok(self.take_place(bytes))
-    }
-
-    /// A place, over the bounds if need be.
-    pub(super) fn take_place(self: &Arc<Self>, bytes: usize) -> Slot {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.context.metrics.in_flight.inc();
-        Slot {
-            executor: Arc::clone(self),
-            bytes,
-        }
     }
 
     /// Keeps a new run in the store, with its first steps marked as dispatched, and begins it.

@@ -8,12 +8,13 @@
 //!   └─ another replica's ──▶ store ──▶ its tenure ──▶ inbox
 //! ```
 //!
-//! [`dag`] and [`machine`] decide and are pure; [`executor`] and `actor` act; `keep` writes, `outlet`
-//! publishes; `tenure` keeps this replica's lease and takes over what others leave; [`lane`] declares the
+//! [`dag`] and [`machine`] decide and are pure; [`admission`] lets tasks in, [`executor`] and `actor` act;
+//! `keep` writes, `outlet` publishes; `tenure` keeps this replica's lease and takes over what others leave; [`lane`] declares the
 //! topology and hears results; [`trace`] has the spans of both; [`shown`] is what others may see of a run:
 //! never more than is stored.
 
 mod actor;
+pub mod admission;
 mod change;
 pub mod clock;
 pub mod dag;
