@@ -48,7 +48,7 @@ impl Agent {
     /// Asks at once.
     ///
     /// # Errors
-    /// [`ApiError::Away`].
+    /// [`ApiError::Unreachable`], [`ApiError::Away`].
     pub(crate) async fn get(
         &self,
         path: &[&str],
@@ -60,7 +60,7 @@ impl Agent {
     /// Asks for what is beyond `index`: answered as soon as there is something, or after [`Self::wait`].
     ///
     /// # Errors
-    /// [`ApiError::Away`].
+    /// [`ApiError::Unreachable`], [`ApiError::Away`].
     pub(crate) async fn get_after(
         &self,
         path: &[&str],
@@ -78,7 +78,7 @@ impl Agent {
     /// Writes.
     ///
     /// # Errors
-    /// [`ApiError::Away`].
+    /// [`ApiError::Unreachable`], [`ApiError::Away`].
     pub(crate) async fn put(
         &self,
         path: &[&str],

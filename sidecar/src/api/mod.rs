@@ -26,7 +26,15 @@ const IDLE_CONNECTIONS: usize = 8;
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// It cannot be reached, or answers with an error of its own: another try may help.
+    /// It cannot be reached: another try may help.
+    #[error("{who} is away: {why}")]
+    Unreachable {
+        /// Who it is.
+        who: &'static str,
+        /// The innermost reason.
+        why: String,
+    },
+    /// It answers with an error of its own, or cannot be asked yet: another try may help.
     #[error("{0}")]
     Away(String),
     /// What it answers is not of its API's form.
@@ -118,7 +126,7 @@ impl Api {
     /// `GET`, within `limit` altogether.
     ///
     /// # Errors
-    /// [`ApiError::Away`].
+    /// [`ApiError::Unreachable`], [`ApiError::Away`].
     pub(crate) async fn get(
         &self,
         path: &[&str],
@@ -131,7 +139,7 @@ impl Api {
     /// `PUT` of JSON, within `limit` altogether.
     ///
     /// # Errors
-    /// [`ApiError::Away`].
+    /// [`ApiError::Unreachable`], [`ApiError::Away`].
     pub(crate) async fn put(
         &self,
         path: &[&str],
@@ -146,7 +154,7 @@ impl Api {
     /// `POST` of JSON, within `limit` altogether.
     ///
     /// # Errors
-    /// [`ApiError::Away`].
+    /// [`ApiError::Unreachable`], [`ApiError::Away`].
     pub(crate) async fn post(
         &self,
         path: &[&str],
@@ -179,7 +187,11 @@ impl Api {
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let away = |error: reqwest::Error| ApiError::Away(said(&error));
+        let who = self.who;
+        let away = |error: reqwest::Error| ApiError::Unreachable {
+            who,
+            why: said(&error),
+        };
         let mut response = request.send().await.map_err(away)?;
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         let index = header("x-consul-index").and_then(|index| index.parse::<u64>().ok());

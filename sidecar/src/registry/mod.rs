@@ -147,7 +147,9 @@ pub enum RegistryError {
 impl From<ApiError> for RegistryError {
     fn from(error: ApiError) -> Self {
         match error {
-            ApiError::Away(why) | ApiError::Illegible(why) => Self::Away(why),
+            ApiError::Unreachable { why, .. } | ApiError::Away(why) | ApiError::Illegible(why) => {
+                Self::Away(why)
+            }
             ApiError::Refused(why) => Self::Refused(why),
         }
     }

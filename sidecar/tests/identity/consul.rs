@@ -159,7 +159,7 @@ async fn a_token_without_the_right_is_told_and_a_better_one_is_taken() {
         ..Consul::at(consul.url())
     };
     let member = member("gateway", &from_file);
-    says(&member, "token of consul").await;
+    says(&member, "token file of consul").await;
     replace(&file, &format!("{wrong}\n"));
     says(&member, "consul answers 403").await;
     assert!(!member.identity.reasons().join(" ").contains(&wrong));
@@ -174,7 +174,7 @@ async fn a_token_without_the_right_is_told_and_a_better_one_is_taken() {
 
 #[tokio::test]
 async fn what_consul_answers_instead_is_told() {
-    let long = "x".repeat(2 << 20);
+    let long = "x".repeat(17 << 20);
     let answers = [
         (
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -182,11 +182,7 @@ async fn what_consul_answers_instead_is_told() {
             "consul answers 500: No cluster leader",
         ),
         (StatusCode::OK, "null", "not its API's"),
-        (
-            StatusCode::OK,
-            &long,
-            "answers with more than 1048576 bytes",
-        ),
+        (StatusCode::OK, &long, "answer is longer than"),
         (
             StatusCode::OK,
             r#"{"TrustDomain": "a.consul", "Roots": null}"#,
@@ -216,7 +212,7 @@ async fn what_consul_answers_instead_is_told() {
     };
     says(
         &member("gateway", &settings),
-        "consul is away: operation timed out",
+        "consul is away: does not answer in time",
     )
     .await;
 }

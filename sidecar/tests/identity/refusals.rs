@@ -125,6 +125,7 @@ fn refused(ours: &Authority) -> Vec<(&'static str, Reason, Side, Issued)> {
             Both,
             used(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign]),
         ),
+        ("does not say what for", R::KeyUsage, Both, used(&[])),
         (
             "may not sign",
             R::KeyUsage,
@@ -194,9 +195,8 @@ fn believed(ours: &Authority) -> Vec<(&'static str, Issued)> {
         ("with a host", named(vec![host, uri(DOMAIN, "peer")])),
         ("the short path", named(vec![short])),
         (
-            "without usages",
+            "without extended usages",
             ours.issue_with("peer", |p| {
-                p.key_usages = vec![];
                 p.extended_key_usages = vec![];
                 p.is_ca = IsCa::NoCa;
             }),

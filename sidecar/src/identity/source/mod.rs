@@ -45,6 +45,7 @@ impl SourceError {
 impl From<ApiError> for SourceError {
     fn from(error: ApiError) -> Self {
         match error {
+            error @ ApiError::Unreachable { .. } => Self::Away(error.to_string()),
             ApiError::Away(why) => Self::Away(why),
             ApiError::Illegible(why) => Self::Unusable(why),
             ApiError::Refused(why) => Self::Refused(why),
