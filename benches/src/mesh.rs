@@ -1,5 +1,6 @@
 //! Our own binaries, configured from one mesh.yaml as a user would do it, for one measurement.
 
+use crate::consul::Consul;
 use crate::load::{self, Call};
 use crate::process::{Process, free_address, free_port};
 use crate::rows::Bench;
@@ -20,7 +21,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Sketch {
     /// The agents and how long a step takes each, in milliseconds.
     pub agents: Vec<(&'static str, u64)>,
-    /// URL of RabbitMQ; memory when there is none.
+    /// URL of RabbitMQ; memory when there is none. With it parts can be processes, which find each other in a Consul.
     pub rabbitmq: Option<String>,
     /// URL of Redis; memory when there is none.
     pub redis: Option<String>,
@@ -36,6 +37,7 @@ pub struct Laid {
     pub orchestrator: SocketAddr,
     home: PathBuf,
     agents: Vec<&'static str>,
+    _consul: Option<Consul>,
     /// Mostly held for their end.
     _agents: Vec<Process>,
 }
@@ -63,7 +65,11 @@ impl Sketch {
         }
         let (gateway, orchestrator) = (free_address()?, free_address()?);
         let file = home.join("mesh.yaml");
-        let text = self.yaml(gateway, orchestrator, &ports)?;
+        let consul = match self.rabbitmq {
+            Some(_) => Some(Consul::start(&home).await?),
+            None => None,
+        };
+        let text = self.yaml(gateway, orchestrator, consul.as_ref(), &ports)?;
         fs::write(&file, text)?;
         // Makes the development keys, which rendering needs.
         said(
@@ -83,21 +89,38 @@ impl Sketch {
             orchestrator,
             home,
             agents: self.agents.iter().map(|(agent, _)| *agent).collect(),
+            _consul: consul,
             _agents: agents,
         })
     }
 
-    fn yaml(&self, gateway: SocketAddr, orchestrator: SocketAddr, ports: &[u16]) -> Result<String> {
+    fn yaml(
+        &self,
+        gateway: SocketAddr,
+        orchestrator: SocketAddr,
+        consul: Option<&Consul>,
+        ports: &[u16],
+    ) -> Result<String> {
+        let (out, way_in) = (free_address()?, free_address()?);
+        let admin = || free_address().map(|address| format!("admin_listen: \"{address}\""));
+        let (beside_gateway, beside_orchestrator) = (admin()?, admin()?);
         let mut text = format!(
             "version: 1\nmesh: bench\n\
-             gateway:\n  listen: {gateway}\n  auth: {{development: true}}\n\
-             orchestrator:\n  listen: {orchestrator}\n  planner:\n    max_steps: 100\n"
+             gateway:\n  listen: {gateway}\n  auth: {{development: true}}\n  \
+               sidecar: {{outbound: \"{out}\", {beside_gateway}}}\n\
+             orchestrator:\n  listen: {orchestrator}\n  \
+               sidecar: {{listen: \"{way_in}\", {beside_orchestrator}}}\n  \
+               planner:\n    max_steps: 100\n"
         );
         if let Some(url) = &self.ollama {
             writeln!(
                 text,
                 "    ollama: {{url: \"{url}\", model: double, num_predict: 32768}}"
             )?;
+        }
+        if let Some(consul) = consul {
+            let url = consul.url();
+            writeln!(text, "registry: {{backend: consul, url: \"{url}\"}}")?;
         }
         if let Some(url) = &self.rabbitmq {
             writeln!(text, "messaging: {{backend: rabbitmq, url: \"{url}\"}}")?;
@@ -109,7 +132,10 @@ impl Sketch {
         for ((agent, _), port) in self.agents.iter().zip(ports) {
             writeln!(
                 text,
-                "  - {{id: {agent}, capabilities: [work], endpoint: \"http://127.0.0.1:{port}\"}}"
+                "  - {{id: {agent}, capabilities: [work], endpoint: \"http://127.0.0.1:{port}\", \
+                 sidecar: {{listen: \"{}\", {}}}}}",
+                free_address()?,
+                admin()?
             )?;
         }
         Ok(text)
@@ -140,10 +166,12 @@ impl Laid {
     /// When a part does not get ready.
     pub async fn processes(&self, bench: &Bench) -> Result<Vec<Process>> {
         let mut all = vec![self.orchestrator(bench).await?];
-        for agent in &self.agents {
-            let name = format!("sidecar-{agent}");
+        for service in ["gateway", "orchestrator"].iter().chain(&self.agents) {
+            let name = format!("sidecar-{service}");
             let mut command = ours(&bench.binary("sidecar"));
             command
+                // Where the authority is that they share.
+                .current_dir(&self.home)
                 .arg("--config")
                 .arg(self.home.join(format!("{name}.secret.json")));
             all.push(Process::start(&name, &self.home, command)?);
