@@ -30,6 +30,8 @@ pub(super) struct Consul {
     leaf: Seen,
     /// Whether Consul gave both when it was last asked.
     answered: bool,
+    /// The trust domain that it said then: every Consul begins with one of its own.
+    said: Option<String>,
 }
 
 /// The state of something when it was last read; `None` before.
@@ -78,6 +80,7 @@ impl Consul {
             roots: None,
             leaf: None,
             answered: false,
+            said: None,
         })
     }
 
@@ -115,6 +118,18 @@ impl Consul {
         }
     }
 
+    /// Whether it is another Consul than the one that was asked last.
+    async fn is_another(&self) -> bool {
+        let Ok(answer) = self.agent.get(&ROOTS, &[]).await else {
+            return false;
+        };
+        let roots = answer.success().and_then(|answer| answer.read::<Roots>());
+        roots.is_ok_and(|roots| {
+            let now = roots.trust_domain.to_ascii_lowercase();
+            self.said.as_ref().is_some_and(|said| *said != now)
+        })
+    }
+
     fn leaf_path(&self) -> [&str; 6] {
         let [a, b, c, d, e] = LEAF;
         [a, b, c, d, e, self.service.as_str()]
@@ -147,6 +162,7 @@ impl Source for Consul {
         self.roots = answer.index;
         let roots: Roots = answer.read()?;
         let trust_domain = self.trust_domain(roots.trust_domain.to_ascii_lowercase())?;
+        self.said = Some(trust_domain.clone());
         let bundle = roots.roots.unwrap_or_default();
         let roots = bundle
             .iter()
@@ -166,6 +182,10 @@ impl Source for Consul {
     }
 
     async fn changed(&mut self) {
+        // One that was exchanged since may have the same count, or a lower one, which would be waited for in vain.
+        if self.is_another().await {
+            return;
+        }
         let leaf = self.leaf_path();
         tokio::select! {
             () = self.watch(&ROOTS, self.roots) => {}
