@@ -21,6 +21,15 @@ pub const QUEUE_PRIORITY_TASKS: &str = "ai.priority.tasks";
 /// Receiver name of the orchestrator on [`EXCHANGE_COORDINATION`].
 pub const ORCHESTRATOR: &str = "orchestrator";
 
+/// Paths that machines ask every few seconds: a trace of each would bury the others, so none begins with them.
+pub const POLLED: [&str; 5] = [
+    "/health",
+    "/ready",
+    "/metrics",
+    crate::quota::PATH,
+    crate::load::PATH,
+];
+
 const MAX_AGENT: usize = 63;
 const MAX_ID: usize = 128;
 

@@ -3,25 +3,19 @@
 
 mod lane;
 
-use lane::{Lane, Reply, TestAgent, agent_id, config, ok, quick, step};
-use mesh_bus::{BrokerUrl, Bus, BusConfig, Properties, QueueKind, Topology, connect};
+use lane::{Lane, Reply, TestAgent, agent_id, config, ok, over, quick, sidecar, step};
+use mesh_bus::{Properties, QueueKind, Topology};
 use mesh_protocol::outcome::Outcome;
 use mesh_tests::{rabbitmq, wait_for, within};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-
-async fn bus(url: &str) -> Arc<dyn Bus> {
-    let url = BrokerUrl::try_from(url.to_owned()).unwrap();
-    connect(&BusConfig::Rabbitmq { url }).await.unwrap()
-}
+use std::process::Command;
 
 #[tokio::test]
 async fn a_lost_connection_loses_no_step_and_calls_no_agent_twice() {
     let broker = rabbitmq::shared().await;
     let url = broker.vhost().await;
-    let bus = bus(&url).await;
+    let bus = over(&url).await;
     let mut lane = Lane::start(bus, vec![Reply::Held], quick()).await;
     for n in 0..8 {
         lane.step(&step(&format!("s{n}"))).await;
@@ -50,12 +44,12 @@ async fn a_lost_connection_loses_no_step_and_calls_no_agent_twice() {
 async fn a_queue_with_other_arguments_is_named_in_ready() {
     let broker = rabbitmq::shared().await;
     let url = broker.vhost().await;
-    let other = bus(&url).await;
+    let other = over(&url).await;
     let classic = Topology::exchanges().with_agent(&agent_id(), QueueKind::Classic);
     other.declare(&classic).await.unwrap();
     let agent = TestAgent::start(vec![ok(json!(1))]).await;
     let deps = mesh_sidecar::Deps {
-        bus: Some(bus(&url).await),
+        bus: Some(over(&url).await),
         ..lane::deps()
     };
     let bound = mesh_sidecar::build(config(agent.address, quick()), deps)
@@ -86,20 +80,11 @@ async fn page(address: std::net::SocketAddr, path: &str) -> (u16, String) {
     (code, answer)
 }
 
-fn sidecar(file: &std::path::Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_sidecar"))
-        .arg("--config")
-        .arg(file)
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap()
-}
-
 #[tokio::test]
 async fn a_killed_sidecar_leaves_its_steps_to_the_next() {
     let broker = rabbitmq::shared().await;
     let url = broker.vhost().await;
-    let bus = bus(&url).await;
+    let bus = over(&url).await;
     let agent = TestAgent::start(vec![Reply::Held]).await;
     let mut file = serde_json::to_value(config(agent.address, quick())).unwrap();
     file["worker"]["bus"] = json!({"backend": "rabbitmq", "url": url});

@@ -4,15 +4,16 @@
 
 mod lane;
 
-use lane::{Lane, Reply, TestAgent, agent_id, config, deps, ok, put_off, quick, step};
+use lane::{
+    Lane, Reply, TestAgent, agent_id, config, deps, ok, over, put_off, quick, sidecar, step,
+};
 use mesh_bus::memory::MemoryBus;
-use mesh_bus::{BrokerUrl, Bus, BusConfig, Properties, QueueKind, Topology, connect};
+use mesh_bus::{Bus, Properties, QueueKind, Topology};
 use mesh_protocol::Timestamp;
 use mesh_protocol::outcome::Outcome;
 use mesh_sidecar::config::{Delivery, Worker};
 use mesh_tests::{rabbitmq, wait_for, within};
 use serde_json::json;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,6 @@ async fn memory() -> Arc<dyn Bus> {
 async fn broker() -> Arc<dyn Bus> {
     let url = rabbitmq::shared().await.vhost().await;
     over(&url).await
-}
-
-async fn over(url: &str) -> Arc<dyn Bus> {
-    let url = BrokerUrl::try_from(url.to_owned()).unwrap();
-    connect(&BusConfig::Rabbitmq { url }).await.unwrap()
 }
 
 macro_rules! on_both {
@@ -245,15 +241,6 @@ async fn a_refusal_is_kept_where_that_is_wanted_and_asked_anew(bus: Arc<dyn Bus>
     let result = lane.result().await;
     assert!(matches!(result.outcome, Outcome::Completed { .. }));
     lane.stop().await;
-}
-
-fn sidecar(file: &std::path::Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_sidecar"))
-        .arg("--config")
-        .arg(file)
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap()
 }
 
 /// The acknowledgement is what is lost when a sidecar is killed after its result: the broker hands the step out once

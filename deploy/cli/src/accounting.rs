@@ -168,31 +168,35 @@ async fn one(gateway: &Gateway, request: &Request, key: &str) -> Outcome {
     let begun = Instant::now();
     let until = begun + Duration::from_secs(request.timeout.into()) + GRACE;
     let mut ids = Vec::new();
-    let accepted = match accepted(gateway, request, key, until).await {
+    let (accepted, again) = match accepted(gateway, request, key, until).await {
         Ok(accepted) => accepted,
         Err(end) => return Outcome { ids, end },
     };
     ids.push(accepted.task_id.clone());
-    if let Some(end) = ended(&accepted.answer, begun) {
-        return Outcome { ids, end };
+    let end = match ended(&accepted.answer, begun) {
+        Some(end) => end,
+        None => end_of(gateway, &accepted.task_id, begun, until).await,
+    };
+    // An answer was lost on the way: whether its task was another shows when the key is brought once more.
+    if again && let Ok(known) = gateway.submit_held(request, key, 0).await {
+        ids.extend((known.task_id != accepted.task_id).then_some(known.task_id));
     }
-    let end = end_of(gateway, &accepted.task_id, begun, until).await;
     Outcome { ids, end }
 }
 
-/// Submits until the task is accepted, or is known not to be.
+/// Submits until the task is accepted, or is known not to be; with it, whether an earlier acceptance may have been lost.
 async fn accepted(
     gateway: &Gateway,
     request: &Request,
     key: &str,
     until: Instant,
-) -> Result<Accepted, End> {
+) -> Result<(Accepted, bool), End> {
     let mut pauses = pauses();
     // Whether an answer was lost that may have been an acceptance.
     let mut uncertain = false;
     loop {
         let why = match gateway.submit_held(request, key, WAIT_S).await {
-            Ok(accepted) => return Ok(accepted),
+            Ok(accepted) => return Ok((accepted, uncertain)),
             Err(Refused::Problem(problem)) => {
                 let code = problem.status.to_string();
                 match problem.status {

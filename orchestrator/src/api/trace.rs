@@ -5,18 +5,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
+use mesh_protocol::names::POLLED;
 use mesh_trace::{Context, Kind, method_name};
 use std::sync::Arc;
 use tracing::Instrument;
-
-/// What is asked every few seconds by machines: a trace of each would bury the others.
-const QUIET: [&str; 5] = [
-    "/health",
-    "/ready",
-    "/metrics",
-    mesh_protocol::quota::PATH,
-    mesh_protocol::load::PATH,
-];
 
 /// The place of a request's span.
 #[derive(Clone)]
@@ -29,7 +21,7 @@ pub async fn span(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     }
     let parent = Context::from_headers(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let quiet = route.as_ref().is_none_or(|r| QUIET.contains(&r.as_str()));
+    let quiet = route.as_ref().is_none_or(|r| POLLED.contains(&r.as_str()));
     if parent.is_none() && quiet {
         return next.run(request).await;
     }

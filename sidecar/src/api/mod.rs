@@ -20,6 +20,9 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 const ROOM: usize = 16 * 1024;
 /// How much of an API's own words goes into an error, in characters.
 const MAX_WORDS: usize = 200;
+/// For a connection, within the limit of each question: one that may wait for news for minutes is not to wait as long
+/// for a host that swallows what it is sent.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Connections that are kept for the next question.
 const IDLE_CONNECTIONS: usize = 8;
 
@@ -94,6 +97,7 @@ impl Api {
             return Err(format!("url of {who} has no host"));
         }
         let mut client = Client::builder()
+            .connect_timeout(CONNECT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             // A token goes to whom it was meant for, and nowhere else: neither to a proxy that the environment
             // names, nor to where an answer points.

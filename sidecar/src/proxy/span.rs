@@ -9,17 +9,9 @@ use super::h1::Answer;
 use crate::config::ServiceName;
 use http::HeaderMap;
 use http::request::Parts;
+use mesh_protocol::names::POLLED;
 use mesh_trace::{Context, Kind, Span, Tracer, method_name};
 use std::net::SocketAddr;
-
-/// What machines ask every few seconds: a trace of each would bury the others, so none begins with it.
-const QUIET: [&str; 5] = [
-    "/health",
-    "/ready",
-    "/metrics",
-    mesh_protocol::quota::PATH,
-    mesh_protocol::load::PATH,
-];
 
 /// The place in its trace from which a request goes on; none where a trace begins with it.
 pub(super) struct Origin(Option<Context>);
@@ -31,7 +23,7 @@ impl Origin {
             return None;
         }
         let parent = Context::from_headers(headers);
-        (parent.is_some() || !QUIET.contains(&path)).then_some(Self(parent))
+        (parent.is_some() || !POLLED.contains(&path)).then_some(Self(parent))
     }
 }
 
@@ -122,11 +114,11 @@ mod tests {
         let traced = |headers: &HeaderMap, path| Origin::of(&tracer, headers, path).is_some();
         assert!(traced(&headers, "/process"));
         assert!(traced(&headers, "/internal"));
-        for path in QUIET {
+        for path in POLLED {
             assert!(!traced(&headers, path), "{path}");
         }
         Context::fresh().to_headers(&mut headers);
-        for path in QUIET {
+        for path in POLLED {
             assert!(traced(&headers, path), "{path}");
             assert!(Origin::of(&Tracer::off(), &headers, path).is_none());
         }

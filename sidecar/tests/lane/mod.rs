@@ -7,7 +7,10 @@
     reason = "each test binary uses a part, and a test that cannot go on must fail"
 )]
 
-use mesh_bus::{Bus, Deliveries, Delivery as Delivered, Message, Properties, QueueKind, Topology};
+use mesh_bus::{
+    BrokerUrl, Bus, BusConfig, Deliveries, Delivery as Delivered, Message, Properties, QueueKind,
+    Topology,
+};
 use mesh_protocol::AgentId;
 use mesh_protocol::message::StepTask;
 use mesh_protocol::names::EXCHANGE_TASKS;
@@ -20,6 +23,8 @@ use mesh_trace::Tracer;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +34,23 @@ use tokio_util::sync::CancellationToken;
 
 pub fn agent_id() -> AgentId {
     "data-processor".parse().unwrap()
+}
+
+/// The lane over a real broker.
+pub async fn over(url: &str) -> Arc<dyn Bus> {
+    let url = BrokerUrl::try_from(url.to_owned()).unwrap();
+    let config = BusConfig::Rabbitmq { url };
+    mesh_bus::connect(&config).await.unwrap()
+}
+
+/// The program that users run.
+pub fn sidecar(file: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_sidecar"))
+        .arg("--config")
+        .arg(file)
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap()
 }
 
 /// What the test agent was asked.

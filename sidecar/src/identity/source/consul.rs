@@ -28,9 +28,7 @@ pub(super) struct Consul {
     trust_domain: Option<String>,
     roots: Seen,
     leaf: Seen,
-    /// Whether Consul gave both when it was last asked.
-    answered: bool,
-    /// The trust domain that it said then: every Consul begins with one of its own.
+    /// The trust domain that Consul said when it was last asked: every one begins with one of its own.
     said: Option<String>,
 }
 
@@ -79,7 +77,6 @@ impl Consul {
             trust_domain,
             roots: None,
             leaf: None,
-            answered: false,
             said: None,
         })
     }
@@ -90,9 +87,9 @@ impl Consul {
             return std::future::pending().await;
         };
         let mut pauses = pauses();
-        // After a failure it may be another Consul, which counts from the beginning: it is asked what is there, since a
-        // state that it has not reached would be waited for in vain.
-        let mut waiting = self.answered;
+        // It may be another Consul by now, which counts from the beginning: it is asked what is there first, since a state
+        // that it has not reached would be waited for in vain.
+        let mut waiting = false;
         let mut away = false;
         loop {
             let answer = if waiting {
@@ -157,7 +154,6 @@ fn pauses() -> ExponentialBackoff {
 #[async_trait]
 impl Source for Consul {
     async fn issue(&mut self) -> Result<Material, SourceError> {
-        self.answered = false;
         let answer = self.agent.get(&ROOTS, &[]).await?.success()?;
         self.roots = answer.index;
         let roots: Roots = answer.read()?;
@@ -172,7 +168,6 @@ impl Source for Consul {
         let answer = self.agent.get(&self.leaf_path(), &[]).await?.success()?;
         self.leaf = answer.index;
         let leaf: Leaf = answer.read()?;
-        self.answered = true;
         Ok(Material {
             chain: certificates(leaf.certificate.as_bytes(), "certificate")?,
             key: key(leaf.key.as_bytes())?,
@@ -182,7 +177,7 @@ impl Source for Consul {
     }
 
     async fn changed(&mut self) {
-        // One that was exchanged since may have the same count, or a lower one, which would be waited for in vain.
+        // One that was exchanged since may have the same count.
         if self.is_another().await {
             return;
         }
