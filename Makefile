@@ -11,7 +11,7 @@ CARGO ?= cargo
 ALL := --release --locked --workspace --exclude jwt_auth --exclude rate_limit --exclude task_admission --exclude agent_router
 FILE ?= mesh.yaml
 
-.PHONY: help setup filters build demo up test verdicts verdicts-kong verdicts-echo fuzz check bench fmt
+.PHONY: help setup filters build demo up test verdicts verdicts-kong verdicts-echo chaos fuzz check bench fmt
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -37,6 +37,10 @@ verdicts-kong: filters ## what a Kong needs to be asked the same: OUT=directory 
 
 verdicts-echo: ## the upstream for it, on 127.0.0.1:18081 (ECHO=host:port)
 	@$(VERDICTS) echo $(if $(ECHO),--listen $(ECHO))
+
+chaos: setup filters ## every part fails under load, every task is counted; the last line is JSON (TASKS=10000 RATE=11 KILL_EVERY=10 SEED=n)
+	@$(CARGO) build $(ALL) --bins
+	@target/release/chaos play $(if $(TASKS),--tasks $(TASKS)) $(if $(RATE),--rate $(RATE)) $(if $(KILL_EVERY),--kill-every $(KILL_EVERY)) $(if $(SEED),--seed $(SEED))
 
 fuzz: ## random input for tokens, keys, bodies, routes, headers, configurations: FUZZ_SECONDS=60 each (ONLY=target)
 	@deploy/setup.sh cargo-fuzz

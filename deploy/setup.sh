@@ -139,7 +139,7 @@ install_otel() {
 
 case "${1:-}" in
 servers)
-    install_debian rabbitmq-server redis-server
+    install_debian rabbitmq-server redis-server libfaketime
     unpack_debian11
     install_envoy
     install_otel

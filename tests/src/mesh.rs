@@ -3,7 +3,7 @@
 //! The programs are those that users run, and what they read is what `mesh render` writes: a mesh.yaml goes
 //! in, the harness adds nothing behind its back. Each program can be killed and started again by its name:
 //! `gateway`, `orchestrator`, `agent ID`, `sidecar ID`, `sidecar gateway`, `sidecar orchestrator`; further
-//! instances of an agent are called `ID-2` and so on.
+//! instances of an agent are called `ID-2` and so on, further orchestrators `orchestrator-2`.
 
 mod description;
 mod process;
@@ -39,10 +39,19 @@ pub struct Mesh {
 impl Mesh {
     /// Starts a mesh; returns when every part says that it is ready.
     pub async fn start(setup: Setup) -> Self {
-        let (consul, broker, store) = tokio::join!(consul::start(), rabbitmq::shared(), async {
-            redis::shared().await.database()
-        });
-        let broker = broker.vhost().await;
+        let broker = async {
+            match &setup.broker {
+                Some(url) => url.clone(),
+                None => rabbitmq::shared().await.vhost().await,
+            }
+        };
+        let store = async {
+            match &setup.store {
+                Some(url) => url.clone(),
+                None => redis::shared().await.database(),
+            }
+        };
+        let (consul, broker, store) = tokio::join!(consul::start(), broker, store);
         let home = directory("mesh");
         let base = home.path();
         std::fs::create_dir(base.join("secrets")).expect("make a directory");
@@ -93,7 +102,10 @@ impl Mesh {
         };
         let place = self.place.clone();
         let mut add = |name: String, process: Process| {
-            let process = process.in_environment(&setup.environment);
+            let of_all = setup.environment.iter().cloned();
+            let of_it = setup.environment_of.iter().filter(|(of, ..)| *of == name);
+            let of_it = of_it.map(|(_, variable, value)| (*variable, value.clone()));
+            let process = process.in_environment(of_all.chain(of_it).collect());
             self.processes.insert(name, process);
         };
         let mut gateway = config(1, "kong", "yml").to_vec();
@@ -111,23 +123,22 @@ impl Mesh {
             Process::new("gateway", gateway, asked, refuses),
         );
         let ready = |port: u16| format!("http://127.0.0.1:{port}/ready");
+        let sidecar = |machine, service: &str, admin| {
+            let file = config(machine, &format!("sidecar-{service}"), "json").to_vec();
+            Process::new("sidecar", file, ready(admin), StatusCode::OK)
+        };
         add(
-            "orchestrator".to_owned(),
-            Process::new(
-                "orchestrator",
-                config(1, "orchestrator", "json").to_vec(),
-                ready(place.orchestrator),
-                StatusCode::OK,
-            ),
+            "sidecar gateway".to_owned(),
+            sidecar(1, "gateway", place.gateway_admin),
         );
-        let services = [
-            ("gateway", place.gateway_admin),
-            ("orchestrator", place.orchestrator_admin),
-        ];
-        for (service, admin) in services {
-            let file = config(1, &format!("sidecar-{service}"), "json").to_vec();
-            let sidecar = Process::new("sidecar", file, ready(admin), StatusCode::OK);
-            add(format!("sidecar {service}"), sidecar);
+        for (machine, orchestrator) in (1..).zip(&place.orchestrators) {
+            let name = description::numbered("orchestrator", machine);
+            let file = config(machine, "orchestrator", "json").to_vec();
+            let asked = ready(orchestrator.api);
+            let program = Process::new("orchestrator", file, asked, StatusCode::OK);
+            let beside = sidecar(machine, "orchestrator", orchestrator.admin);
+            add(format!("sidecar {name}"), beside);
+            add(name, program);
         }
         for instance in &place.instances {
             let name = instance.name();
@@ -140,13 +151,7 @@ impl Mesh {
                 let agent = Process::new("agent", arguments, health, StatusCode::OK);
                 add(format!("agent {name}"), agent);
             }
-            let file = config(
-                instance.machine,
-                &format!("sidecar-{}", instance.agent),
-                "json",
-            );
-            let admin = ready(instance.admin);
-            let sidecar = Process::new("sidecar", file.to_vec(), admin, StatusCode::OK);
+            let sidecar = sidecar(instance.machine, instance.agent, instance.admin);
             add(format!("sidecar {name}"), sidecar);
         }
     }
@@ -182,8 +187,10 @@ impl Mesh {
 
     /// Ends every part in an orderly way, those first that send to others.
     pub async fn stop(mut self) {
-        for name in ["gateway", "orchestrator"] {
-            self.process(name).stop().await;
+        self.process("gateway").stop().await;
+        let orchestrators = self.processes.iter_mut();
+        for (_, process) in orchestrators.filter(|(name, _)| name.starts_with("orchestrator")) {
+            process.stop().await;
         }
         for process in self.processes.values_mut().rev() {
             process.stop().await;
@@ -228,9 +235,9 @@ impl Mesh {
         format!("127.0.0.1:{}", self.place.gateway_status)
     }
 
-    /// Where the orchestrator is, as `ADDRESS:PORT`.
+    /// Where the first orchestrator is, as `ADDRESS:PORT`.
     pub fn orchestrator(&self) -> String {
-        format!("127.0.0.1:{}", self.place.orchestrator)
+        format!("127.0.0.1:{}", self.place.first_orchestrator().api)
     }
 
     /// The URL at which the program beside the sidecar of `name` (`gateway`, or an instance of an agent) sends
@@ -253,7 +260,7 @@ impl Mesh {
     pub fn admin(&self, name: &str) -> String {
         let port = match name {
             "gateway" => self.place.gateway_admin,
-            "orchestrator" => self.place.orchestrator_admin,
+            "orchestrator" => self.place.first_orchestrator().admin,
             name => self.instance(name).admin,
         };
         format!("http://127.0.0.1:{port}")

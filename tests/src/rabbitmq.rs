@@ -162,6 +162,17 @@ impl Broker {
         .await;
     }
 
+    /// Raises or clears the alarm of a disk that is full: publishers are blocked meanwhile.
+    pub async fn disk_alarm(&self, raised: bool) {
+        let alarm = "{resource_limit, disk, node()}";
+        self.eval(if raised {
+            format!("rabbit_alarm:set_alarm({{{alarm}, []}}).")
+        } else {
+            format!("rabbit_alarm:clear_alarm({alarm}).")
+        })
+        .await;
+    }
+
     /// Deletes a queue of the virtual host at the end of `url`, whatever is in it.
     pub async fn delete_queue(&self, url: &str, queue: &str) {
         let vhost = vhost_of(url);

@@ -40,6 +40,11 @@ impl Store {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The process id of the server.
     ///
     /// # Panics

@@ -14,9 +14,17 @@ pub struct Setup {
     /// Agents that the test itself serves, by id and by port on 127.0.0.1: one instance each, with a sidecar and a
     /// task type like the others.
     pub served: Vec<(&'static str, u16)>,
+    /// How many orchestrators share the runs.
+    pub orchestrators: usize,
+    /// The broker's URL; a virtual host of the shared one where it is left out.
+    pub broker: Option<String>,
+    /// The store's URL; a database of the shared one where it is left out.
+    pub store: Option<String>,
     /// Environment of every program.
     pub environment: Vec<(&'static str, String)>,
-    /// Fields of mesh.yaml beside the usual ones, or instead of them: `intentions`, `traffic`, `identity`, …
+    /// Environment of one program, by its name, beside that of all.
+    pub environment_of: Vec<(&'static str, &'static str, String)>,
+    /// Fields of mesh.yaml, laid over the usual ones: `intentions`, `traffic`, `identity`, …
     pub fields: Map<String, Value>,
 }
 
@@ -29,7 +37,11 @@ impl Default for Setup {
                 ("hardware-optimizer", 1),
             ],
             served: Vec::new(),
+            orchestrators: 1,
+            broker: None,
+            store: None,
             environment: Vec::new(),
+            environment_of: Vec::new(),
             fields: Map::new(),
         }
     }
@@ -55,7 +67,7 @@ impl Setup {
 
     pub(super) fn machines(&self) -> usize {
         let instances = self.agents.iter().map(|(_, instances)| *instances);
-        instances.max().unwrap_or(1)
+        instances.max().unwrap_or(1).max(self.orchestrators)
     }
 
     /// mesh.yaml as it stands on the machine of this number: JSON, which is YAML too.
@@ -66,6 +78,7 @@ impl Setup {
         consul: &str,
         base: &Path,
     ) -> String {
+        let orchestrator = place.orchestrator_on(machine);
         let listen = |port: u16| format!("127.0.0.1:{port}");
         let ids = self.ids();
         let agents = ids.iter().map(|agent| {
@@ -109,10 +122,10 @@ impl Setup {
                 ],
             },
             "orchestrator": {
-                "listen": listen(place.orchestrator),
+                "listen": listen(orchestrator.api),
                 "sidecar": {
-                    "listen": listen(place.orchestrator_listen),
-                    "admin_listen": listen(place.orchestrator_admin),
+                    "listen": listen(orchestrator.listen),
+                    "admin_listen": listen(orchestrator.admin),
                 },
                 "planner": {"rules": rules},
             },
@@ -123,8 +136,10 @@ impl Setup {
             "audit": audit(base),
             "agents": agents.collect::<Vec<_>>(),
         });
+        for (field, value) in self.fields.clone() {
+            lay_over(&mut mesh[field], value);
+        }
         let fields = mesh.as_object_mut().expect("an object");
-        fields.extend(self.fields.clone());
         if let Some(identity) = fields.get_mut("identity")
             && identity["source"] == "development"
         {
@@ -132,6 +147,18 @@ impl Setup {
             identity["directory"] = json!(base.join("ca"));
         }
         format!("{mesh:#}\n")
+    }
+}
+
+/// Lays `value` over what is there: mappings are laid over field by field, everything else is replaced.
+fn lay_over(there: &mut Value, value: Value) {
+    match (there, value) {
+        (Value::Object(there), Value::Object(fields)) => {
+            for (field, value) in fields {
+                lay_over(there.entry(field).or_insert(Value::Null), value);
+            }
+        }
+        (there, value) => *there = value,
     }
 }
 
@@ -151,11 +178,24 @@ pub(super) struct Instance {
 
 impl Instance {
     pub(super) fn name(&self) -> String {
-        match self.machine {
-            1 => self.agent.to_owned(),
-            machine => format!("{}-{machine}", self.agent),
-        }
+        numbered(self.agent, self.machine)
     }
+}
+
+/// What the instance of `name` on a machine is called.
+pub(super) fn numbered(name: &str, machine: usize) -> String {
+    match machine {
+        1 => name.to_owned(),
+        machine => format!("{name}-{machine}"),
+    }
+}
+
+/// Where one orchestrator is, and its sidecar; the first is on the first machine, and so on.
+#[derive(Debug, Clone)]
+pub(super) struct Orchestrator {
+    pub api: u16,
+    pub listen: u16,
+    pub admin: u16,
 }
 
 /// The ports of a mesh.
@@ -165,9 +205,7 @@ pub(super) struct Place {
     pub gateway_status: u16,
     pub gateway_outbound: u16,
     pub gateway_admin: u16,
-    pub orchestrator: u16,
-    pub orchestrator_listen: u16,
-    pub orchestrator_admin: u16,
+    pub orchestrators: Vec<Orchestrator>,
     pub instances: Vec<Instance>,
 }
 
@@ -192,11 +230,26 @@ impl Place {
             gateway_status: free_port(),
             gateway_outbound: free_port(),
             gateway_admin: free_port(),
-            orchestrator: free_port(),
-            orchestrator_listen: free_port(),
-            orchestrator_admin: free_port(),
+            orchestrators: (0..setup.orchestrators)
+                .map(|_| Orchestrator {
+                    api: free_port(),
+                    listen: free_port(),
+                    admin: free_port(),
+                })
+                .collect(),
             instances: ours.chain(served).collect(),
         }
+    }
+
+    pub fn first_orchestrator(&self) -> &Orchestrator {
+        self.orchestrator_on(1)
+    }
+
+    /// The orchestrator on a machine; where there is none, the first one.
+    fn orchestrator_on(&self, machine: usize) -> &Orchestrator {
+        let here = self.orchestrators.get(machine - 1);
+        here.or(self.orchestrators.first())
+            .expect("an orchestrator")
     }
 
     /// The instance of `agent` on a machine; where there is none, the first one.

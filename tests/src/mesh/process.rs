@@ -45,8 +45,8 @@ impl Process {
     }
 
     /// The same with `environment` beside what it inherits.
-    pub(super) fn in_environment(mut self, environment: &[(&'static str, String)]) -> Self {
-        self.environment = environment.to_vec();
+    pub(super) fn in_environment(mut self, environment: Vec<(&'static str, String)>) -> Self {
+        self.environment = environment;
         self
     }
 
