@@ -3,7 +3,7 @@
 //! ```text
 //!  stage (all programs, wires between them) ◀── schedule: fault after fault, then pairs
 //!    ▲ mesh load: every task followed to its end
-//!    ▲ twice: results said again, results of nobody
+//!    ▲ twice: answers given again, answers of nobody
 //!    └─▶ effects, as the agents wrote them down ─▶ report
 //! ```
 //!

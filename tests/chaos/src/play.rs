@@ -56,10 +56,10 @@ pub struct Report {
     pub faults: BTreeMap<Fault, u32>,
     /// How often two happened at the same time.
     pub pairs: u32,
-    /// Results that were said a second time, by us.
-    pub results_said_twice: u64,
-    /// Results of tasks that nobody knows, said by us.
-    pub results_of_nobody: u64,
+    /// Answers that were given a second time, by us.
+    pub answers_given_twice: u64,
+    /// Answers for tasks that nobody knows, given by us.
+    pub answers_of_nobody: u64,
     /// The tasks that waited for an agent.
     pub backlog: Backlog,
     /// Where chance began.
@@ -120,12 +120,14 @@ pub async fn play(play: &Play) -> Report {
     ));
     let load = ended(load, begun + play.longest).await;
     over.cancel();
+    tell(&format!("the load says {load}"));
     for lane in [failing, killing] {
         lane.await.expect("a lane of faults");
     }
     stop.cancel();
     saying.await.expect("what is said twice");
     if play.backlog > 0 {
+        tell("the agent that was away comes back");
         backlog::come_back(&stage).await;
     }
     let until = Instant::now() + Duration::from_secs(120);
@@ -145,8 +147,8 @@ pub async fn play(play: &Play) -> Report {
         load,
         faults: counts.0,
         pairs: counts.1,
-        results_said_twice: said.twice.load(Ordering::Relaxed),
-        results_of_nobody: said.of_nothing.load(Ordering::Relaxed),
+        answers_given_twice: said.twice.load(Ordering::Relaxed),
+        answers_of_nobody: said.of_nothing.load(Ordering::Relaxed),
         backlog: backlog.expect("read what the agent did"),
         seed: play.seed,
         took_s: begun.elapsed().as_secs(),

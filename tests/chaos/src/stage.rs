@@ -172,7 +172,8 @@ impl Stage {
         self.mesh.into_inner().stop().await;
         for (_, server) in self.agents.into_inner().into_values() {
             if let Some(server) = server {
-                server.stop().await;
+                // It holds nothing that is not written down.
+                server.kill().await;
             }
         }
     }

@@ -20,7 +20,7 @@ async fn no_task_is_lost_while_every_part_fails_in_turn() {
         assert!(report.faults.contains_key(&fault), "{fault:?} happened");
     }
     assert!(report.pairs > 0, "two happened at the same time");
-    assert!(report.results_said_twice > 0 && report.results_of_nobody > 0);
+    assert!(report.answers_given_twice > 0 && report.answers_of_nobody > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
