@@ -15,6 +15,7 @@ use crate::mesh::{
 use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
 use crate::secret::Source;
+use mesh_bus::QueueKind;
 use mesh_orchestrator::config as orchestrator;
 use mesh_sidecar::config::{Settings, Worker};
 use sha2::{Digest, Sha256};
@@ -106,6 +107,7 @@ fn build(mut file: File, revision: String) -> Mesh {
     let name = value(file.mesh.take()).unwrap_or_default();
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
+    let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
     Mesh {
         name,
         revision,
@@ -116,7 +118,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .unwrap_or_default()
                 .then(|| value(file.messaging.url))
                 .flatten(),
-            queue_kind: value(file.messaging.queue_kind).unwrap_or_default(),
+            queue_kind,
             max_length: value(file.messaging.max_length),
             consumer_timeout: value(file.messaging.consumer_timeout)
                 .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
@@ -132,7 +134,7 @@ fn build(mut file: File, revision: String) -> Mesh {
         agents: file
             .agents
             .into_iter()
-            .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref()))
+            .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref(), queue_kind))
             .collect(),
         trust,
     }
@@ -267,6 +269,7 @@ fn agent(
     raw: schema::Agent,
     traffic: &Settings,
     usual: Option<&schema::Delivery>,
+    queue_kind: QueueKind,
 ) -> Option<Agent> {
     let worker = Worker::default();
     let run = value(raw.run).and_then(|run: schema::Run| {
@@ -288,6 +291,7 @@ fn agent(
         timeout: value(raw.timeout).unwrap_or(Duration::from_millis(worker.timeout_ms)),
         attempts: value(raw.attempts).unwrap_or(worker.max_attempts),
         pause: value(raw.pause).unwrap_or(Duration::from_millis(worker.retry_base_ms)),
+        queue_kind: value(raw.queue_kind).unwrap_or(queue_kind),
         delivery: value(raw.delivery)
             .unwrap_or_default()
             .over(usual)

@@ -177,7 +177,7 @@ pub struct Ollama {
 pub struct Messaging {
     /// URL of RabbitMQ; within the process when there is none.
     pub rabbitmq: Option<Source>,
-    /// How queues are declared.
+    /// How queues are declared, but for those of agents that say otherwise.
     pub queue_kind: QueueKind,
     /// Most messages that wait in an agent's queue, where it is bounded.
     pub max_length: Option<u32>,
@@ -217,6 +217,8 @@ pub struct Agent {
     pub attempts: u32,
     /// Pause before the second call.
     pub pause: Duration,
+    /// How its queue is declared.
+    pub queue_kind: QueueKind,
     /// What becomes of a step whose calls all failed.
     pub delivery: Delivery,
     /// The sidecar beside it.

@@ -59,6 +59,9 @@ pub struct Agent {
     /// For planners and people.
     #[serde(default)]
     pub description: String,
+    /// How its queue is declared, where otherwise than the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_kind: Option<QueueKind>,
 }
 
 /// How tasks become plans.

@@ -13,18 +13,21 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     overflow(file, out);
     let usual = file.messaging.delivery.as_ref();
     if let Some(usual) = usual {
-        policy(file, usual, &usual.value, out);
+        policy(file, None, usual, &usual.value, out);
     }
     for at in &file.agents {
         if let Some(own) = &at.value.delivery {
-            policy(file, own, &own.value.over(usual.map(|at| &at.value)), out);
+            let all = own.value.over(usual.map(|at| &at.value));
+            policy(file, Some(&at.value), own, &all, out);
         }
         consumer_timeout(file, &at.value, out);
     }
 }
 
-fn is_classic(file: &File) -> bool {
-    let kind = file.messaging.queue_kind.as_ref();
+/// Whether the queue of `agent`, or of an agent that says nothing of its own, is a classic one.
+fn is_classic(file: &File, agent: Option<&Agent>) -> bool {
+    let own = agent.and_then(|agent| agent.queue_kind.as_ref());
+    let kind = own.or(file.messaging.queue_kind.as_ref());
     kind.is_some_and(|kind| kind.value == QueueKind::Classic)
 }
 
@@ -52,8 +55,10 @@ fn overflow(file: &File, out: &mut Vec<Finding>) {
         all.checked().delayed_retries > 0
     };
     if let Some(most) = &messaging.max_length
-        && is_classic(file)
-        && file.agents.iter().any(waits)
+        && file
+            .agents
+            .iter()
+            .any(|agent| is_classic(file, Some(&agent.value)) && waits(agent))
     {
         let message = format!(
             "{}: a classic queue that is full loses what comes back to it from a delay",
@@ -65,8 +70,14 @@ fn overflow(file: &File, out: &mut Vec<Finding>) {
     }
 }
 
-/// What is written in one `delivery`; `all` is that with what it takes over.
-fn policy(file: &File, at: &At<Delivery>, all: &Delivery, out: &mut Vec<Finding>) {
+/// What is written in one `delivery`, of `agent` or of the mesh; `all` is that with what it takes over.
+fn policy(
+    file: &File,
+    agent: Option<&Agent>,
+    at: &At<Delivery>,
+    all: &Delivery,
+    out: &mut Vec<Finding>,
+) {
     let (own, checked) = (&at.value, all.checked());
     if let Some(crashes) = &own.max_crashes {
         let most = config::Delivery::MAX_CRASHES;
@@ -79,7 +90,7 @@ fn policy(file: &File, at: &At<Delivery>, all: &Delivery, out: &mut Vec<Finding>
                 error("delivery_limit", crashes, message).hint(format!("write at most {most}")),
             );
         }
-        if is_classic(file) {
+        if is_classic(file, agent) {
             let message = format!("{}: classic queues count no deliveries", crashes.path);
             out.push(
                 warning("no_effect", crashes, message)

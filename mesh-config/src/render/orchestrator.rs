@@ -21,6 +21,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         id: agent.id.clone(),
         capabilities: agent.capabilities.clone(),
         description: agent.description.clone(),
+        queue_kind: Some(agent.queue_kind).filter(|&kind| kind != mesh.messaging.queue_kind),
     });
     Ok(Config {
         listen: from.listen,

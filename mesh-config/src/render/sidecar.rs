@@ -42,7 +42,7 @@ pub fn sidecar(mesh: &Mesh, agent: &Agent, secrets: &Secrets) -> Result<Config, 
     });
     config.worker = Some(Worker {
         bus: bus(mesh, secrets)?,
-        queue_kind: mesh.messaging.queue_kind,
+        queue_kind: agent.queue_kind,
         max_queue_length: mesh.messaging.max_length,
         concurrency: agent.concurrency,
         timeout_ms: millis(agent.timeout),

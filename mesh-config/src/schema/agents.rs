@@ -1,6 +1,6 @@
 //! `agents:` as it is written.
 
-use super::delivery::{Delivery, delivery};
+use super::delivery::{Delivery, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
@@ -8,6 +8,7 @@ use super::services::{Sidecar, Traffic, Ways, health, sidecar, traffic};
 use super::values;
 use crate::finding::Finding;
 use crate::mesh::Builtin;
+use mesh_bus::QueueKind;
 use mesh_protocol::AgentId;
 use mesh_sidecar::config::Health;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(crate) struct Agent {
     pub timeout: Option<At<Duration>>,
     pub attempts: Option<At<u32>>,
     pub pause: Option<At<Duration>>,
+    pub queue_kind: Option<At<QueueKind>>,
     pub delivery: Option<At<Delivery>>,
     pub sidecar: Option<At<Sidecar>>,
     pub health: Option<At<Health>>,
@@ -51,6 +53,7 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
         run: f.optional(reader, "run", run),
         concurrency: f.optional(reader, "concurrency", values::integer(1..=1000)),
         timeout: f.optional(reader, "timeout", values::duration(calls)),
+        queue_kind: f.optional(reader, "queue_kind", values::choice(QUEUE_KINDS)),
         delivery: f.optional(reader, "delivery", delivery),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Both)),
         health: f.optional(reader, "health", health),

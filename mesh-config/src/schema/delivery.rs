@@ -4,6 +4,7 @@ use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
 use super::values;
 use crate::finding::Finding;
+use mesh_bus::QueueKind;
 use mesh_sidecar::config;
 use std::time::Duration;
 
@@ -17,6 +18,12 @@ pub(crate) struct Delivery {
     pub unrecoverable: Option<At<Vec<At<u16>>>>,
     pub keep_refused: Option<At<bool>>,
 }
+
+/// What `queue_kind` may say, for the mesh and for one agent.
+pub(super) const QUEUE_KINDS: &[(&str, QueueKind)] = &[
+    ("quorum", QueueKind::Quorum),
+    ("classic", QueueKind::Classic),
+];
 
 pub(super) fn delivery(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Delivery> {
     let mut f = reader.fields(spot)?;

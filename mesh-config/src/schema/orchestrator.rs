@@ -1,6 +1,6 @@
 //! `orchestrator:`, `messaging:` and `store:` as they are written.
 
-use super::delivery::{Delivery, Overflow, delivery};
+use super::delivery::{Delivery, Overflow, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::reader::{At, Reader, Spot};
 use super::services::{Sidecar, Ways, sidecar};
@@ -169,10 +169,6 @@ fn ollama(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Ollama> {
 
 pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messaging> {
     const BACKENDS: &[(&str, bool)] = &[("memory", false), ("rabbitmq", true)];
-    const KINDS: &[(&str, QueueKind)] = &[
-        ("quorum", QueueKind::Quorum),
-        ("classic", QueueKind::Classic),
-    ];
     // RabbitMQ looks once a minute: less would mean no less.
     let timeouts = Duration::from_secs(60)..=DAY;
     let mut f = reader.fields(spot)?;
@@ -181,7 +177,7 @@ pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messa
         url: f.optional(reader, "url", |r, s| {
             inline_url(r, s, &["amqp", "amqps"], "amqp://127.0.0.1:5672")
         }),
-        queue_kind: f.optional(reader, "queue_kind", values::choice(KINDS)),
+        queue_kind: f.optional(reader, "queue_kind", values::choice(QUEUE_KINDS)),
         max_length: f.optional(reader, "max_length", values::integer(1..=1_000_000_000)),
         overflow: f.optional(reader, "overflow", values::choice(Overflow::ALL)),
         consumer_timeout: f.optional(reader, "consumer_timeout", values::duration(timeouts)),

@@ -14,6 +14,7 @@ fn catalog() -> Catalog {
         id: id.parse().unwrap(),
         capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
         description: String::new(),
+        queue_kind: None,
     };
     Catalog::new(vec![
         agent("data-processor", &["count"]),

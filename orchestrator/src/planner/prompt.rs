@@ -138,6 +138,7 @@ mod tests {
             id: "data-processor".parse().unwrap(),
             capabilities: vec!["data_processing".into()],
             description: "counts".into(),
+            queue_kind: None,
         }])
     }
 

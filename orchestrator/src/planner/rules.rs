@@ -173,6 +173,7 @@ mod tests {
                 id: id.parse().unwrap(),
                 capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
                 description: String::new(),
+                queue_kind: None,
             })
             .collect();
         RulesPlanner::new(

@@ -7,12 +7,11 @@
 use super::executor::{Executor, pauses};
 use super::message::results_queue;
 use super::shown::Input;
-use crate::config::Config;
+use crate::config::{Agent, Config};
 use crate::store::{HandedOver, StoreError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mesh_bus::{BusError, Deliveries, Delivery, QueueKind, Topology};
-use mesh_protocol::AgentId;
 use mesh_protocol::outcome::StepResult;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,11 +48,16 @@ impl Parts {
     /// What `config` needs.
     pub fn new(config: &Config) -> Self {
         let kind: QueueKind = config.queue_kind;
-        let agents = config.agents.iter().map(|a| &a.id);
         let own = Topology::exchanges().with_orchestrator(kind);
         let most = config.max_queue_length;
-        let with = |agent: &AgentId| Topology::exchanges().with_agent(agent, kind).bounded(most);
-        Self([own].into_iter().chain(agents.map(with)).collect())
+        let with = |agent: &Agent| {
+            let kind = agent.queue_kind.unwrap_or(kind);
+            Topology::exchanges()
+                .with_agent(&agent.id, kind)
+                .bounded(most)
+        };
+        let agents = config.agents.iter().map(with);
+        Self([own].into_iter().chain(agents).collect())
     }
 }
 
