@@ -33,6 +33,10 @@ pub enum Command {
     /// Each is submitted under a key of its own, and again under that key when its answer is lost. Exit codes: 0 none
     /// was lost or doubled, 1 some were, 64 nothing was sent.
     Load(Load),
+    /// Check everything that the mesh rests on, and say what to do about what is wrong
+    ///
+    /// Exit codes: 0 nothing is wrong (there may be warnings), 1 something is.
+    Check(Check),
     /// Show every part of the mesh and whether it works
     Status(Status),
     /// Look at dead letters, replay them or drop them
@@ -178,6 +182,22 @@ pub struct Status {
     /// The mesh
     #[arg(default_value = "mesh.yaml")]
     pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The mesh
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Before the mesh runs: only what has to be there already
+    #[arg(long)]
+    pub pre: bool,
+    /// Check again until nothing is wrong, for so long, such as 30s
+    #[arg(long, value_parser = ttl)]
+    pub wait: Option<std::time::Duration>,
     /// Form of what is printed
     #[arg(short, long, default_value = "text")]
     pub output: Output,

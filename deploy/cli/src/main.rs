@@ -2,6 +2,7 @@
 
 mod accounting;
 mod args;
+mod check;
 mod dead_letters;
 mod demo;
 mod dlq;
@@ -67,6 +68,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Token(args) => token::run(&args),
         Command::Submit(args) => submit::run(args).await,
         Command::Load(args) => accounting::run(args).await,
+        Command::Check(args) => check::run(&args).await,
         Command::Status(args) => status::run(&args).await,
         Command::Dlq(args) => dlq::run(&args).await,
     }

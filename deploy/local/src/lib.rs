@@ -16,6 +16,8 @@ mod tracers;
 
 pub use app::{Bound, Options, build};
 pub use group::Groups;
+pub use mesh_orchestrator::config::StoreUrl;
+pub use mesh_orchestrator::store::{Durability, durability};
 pub use state::{Addresses, AgentAddress};
 
 use mesh_config::render::RenderError;

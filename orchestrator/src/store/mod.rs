@@ -17,7 +17,7 @@ pub use record::{
     Change, End, NOT_ACCEPTED, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag,
     progress,
 };
-pub use redis::RedisStore;
+pub use redis::{Durability, RedisStore, durability};
 pub use submission::SubmissionKey;
 
 use crate::config;

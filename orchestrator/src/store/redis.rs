@@ -7,7 +7,10 @@
 //! transition is one script in one round trip: all of it happens, or nothing.
 
 mod codec;
+mod durability;
 mod leases;
+
+pub use durability::{Durability, durability};
 
 use super::{
     Change, Created, Earlier, Owner, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,

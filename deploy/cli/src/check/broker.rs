@@ -1,0 +1,108 @@
+//! Whether steps can travel, and whether anybody takes them.
+
+use super::finding::{Finding, Group};
+use crate::load::count;
+use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError};
+use mesh_config::Mesh;
+use mesh_config::secret::Secrets;
+use mesh_protocol::AgentId;
+use mesh_protocol::names::ORCHESTRATOR;
+use std::sync::Arc;
+
+/// Steps that wait for an agent before that is worth a word.
+const MANY: u32 = 1_000;
+
+pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
+    let mut group = Group::new("broker");
+    let Some(source) = &mesh.messaging.rabbitmq else {
+        return group.with(Finding::pass("steps stay within the process"));
+    };
+    let url = secrets.value(source).unwrap_or_default().to_owned();
+    let url = match BrokerUrl::try_from(url) {
+        Ok(url) => url,
+        Err(why) => {
+            return group.with(Finding::fail("broker_url", format!("messaging.url: {why}")));
+        }
+    };
+    let bus = match mesh_bus::connect(&BusConfig::Rabbitmq { url }).await {
+        Ok(bus) => bus,
+        Err(error) => return group.with(unreachable(&error)),
+    };
+    if let Err(error) = reached(&bus).await {
+        group.push(unreachable(&error));
+    } else {
+        group.push(Finding::pass("RabbitMQ answers"));
+        if !pre {
+            results(&*bus, &mut group).await;
+            for agent in &mesh.agents {
+                queue(&*bus, &agent.id, &mut group).await;
+            }
+        }
+    }
+    bus.close().await;
+    group
+}
+
+/// Whether anything can be asked; that there is no such queue is an answer.
+async fn reached(bus: &Arc<dyn Bus>) -> Result<(), BusError> {
+    match bus.depth("agent.orchestrator.coordination").await {
+        Ok(_) | Err(BusError::NoQueue { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn unreachable(error: &BusError) -> Finding {
+    Finding::fail("broker_unreachable", error.to_string())
+        .mend("start RabbitMQ, or mend messaging.url; until then no task is accepted")
+}
+
+async fn results(bus: &dyn Bus, group: &mut Group) {
+    let queue = format!("agent.{ORCHESTRATOR}.coordination");
+    group.push(match bus.depth(&queue).await {
+        Ok(depth) if depth.consumers > 0 => Finding::pass("results are taken"),
+        Ok(_) | Err(BusError::NoQueue { .. }) => {
+            Finding::fail("results_not_taken", format!("nobody takes from {queue}"))
+                .mend("start the orchestrator")
+        }
+        Err(error) => unreachable(&error),
+    });
+}
+
+async fn queue(bus: &dyn Bus, agent: &AgentId, group: &mut Group) {
+    let depth = match bus.depth(&agent.task_queue()).await {
+        Ok(depth) => depth,
+        Err(BusError::NoQueue { queue }) => {
+            return group.push(
+                Finding::fail("queue_missing", format!("{queue} is not there"))
+                    .mend("start the orchestrator or the agent's sidecar: both declare it"),
+            );
+        }
+        Err(error) => return group.push(unreachable(&error)),
+    };
+    group.push(if depth.consumers == 0 {
+        Finding::fail(
+            "no_consumer",
+            format!(
+                "nobody takes steps for {agent}, and {} wait",
+                depth.messages
+            ),
+        )
+        .mend("start its sidecar; what waits is kept")
+    } else if depth.messages > MANY {
+        let waiting = count(depth.messages as usize, "step");
+        Finding::warn("queue_long", format!("{waiting} wait for {agent}"))
+            .mend("give it more instances or a higher concurrency")
+    } else {
+        let takers = count(depth.consumers as usize, "consumer");
+        Finding::pass(format!("{agent}: {takers}, {} waiting", depth.messages))
+    });
+    if let Ok(dead) = bus.depth(&agent.dead_queue()).await
+        && dead.messages > 0
+    {
+        let dead = count(dead.messages as usize, "dead letter");
+        group.push(
+            Finding::warn("dead_letters", format!("{agent} has {dead}"))
+                .mend(format!("mesh dlq list --agent {agent}")),
+        );
+    }
+}
