@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Uri, header};
 use mesh_protocol::Timestamp;
-use mesh_protocol::assertion::{self, Claims};
+use mesh_protocol::assertion::{self, AssertionError, Claims};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -146,12 +146,23 @@ fn who(
                 .to_str()
                 .map_err(|_| Failure::unauthenticated("assertion is malformed"))?;
             let claims = assertion::verify(text, &api.keys, &api.audience, Timestamp::now())
-                .map_err(|e| Failure::unauthenticated(e.to_string()))?;
+                .map_err(refusal)?;
             Ok(Caller::Asserted {
                 claims: Box::new(claims),
                 assertion: text.to_owned(),
             })
         }
+    }
+}
+
+fn refusal(error: AssertionError) -> Failure {
+    match error {
+        // Everything else about it is right. It lives a minute, so mostly the clocks differ, which is nothing that
+        // the client could mend with another token: it may pass when they are set.
+        AssertionError::Expired => Failure::unavailable(
+            "the gateway's assertion is outside its time here: the clocks of gateway and orchestrator differ",
+        ),
+        error => Failure::unauthenticated(error.to_string()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The API as clients see it, over the memory bus.
 
-use crate::mesh::{Ground, Mesh, answer_badly, answer_well, assertion, config, silence};
+use crate::mesh::{
+    Ground, Mesh, answer_badly, answer_well, assertion, assertion_of, config, silence,
+};
 use mesh_orchestrator::config::OnFailure;
+use mesh_protocol::Timestamp;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -219,6 +222,21 @@ async fn who_is_not_local_needs_one_assertion() {
         status("/agents", &[("x-mesh-assertion", &other)]).await,
         401
     );
+}
+
+#[tokio::test]
+async fn an_assertion_outside_its_time_is_a_matter_of_clocks_not_of_the_client() {
+    let mesh = Mesh::start(config()).await;
+    let now = Timestamp::now().seconds();
+    for made in [now - 3600, now + 3600] {
+        let request = mesh.client.get(mesh.url("/agents"));
+        let request = request.header("x-mesh-assertion", assertion_of(made, "alice", ""));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], "1");
+        let problem: Value = response.json().await.unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains("clocks"));
+    }
 }
 
 #[tokio::test]

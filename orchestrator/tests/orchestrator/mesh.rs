@@ -83,7 +83,11 @@ pub fn config_with_token() -> Config {
 
 /// The assertion of a gateway for `sub`.
 pub fn assertion(sub: &str, scope: &str) -> String {
-    let now = Timestamp::now().seconds();
+    assertion_of(Timestamp::now().seconds(), sub, scope)
+}
+
+/// One that was made at `now`, in seconds since 1970.
+pub fn assertion_of(now: u64, sub: &str, scope: &str) -> String {
     let claims = Claims {
         iss: "gateway".into(),
         aud: "mesh".into(),

@@ -56,7 +56,7 @@ struct AgentArguments {
     #[arg(long)]
     log: PathBuf,
     /// How long a step takes.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 0)]
     takes_ms: u64,
     /// How long some steps take.
     #[arg(long)]

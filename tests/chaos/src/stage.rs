@@ -190,9 +190,9 @@ async fn start_agent(
         "agent".to_owned(),
         format!("--listen=127.0.0.1:{port}"),
         format!("--log={}", log(home, name).display()),
-        format!("--takes-ms={}", TAKES.as_millis()),
     ];
     if AGENTS.contains(&name) {
+        arguments.push(format!("--takes-ms={}", TAKES.as_millis()));
         arguments.push(format!("--late-ms={}", LATE.as_millis()));
     }
     let started = Server::start(&binary("chaos"), &arguments, &[], home);
