@@ -1,11 +1,13 @@
 //! Runs in this process: for one-process meshes and tests. Empty after a restart.
 
 mod leases;
+mod log;
 
 use super::{
     Change, Created, Earlier, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,
-    SubmissionKey, Updated,
+    SubmissionKey, Updated, log::KEPT_CHANGES,
 };
+use crate::run::events;
 use async_trait::async_trait;
 use mesh_protocol::{TaskId, Timestamp};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -33,6 +35,7 @@ struct Inner {
     /// By the name of the key, as long as the task is kept.
     keys: HashMap<String, (TaskId, String)>,
     replicas: leases::Replicas,
+    log: log::Log,
     /// Sum of what `finished` keeps.
     bytes: usize,
 }
@@ -133,6 +136,11 @@ impl RunStore for MemoryStore {
                 }
             }
         }
+        let told = events::of_new(run);
+        inner.log.add(run.owner.clone(), told, KEPT_CHANGES);
+        if run.waits_for_reply() {
+            inner.log.wants_reply(id.clone());
+        }
         inner.runs.insert(id.clone(), run.clone());
         match ends {
             None => {
@@ -178,7 +186,16 @@ impl RunStore for MemoryStore {
             return Ok(Updated::Gone);
         }
         record.apply(change.clone());
-        let bytes = record.size();
+        let (bytes, owner, waits) = (
+            record.size(),
+            record.owner.clone(),
+            record.waits_for_reply(),
+        );
+        let told = change.events.clone();
+        inner.log.add(owner, told, KEPT_CHANGES);
+        if waits {
+            inner.log.wants_reply(run.clone());
+        }
         if let Some(end) = &change.end {
             inner.unfinished.remove(run);
             inner.end(end.at, run, bytes);
@@ -244,6 +261,7 @@ mod tests {
                 completed: 0,
                 version: 1,
                 handed: Vec::new(),
+                events: Vec::new(),
                 end: Some(End {
                     status: TaskStatus::Completed,
                     error: None,

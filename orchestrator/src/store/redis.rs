@@ -8,13 +8,14 @@
 
 mod codec;
 mod leases;
+mod log;
 
 use super::{
     Change, Created, Earlier, Owner, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,
-    SubmissionKey, Updated,
+    SubmissionKey, Updated, log::KEPT_CHANGES,
 };
 use crate::config::StoreUrl;
-use crate::run::new_task_id_prefix;
+use crate::run::{events, new_task_id_prefix};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use codec::{Field, SUMMARY_FIELDS, json};
@@ -47,6 +48,9 @@ pub struct RedisStore {
     update: Script,
     hold: Script,
     hand_over: Script,
+    log: Script,
+    turn: Script,
+    release: Script,
 }
 
 impl RedisStore {
@@ -76,6 +80,9 @@ impl RedisStore {
             update: Script::new(include_str!("redis/update.lua")),
             hold: Script::new(include_str!("redis/hold.lua")),
             hand_over: Script::new(include_str!("redis/hand_over.lua")),
+            log: Script::new(include_str!("redis/log.lua")),
+            turn: Script::new(include_str!("redis/turn.lua")),
+            release: Script::new(include_str!("redis/release.lua")),
         })
     }
 
@@ -171,6 +178,9 @@ impl RunStore for RedisStore {
             .key(ALL)
             .key(owner)
             .key(key)
+            .key(log::LOG)
+            .key(log::COUNT)
+            .key(log::REPLIES)
             .arg(run.task_id.as_str())
             .arg(life)
             .arg(self.retention_s + u64::from(MAX_TIMEOUT_S))
@@ -178,7 +188,11 @@ impl RunStore for RedisStore {
             .arg(by.to_string())
             .arg(run.fence)
             .arg(run.version)
-            .arg(body);
+            .arg(body)
+            .arg(log::events_json(&events::of_new(run)))
+            .arg(KEPT_CHANGES)
+            .arg(run.owner.as_ref().map(json).unwrap_or_default())
+            .arg(u8::from(run.waits_for_reply()));
         for (name, value) in codec::fields(run) {
             script.arg(name).arg(value);
         }
@@ -231,13 +245,18 @@ impl RunStore for RedisStore {
             .key(UNFINISHED)
             .key(ALL)
             .key(leases::HANDED)
+            .key(log::LOG)
+            .key(log::COUNT)
+            .key(log::REPLIES)
             .arg(run.as_str())
             .arg(life)
             .arg(forgotten(self.retention_s))
             .arg(at)
             .arg(fence)
             .arg(change.version)
-            .arg(change.handed.len());
+            .arg(change.handed.len())
+            .arg(log::events_json(&change.events))
+            .arg(KEPT_CHANGES);
         for step in &change.handed {
             script.arg(step.as_str());
         }
