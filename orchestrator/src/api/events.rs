@@ -131,7 +131,7 @@ fn live(
 fn sse(event: &Event) -> Result<SseEvent, Infallible> {
     let data = serde_json::to_string(event).unwrap_or_default();
     Ok(SseEvent::default()
-        .id(event.id())
         .event(event.event_type.as_str())
+        .id(event.id())
         .data(data))
 }
