@@ -71,6 +71,7 @@ pub async fn follow(
     let store = &api.executor.context().store;
     let now = store.log_after(Default::default(), 0).await;
     let now = now.map_err(|e| store_failure(&api.metrics, &e))?;
+    let from_start = after.as_deref() == Some("start");
     let (place, told) = match after.as_deref() {
         None => (Place::at(&now.epoch, now.end), None),
         Some("start") => (Place::start(&now.epoch), None),
@@ -80,6 +81,7 @@ pub async fn follow(
             _ => (Place::start(&now.epoch), Some(gap(0))),
         },
     };
+    let from_start = from_start || told.is_some();
     // Says where the client is, before anything happens.
     let first = [Ok(SseEvent::default().id(place.to_string()))];
     let told = told.map(|gap| sse(&gap, None));
@@ -90,6 +92,7 @@ pub async fn follow(
         place,
         live,
         behind: true,
+        from_start,
         follower,
     };
     let events = stream::iter(first)
@@ -106,6 +109,8 @@ struct Feed {
     live: Receiver<Next>,
     /// Whether the log has to be read from `place` on before what is live follows.
     behind: bool,
+    /// Whether all that is kept is wanted, whatever came before.
+    from_start: bool,
     follower: Follower,
 }
 
@@ -169,13 +174,15 @@ impl Feed {
         };
         if part.epoch != self.place.epoch {
             self.place = Place::start(&part.epoch);
+            self.from_start = true;
             return vec![sse(&gap(0), None)];
         }
         self.behind = part.changes.len() >= PART;
         let mut sent = Vec::new();
-        if part.missed > 0 && !self.place.is_start() {
+        if part.missed > 0 && !self.from_start {
             sent.push(sse(&gap(part.missed), None));
         }
+        self.from_start = false;
         for change in &part.changes {
             sent.extend(self.show(change));
         }

@@ -34,11 +34,6 @@ impl Place {
         Self::at(epoch, Position::default())
     }
 
-    /// Whether nothing was seen.
-    pub fn is_start(&self) -> bool {
-        self.position == Position::default()
-    }
-
     /// Behind the `nth` of the `last` events of the change of this place.
     pub fn within(&self, nth: usize, last: usize) -> Self {
         Self {

@@ -7,6 +7,8 @@ mod keys;
 mod leases;
 mod log;
 
+pub use log::what_makes_room_is_counted;
+
 use super::{
     Change, Created, End, Owner, Query, ReplicaId, RunRecord, RunStore, TaskStatus, Trace, Updated,
 };

@@ -22,6 +22,7 @@ const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// The store.
 pub struct MemoryStore {
     retention: Duration,
+    kept_changes: usize,
     inner: Mutex<Inner>,
 }
 
@@ -99,8 +100,16 @@ impl MemoryStore {
     pub fn new(retention: Duration) -> Self {
         Self {
             retention,
+            kept_changes: KEPT_CHANGES,
             inner: Mutex::default(),
         }
+    }
+
+    /// The same with a log of so many changes.
+    #[must_use]
+    pub fn keeping(mut self, changes: usize) -> Self {
+        self.kept_changes = changes;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -137,7 +146,7 @@ impl RunStore for MemoryStore {
             }
         }
         let told = events::of_new(run);
-        inner.log.add(run.owner.clone(), told, KEPT_CHANGES);
+        inner.log.add(run.owner.clone(), told, self.kept_changes);
         if run.waits_for_reply() {
             inner.log.wants_reply(id.clone());
         }
@@ -192,7 +201,7 @@ impl RunStore for MemoryStore {
             record.waits_for_reply(),
         );
         let told = change.events.clone();
-        inner.log.add(owner, told, KEPT_CHANGES);
+        inner.log.add(owner, told, self.kept_changes);
         if waits {
             inner.log.wants_reply(run.clone());
         }
@@ -276,6 +285,12 @@ mod tests {
             kept.push(store.load(id).await.unwrap().is_some());
         }
         assert_eq!(kept, [false, false, false, true, true, true]);
+    }
+
+    #[tokio::test]
+    async fn the_log_is_bounded() {
+        let store = MemoryStore::new(Duration::from_secs(3600)).keeping(100);
+        super::super::contract::what_makes_room_is_counted(&store).await;
     }
 
     #[tokio::test]

@@ -44,6 +44,7 @@ pub struct RedisStore {
     client: Client,
     connection: ConnectionManager,
     retention_s: u64,
+    kept_changes: usize,
     create: Script,
     update: Script,
     hold: Script,
@@ -76,6 +77,7 @@ impl RedisStore {
             connection,
             // EXPIRE with 0 would delete at once what a client is about to ask for.
             retention_s: retention.as_secs().max(1),
+            kept_changes: KEPT_CHANGES,
             create: Script::new(include_str!("redis/create.lua")),
             update: Script::new(include_str!("redis/update.lua")),
             hold: Script::new(include_str!("redis/hold.lua")),
@@ -84,6 +86,13 @@ impl RedisStore {
             turn: Script::new(include_str!("redis/turn.lua")),
             release: Script::new(include_str!("redis/release.lua")),
         })
+    }
+
+    /// The same with a log of about so many changes.
+    #[must_use]
+    pub fn keeping(mut self, changes: usize) -> Self {
+        self.kept_changes = changes;
+        self
     }
 
     /// Asks a question.
@@ -190,7 +199,7 @@ impl RunStore for RedisStore {
             .arg(run.version)
             .arg(body)
             .arg(log::events_json(&events::of_new(run)))
-            .arg(KEPT_CHANGES)
+            .arg(self.kept_changes)
             .arg(run.owner.as_ref().map(json).unwrap_or_default())
             .arg(u8::from(run.waits_for_reply()));
         for (name, value) in codec::fields(run) {
@@ -256,7 +265,7 @@ impl RunStore for RedisStore {
             .arg(change.version)
             .arg(change.handed.len())
             .arg(log::events_json(&change.events))
-            .arg(KEPT_CHANGES);
+            .arg(self.kept_changes);
         for step in &change.handed {
             script.arg(step.as_str());
         }

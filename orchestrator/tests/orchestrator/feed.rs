@@ -4,6 +4,7 @@ use crate::mesh::{Ground, Mesh, PATIENCE, answer_well, assertion, config};
 use async_trait::async_trait;
 use mesh_bus::memory::MemoryBus;
 use mesh_bus::{Bus, BusError, Deliveries, Depth, Message, Topology};
+use mesh_orchestrator::store::MemoryStore;
 use mesh_protocol::event::Event;
 use mesh_protocol::names::EXCHANGE_EVENTS;
 use mesh_tests::wait_for;
@@ -12,6 +13,7 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Server-sent events as they come.
@@ -319,4 +321,44 @@ async fn what_the_broker_did_not_take_it_gets_later_from_whoever_is_there() {
         text.contains("orchestrator_events_waiting 0")
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_fell_out_of_the_log_is_said_to_be_missing() {
+    let ground = Ground {
+        store: Arc::new(MemoryStore::new(Duration::from_secs(3600)).keeping(10)),
+        ..Ground::new()
+    };
+    let mute = Arc::new(Mute {
+        bus: ground.bus.clone(),
+        mute: AtomicBool::new(true),
+    });
+    let mut heard = listener(&*ground.bus).await;
+    let mesh = Mesh::on_bus(config(), Arc::clone(&mute) as Arc<dyn Bus>, ground).await;
+    mesh.agent("data-processor", answer_well).await;
+    let first = Stream::open(&mesh, "/events", &[]).await.block().await.id;
+    for _ in 0..20 {
+        let id = mesh.submit(&json!({"task": "data_processing"})).await;
+        mesh.ended(&id).await;
+    }
+    // Two changes a task: thirty of forty are gone.
+    let mut late = Stream::open(&mesh, "/events", &[("last-event-id", &first)]).await;
+    let gap = late.next().await;
+    assert_eq!(gap.name, "gap");
+    let event: Event = serde_json::from_str(&gap.data).unwrap();
+    assert_eq!(event.data["changes"], 30);
+    assert_eq!(late.next().await.name, "task.accepted");
+
+    let mesh = Mesh::without_agents(config(), mesh.stop().await).await;
+    let mut told = Vec::new();
+    while told.len() < 1 + 2 * 10 {
+        let next = tokio::time::timeout(PATIENCE, heard.next()).await;
+        let delivery = next.unwrap().unwrap();
+        let event: Event = serde_json::from_slice(&delivery.message.body).unwrap();
+        told.push(event.event_type.as_str());
+        delivery.ack().await.unwrap();
+    }
+    assert_eq!(told.iter().filter(|kind| **kind == "gap").count(), 1);
+    assert_eq!(told[0], "gap");
+    mesh.metric("orchestrator_events_dropped_total 30").await;
 }

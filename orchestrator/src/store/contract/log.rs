@@ -187,6 +187,27 @@ async fn what_was_published_is_not_told_again(store: &dyn RunStore) {
     assert_eq!(theirs.unwrap().part.changes, next.changes);
 }
 
+/// On a store that keeps a few changes only: the oldest make room, and who was at them hears how many are missing.
+///
+/// # Panics
+/// When the store breaks the contract.
+#[allow(clippy::unwrap_used)]
+pub async fn what_makes_room_is_counted(store: &dyn RunStore) {
+    let mut positions = Vec::new();
+    for _ in 0..400 {
+        create(store, &sample(None)).await;
+        positions.push(after(store, Position::default()).await.end);
+    }
+    let kept = after(store, positions[0]).await;
+    let count = u64::try_from(kept.changes.len()).unwrap();
+    assert!(count < 300, "{count} of 400 are kept");
+    assert_eq!(kept.missed + count, 399);
+    assert_eq!(after(store, positions[398]).await.missed, 0);
+    let by = ReplicaId::random();
+    let first = turn(store, by, &Published::default()).await.unwrap().part;
+    assert_eq!(first.missed, 400 - count);
+}
+
 #[allow(clippy::unwrap_used)]
 async fn whoever_waits_for_an_end_is_told_of(store: &dyn RunStore) {
     let by = ReplicaId::random();
