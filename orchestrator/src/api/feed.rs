@@ -60,8 +60,10 @@ pub async fn follow(
     uri: Uri,
 ) -> Result<Response, Failure> {
     let mut wanted = wanted(uri.query().unwrap_or_default()).map_err(Failure::fields)?;
-    let header = headers.get("last-event-id").and_then(|v| v.to_str().ok());
-    let after = header.map(str::to_owned).or_else(|| wanted.after.take());
+    // One that cannot be read is no place, and said to be.
+    let header = headers.get("last-event-id");
+    let header = header.map(|v| v.to_str().unwrap_or_default().to_owned());
+    let after = header.or_else(|| wanted.after.take());
     let follower = Follower::new(&api)?;
     let live = api
         .tail

@@ -76,7 +76,8 @@ pub(super) fn message(
                 Some(id) if step.older && !id.is_empty() => id.to_owned(),
                 _ => step.task_id.as_str().to_owned(),
             }),
-            idempotency_key: asked.idempotency_key.clone(),
+            // By its key an orchestrator tells the result of a step of the mesh.
+            idempotency_key: asked.idempotency_key.clone().filter(|_| !step.older),
             traceparent: match place {
                 Some(place) => Some(place.traceparent()),
                 None => asked.traceparent.clone(),

@@ -7,8 +7,8 @@ mod lane;
 mod older;
 
 use lane::{Lane, Reply, TestAgent, agent_id, config, deps, ok, quick, step};
-use mesh_bus::memory::MemoryBus;
 use mesh_bus::Properties;
+use mesh_bus::memory::MemoryBus;
 use mesh_protocol::Timestamp;
 use mesh_protocol::outcome::Outcome;
 use mesh_sidecar::config::Worker;
