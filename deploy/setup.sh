@@ -155,6 +155,21 @@ install_otel() {
     cp "$wanted" "$venv/installed.txt"
 }
 
+# pika, the client library of the plan's own publishers, lives in target/pika.
+install_pika() {
+    local wanted venv
+    wanted=$root/deploy/pika/requirements.txt
+    venv=$root/target/pika
+    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/python" -c 'import pika' 2>/dev/null; then
+        return 0
+    fi
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
+    say "installing pika into target/pika"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+    cp "$wanted" "$venv/installed.txt"
+}
+
 case "${1:-}" in
 servers)
     install_debian rabbitmq-server redis-server libfaketime
@@ -162,6 +177,7 @@ servers)
     unpack_debian13
     install_envoy
     install_otel
+    install_pika
     ;;
 envoy)
     install_envoy

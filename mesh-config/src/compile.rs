@@ -223,6 +223,7 @@ pub(crate) fn default_routes() -> Vec<Route> {
     vec![
         route("orchestrate", &["/ai/orchestrate"], &["POST"], true),
         route("tasks", &["/task", "/tasks"], &["GET", "DELETE"], false),
+        route("events", &["/events"], &["GET"], false),
         route("agents", &["/agents"], &["GET"], false),
     ]
 }

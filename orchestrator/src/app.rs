@@ -1,7 +1,7 @@
 //! The orchestrator as a library: bind, say where, run until told to stop, drain.
 //!
 //! ```text
-//!  stop ─▶ API takes no more, answers end ─▶ lane and runs leave ─▶ events
+//!  stop ─▶ API takes no more, answers end ─▶ intake, lane, runs and relay leave
 //! ```
 //!
 //! Runs do not end with the process: they stay in the store as they are, and another replica or the next
@@ -9,15 +9,17 @@
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::intake;
 use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::planner::Planning;
 use crate::quota::Quota;
-use crate::run::events::{self, Events};
 use crate::run::executor::{Context, Executor};
 use crate::run::lane::{self, Parts, Ready};
+use crate::run::relay;
 use crate::run::trace::Tracing;
 use crate::store::RunStore;
+use crate::submission::Submissions;
 use mesh_bus::Bus;
 use mesh_trace::Tracer;
 use std::net::SocketAddr;
@@ -113,7 +115,6 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) {
         let halt = CancellationToken::new();
         let (ready, ready_seen) = watch::channel(Ready::Waiting("not declared yet".to_owned()));
-        let (events, queue) = Events::new(Arc::clone(&self.metrics));
         let agents = self.config.agents.iter().map(|a| a.id.clone()).collect();
         let load = Load::new(
             Arc::clone(&self.deps.bus),
@@ -124,7 +125,7 @@ impl Bound {
             bus: Arc::clone(&self.deps.bus),
             store: self.deps.store,
             metrics: Arc::clone(&self.metrics),
-            events,
+            written: Arc::default(),
             load: Arc::new(load),
             steps: self.config.steps.clone(),
             max_runs: self.config.limits.max_runs,
@@ -132,29 +133,28 @@ impl Bound {
             tracing: Tracing::new(self.deps.tracer, self.config.bus.system()),
             halt: halt.clone(),
         });
-        let api = Api::new(
-            &self.config,
-            Arc::clone(&executor),
-            self.planning,
-            self.deps.quota,
-            self.deps.metrics,
-            Arc::clone(&self.metrics),
-            shutdown.clone(),
-        );
-        let api = match api {
-            Ok(api) => Arc::new(api),
+        let planning = Arc::new(self.planning);
+        let submissions = Submissions::new(&self.config, Arc::clone(&executor), planning);
+        let submissions = match submissions {
+            Ok(submissions) => Arc::new(submissions),
             // `build` has read the same keys.
             Err(error) => {
                 tracing::error!(%error, "an assertion key cannot be read");
                 return;
             }
         };
+        let api = Arc::new(Api::new(
+            &self.config,
+            Arc::clone(&executor),
+            Arc::clone(&submissions),
+            self.deps.quota,
+            self.deps.metrics,
+            shutdown.clone(),
+        ));
         tracing::info!(replica = %executor.replica(), "this replica");
         executor.start();
-        executor.spawn(
-            "events",
-            events::publish(self.deps.bus, queue, self.metrics, halt.clone()),
-        );
+        executor.spawn("relay", relay::publish(Arc::clone(&executor)));
+        executor.spawn("intake", intake::run(Arc::clone(&executor), submissions));
         executor.spawn(
             "lane",
             lane::run(Arc::clone(&executor), Parts::new(&self.config), ready),

@@ -3,12 +3,14 @@
 pub mod api;
 mod app;
 pub mod config;
+pub mod intake;
 pub mod load;
 pub mod metrics;
 pub mod planner;
 pub mod quota;
 pub mod run;
 pub mod store;
+pub mod submission;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod double;

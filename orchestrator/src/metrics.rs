@@ -33,8 +33,12 @@ pub struct Metrics {
     bus_errors: IntCounterVec,
     /// Events handed to the broker.
     pub events_published: IntCounter,
-    /// Events that were not.
+    /// Changes, or events of them, that never will be.
     pub events_dropped: IntCounter,
+    /// Changes that wait to be told.
+    pub events_waiting: IntGauge,
+    replies: IntCounterVec,
+    intake: IntCounterVec,
     /// Clients that follow a task.
     pub sse_clients: IntGauge,
     answers: IntCounterVec,
@@ -132,7 +136,21 @@ impl Metrics {
             )?,
             events_dropped: counter(
                 "orchestrator_events_dropped_total",
-                "Events that were not handed to the broker",
+                "Changes or events that the broker never had: refused, or out of the log before it took them",
+            )?,
+            events_waiting: gauge(
+                "orchestrator_events_waiting",
+                "Changes that wait to be told on ai.events, at the replica that does it",
+            )?,
+            replies: counters(
+                "orchestrator_replies_total",
+                "Answers to those who submitted over AMQP, by what became of them",
+                &["outcome"],
+            )?,
+            intake: counters(
+                "orchestrator_intake_total",
+                "Messages in the intake, by what became of them",
+                &["outcome"],
             )?,
             sse_clients: gauge("orchestrator_sse_clients", "Clients that follow a task")?,
             answers: counters(
@@ -191,6 +209,14 @@ impl Metrics {
 
     pub(crate) fn results(&self, kind: &str) {
         self.results.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn reply(&self, outcome: &str) {
+        self.replies.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn intake(&self, outcome: &str) {
+        self.intake.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn bus_error(&self, kind: &str) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 pub struct Event {
     /// What happened.
     pub event_type: EventType,
-    /// About which task and step, with what; always holds `task_id`.
+    /// About which task and step, with what; holds `task_id`, but for a [gap](EventType::Gap).
     pub data: Value,
     /// When.
     pub timestamp: Timestamp,
@@ -44,9 +44,57 @@ pub enum EventType {
     /// The client called it off.
     #[serde(rename = "task.cancelled")]
     TaskCancelled,
+    /// Events that are no longer kept were not told.
+    #[serde(rename = "gap")]
+    Gap,
+}
+
+impl Event {
+    /// What tells it apart, the same whenever it is told: `<task>:<step>:<type>`, or `<task>:<type>`. Nothing
+    /// happens twice to a task or a step; a gap is known by when it was found.
+    pub fn id(&self) -> String {
+        let field = |name: &str| self.data.get(name).and_then(Value::as_str);
+        let kind = self.event_type.as_str();
+        match (field("task_id"), field("step_id")) {
+            (Some(task), Some(step)) => format!("{task}:{step}:{kind}"),
+            (Some(task), None) => format!("{task}:{kind}"),
+            (None, _) => format!("{kind}:{}", self.timestamp),
+        }
+    }
+
+    /// The task that it is about.
+    pub fn task_id(&self) -> Option<&str> {
+        self.data.get("task_id").and_then(Value::as_str)
+    }
 }
 
 impl EventType {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::TaskAccepted,
+        Self::StepDispatched,
+        Self::StepCompleted,
+        Self::StepFailed,
+        Self::StepSkipped,
+        Self::TaskCompleted,
+        Self::TaskFailed,
+        Self::TaskCancelled,
+        Self::Gap,
+    ];
+
+    /// The type of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether nothing more happens to the task after it.
+    pub fn ends_task(self) -> bool {
+        matches!(
+            self,
+            Self::TaskCompleted | Self::TaskFailed | Self::TaskCancelled
+        )
+    }
+
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,6 +106,40 @@ impl EventType {
             Self::TaskCompleted => "task.completed",
             Self::TaskFailed => "task.failed",
             Self::TaskCancelled => "task.cancelled",
+            Self::Gap => "gap",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_id_is_the_same_whenever_an_event_is_told() {
+        let event = |event_type, data| Event {
+            event_type,
+            data,
+            timestamp: Timestamp::from_millis(7),
+            source: "orchestrator".to_owned(),
+        };
+        let step = event(
+            EventType::StepFailed,
+            json!({"task_id": "t", "step_id": "s"}),
+        );
+        assert_eq!(step.id(), "t:s:step.failed");
+        let task = event(EventType::TaskAccepted, json!({"task_id": "t"}));
+        assert_eq!(task.id(), "t:task.accepted");
+        assert!(event(EventType::Gap, json!({})).id().starts_with("gap:"));
+    }
+
+    #[test]
+    fn every_name_is_read_as_it_is_written() {
+        for kind in EventType::ALL {
+            assert_eq!(EventType::parse(kind.as_str()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+        assert_eq!(EventType::parse("task.odd"), None);
     }
 }

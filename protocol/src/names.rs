@@ -18,6 +18,8 @@ pub const EXCHANGE_COORDINATION: &str = "ai.coordination";
 pub const EXCHANGE_DEAD: &str = "ai.dead";
 /// Intake for tasks that are submitted over AMQP.
 pub const QUEUE_PRIORITY_TASKS: &str = "ai.priority.tasks";
+/// What lay in [`QUEUE_PRIORITY_TASKS`] and was no task.
+pub const QUEUE_PRIORITY_DEAD: &str = "ai.priority.dead";
 /// Receiver name of the orchestrator on [`EXCHANGE_COORDINATION`].
 pub const ORCHESTRATOR: &str = "orchestrator";
 

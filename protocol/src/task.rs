@@ -52,6 +52,14 @@ impl TaskRequest {
     pub fn from_json(body: &[u8]) -> Result<Self, RequestError> {
         let value: Value =
             serde_json::from_slice(body).map_err(|e| RequestError::NotJson(e.to_string()))?;
+        Self::from_value(value)
+    }
+
+    /// The same, of what was JSON.
+    ///
+    /// # Errors
+    /// Every wrong field at once.
+    pub fn from_value(value: Value) -> Result<Self, RequestError> {
         let Value::Object(mut object) = value else {
             return Err(RequestError::Fields(vec![FieldError::new(
                 "",

@@ -35,6 +35,15 @@ impl Place {
         }
     }
 
+    /// Where the orchestrator puts what came into the intake and is no task.
+    pub fn of_intake() -> Self {
+        Self {
+            service: "intake".to_owned(),
+            dead: mesh_protocol::names::QUEUE_PRIORITY_DEAD.to_owned(),
+            origin: mesh_protocol::names::QUEUE_PRIORITY_TASKS.to_owned(),
+        }
+    }
+
     /// Where the orchestrator puts what is no result.
     pub fn of_orchestrator() -> Self {
         let name = mesh_protocol::names::ORCHESTRATOR;

@@ -74,7 +74,9 @@ async fn connect(at: &DlqWhere) -> anyhow::Result<(Arc<dyn Bus>, Vec<Place>)> {
         );
     };
     let agents = loaded.mesh.agents.iter().map(|a| Place::of_agent(&a.id));
-    let mut places: Vec<Place> = agents.chain([Place::of_orchestrator()]).collect();
+    let mut places: Vec<Place> = agents
+        .chain([Place::of_orchestrator(), Place::of_intake()])
+        .collect();
     if let Some(wanted) = &at.agent {
         let wanted = wanted.replace('_', "-");
         places.retain(|place| place.service == wanted);

@@ -12,7 +12,6 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Uri, header};
-use mesh_protocol::Timestamp;
 use mesh_protocol::assertion::{self, AssertionError, Claims};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -145,12 +144,7 @@ fn who(
             let text = value
                 .to_str()
                 .map_err(|_| Failure::unauthenticated("assertion is malformed"))?;
-            let claims = assertion::verify(text, &api.keys, &api.audience, Timestamp::now())
-                .map_err(refusal)?;
-            Ok(Caller::Asserted {
-                claims: Box::new(claims),
-                assertion: text.to_owned(),
-            })
+            api.submissions.asserted(text).map_err(refusal)
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Api;
 use super::tasks::Found;
-use crate::run::shown::events_of;
+use crate::run::events::of_run;
 use crate::store::RunRecord;
 use futures_util::stream::{self, Stream, StreamExt};
 use mesh_protocol::TaskId;
@@ -69,8 +69,8 @@ pub fn events(api: Arc<Api>, run: RunRecord) -> impl Stream<Item = Event> {
             };
         }
         let told = follow.told.get_or_insert_default();
-        let mut fresh = events_of(&follow.run);
-        fresh.retain(|event| told.insert(name(event)));
+        let mut fresh = of_run(&follow.run);
+        fresh.retain(|event| told.insert(event.id()));
         Some((stream::iter(fresh), follow))
     })
     .flatten()
@@ -81,12 +81,6 @@ struct Follow {
     api: Arc<Api>,
     run: RunRecord,
     told: Option<HashSet<String>>,
-}
-
-/// What tells the events of one task apart.
-fn name(event: &Event) -> String {
-    let step = event.data.get("step_id").and_then(|step| step.as_str());
-    format!("{} {}", event.event_type.as_str(), step.unwrap_or_default())
 }
 
 /// The run once it is another than `run`; none when it is gone.

@@ -25,14 +25,8 @@ pub async fn follow(
     Extension(caller): Extension<Caller>,
     TaskPath(id): TaskPath,
 ) -> Result<Response, Failure> {
-    let found = find(&api, &caller, &id).await?;
-    let place = Arc::clone(&api.followers)
-        .try_acquire_owned()
-        .map_err(|_| Failure::unavailable("as many clients as allowed follow tasks"))?;
-    let follower = Follower {
-        _place: Place::new(place, api.metrics.sse_clients.clone()),
-        stopping: api.stopping.clone(),
-    };
+    let found = find(&api.executor, &caller, &id).await?;
+    let follower = Follower::new(&api)?;
     let events = match found {
         Found::Live(handle) => live(handle, follower).left_stream(),
         Found::Stored(run) => elsewhere::events(Arc::clone(&api), *run)
@@ -48,9 +42,27 @@ pub async fn follow(
         .into_response())
 }
 
-struct Follower {
+/// One who follows events, as long as it lives.
+pub(super) struct Follower {
     _place: Place,
-    stopping: CancellationToken,
+    /// Cancelled when the API stops.
+    pub(super) stopping: CancellationToken,
+}
+
+impl Follower {
+    /// A place among the followers.
+    ///
+    /// # Errors
+    /// 503: there is none.
+    pub(super) fn new(api: &Api) -> Result<Self, Failure> {
+        let place = Arc::clone(&api.followers)
+            .try_acquire_owned()
+            .map_err(|_| Failure::unavailable("as many clients as allowed follow tasks"))?;
+        Ok(Self {
+            _place: Place::new(place, api.metrics.sse_clients.clone()),
+            stopping: api.stopping.clone(),
+        })
+    }
 }
 
 /// A place among the followers; leaves the gauge when dropped.
@@ -120,5 +132,6 @@ fn sse(event: &Event) -> Result<SseEvent, Infallible> {
     let data = serde_json::to_string(event).unwrap_or_default();
     Ok(SseEvent::default()
         .event(event.event_type.as_str())
+        .id(event.id())
         .data(data))
 }

@@ -204,6 +204,18 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What is said of it.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// Whether the same may go well later.
+    pub fn is_temporary(&self) -> bool {
+        self.problem.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
+    }
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status =

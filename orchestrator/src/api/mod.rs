@@ -9,33 +9,38 @@ mod caller;
 mod elsewhere;
 mod events;
 mod failure;
+mod feed;
 mod internal;
 mod key;
+mod place;
 mod prefer;
 pub mod serve;
 mod status;
 mod submit;
+mod tail;
 mod tasks;
 mod trace;
-mod view;
+pub(crate) mod view;
 
 pub use caller::{Caller, is_local};
+pub use failure::Failure;
 pub use prefer::Preferences;
+pub use tasks::{Found, find};
 
 use crate::config::{Config, InternalToken, Limits};
 use crate::metrics::Metrics;
 use crate::planner::Planning;
 use crate::quota::Quota;
 use crate::run::executor::Executor;
+use crate::submission::Submissions;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use failure::Failure;
-use mesh_protocol::assertion::{AssertionError, PublicKey};
 use mesh_trace::Tracer;
 use std::sync::Arc;
+use tail::Tail;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -45,54 +50,44 @@ pub const MAX_FOLLOWERS: usize = 256;
 /// What the handlers share.
 pub struct Api {
     pub(crate) executor: Arc<Executor>,
-    pub(crate) planning: Planning,
+    pub(crate) planning: Arc<Planning>,
+    pub(crate) submissions: Arc<Submissions>,
     pub(crate) tracer: Tracer,
     pub(crate) limits: Limits,
-    pub(crate) keys: Vec<PublicKey>,
-    pub(crate) audience: String,
     pub(crate) internal_token: Option<InternalToken>,
     pub(crate) quota: Arc<dyn Quota>,
     pub(crate) registry: prometheus::Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) followers: Arc<Semaphore>,
+    pub(crate) tail: Arc<Tail>,
     /// Cancelled when the API stops: long answers come to their end.
     pub(crate) stopping: CancellationToken,
 }
 
 impl Api {
     /// The API over `executor`.
-    ///
-    /// # Errors
-    /// An assertion key is none.
     pub fn new(
         config: &Config,
         executor: Arc<Executor>,
-        planning: Planning,
+        submissions: Arc<Submissions>,
         quota: Arc<dyn Quota>,
         registry: prometheus::Registry,
-        metrics: Arc<Metrics>,
         stopping: CancellationToken,
-    ) -> Result<Self, AssertionError> {
-        let keys = config
-            .assertions
-            .keys
-            .iter()
-            .map(|k| PublicKey::from_base64(k.kid.clone(), &k.x))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
+    ) -> Self {
+        Self {
+            tail: Tail::new(Arc::clone(&executor), stopping.clone()),
             tracer: executor.context().tracing.tracer().clone(),
+            metrics: Arc::clone(&executor.context().metrics),
             executor,
-            planning,
+            planning: Arc::clone(submissions.planning()),
+            submissions,
             limits: config.limits.clone(),
-            keys,
-            audience: config.assertions.audience.clone(),
             internal_token: config.internal_token.clone(),
             quota,
             registry,
-            metrics,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             stopping,
-        })
+        }
     }
 }
 
@@ -104,6 +99,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/task/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/task/{id}/events", get(events::follow))
         .route("/tasks", get(tasks::list))
+        .route("/events", get(feed::follow))
         .route("/agents", get(status::agents))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))

@@ -3,6 +3,8 @@
 use super::failure::Failure;
 use super::submit::json;
 use super::{Api, Caller, view};
+use crate::metrics::Metrics;
+use crate::run::executor::Executor;
 use crate::run::shown::RunHandle;
 use crate::store::{Query, RunRecord, StoreError, Summary, TaskStatus};
 use axum::Extension;
@@ -58,14 +60,14 @@ impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
 ///
 /// # Errors
 /// 404 also for what belongs to others: that it exists is theirs to know.
-pub async fn find(api: &Api, caller: &Caller, id: &TaskId) -> Result<Found, Failure> {
-    let live = api.executor.find(id).filter(|handle| !handle.has_left());
+pub async fn find(executor: &Executor, caller: &Caller, id: &TaskId) -> Result<Found, Failure> {
+    let live = executor.find(id).filter(|handle| !handle.has_left());
     let found = match live {
         Some(handle) => Found::Live(handle),
-        None => match api.executor.context().store.load(id).await {
+        None => match executor.context().store.load(id).await {
             Ok(Some(run)) => Found::Stored(Box::new(run)),
             Ok(None) => return Err(Failure::no_task()),
-            Err(error) => return Err(store_failure(api, &error)),
+            Err(error) => return Err(store_failure(&executor.context().metrics, &error)),
         },
     };
     if found.read(|run| caller.may_read(run.owner.as_ref())) {
@@ -75,8 +77,9 @@ pub async fn find(api: &Api, caller: &Caller, id: &TaskId) -> Result<Found, Fail
     }
 }
 
-fn store_failure(api: &Api, error: &StoreError) -> Failure {
-    api.metrics.store_errors.inc();
+/// What a client hears when the store was asked in vain.
+pub fn store_failure(metrics: &Metrics, error: &StoreError) -> Failure {
+    metrics.store_errors.inc();
     tracing::warn!(%error, "the store was asked in vain");
     match error {
         StoreError::Corrupt { .. } => Failure::corrupt(),
@@ -92,7 +95,7 @@ pub async fn show(
     Extension(caller): Extension<Caller>,
     TaskPath(id): TaskPath,
 ) -> Result<Response, Failure> {
-    let found = find(&api, &caller, &id).await?;
+    let found = find(&api.executor, &caller, &id).await?;
     Ok(found.read(|run| json(StatusCode::OK, &view::shown(run))))
 }
 
@@ -102,7 +105,7 @@ pub async fn cancel(
     Extension(caller): Extension<Caller>,
     TaskPath(id): TaskPath,
 ) -> Result<Response, Failure> {
-    let found = find(&api, &caller, &id).await?;
+    let found = find(&api.executor, &caller, &id).await?;
     if !found.read(|run| caller.may_change(run.owner.as_ref())) {
         return Err(Failure::forbidden());
     }
@@ -121,7 +124,7 @@ pub async fn cancel(
             if !kept.unwrap_or(false) {
                 return Err(Failure::unavailable("the cancel could not be kept yet"));
             }
-            let found = find(&api, &caller, &id).await?;
+            let found = find(&api.executor, &caller, &id).await?;
             return found.read(|run| match run.status {
                 TaskStatus::Cancelled => Ok(json(StatusCode::OK, &view::shown(run))),
                 other => Err(Failure::ended(other.as_str())),
@@ -165,7 +168,7 @@ pub async fn list(
         .store
         .list(&query)
         .await
-        .map_err(|e| store_failure(&api, &e))?;
+        .map_err(|e| store_failure(&api.metrics, &e))?;
     let listed = Listed {
         tasks: page.tasks,
         next_cursor: page.next,

@@ -213,6 +213,26 @@ impl Planning {
         planned
     }
 
+    /// A checked plan of one step, for who has chosen the agent.
+    ///
+    /// # Errors
+    /// [`NoPlan::Rejected`], when there is no such agent.
+    pub fn of_one(&self, agent: &AgentId, action: &str) -> Result<CheckedPlan, NoPlan> {
+        let step = draft::DraftStep {
+            id: Some(agent.as_str().to_owned()),
+            agent: agent.as_str().to_owned(),
+            action: action.to_owned(),
+            ..draft::DraftStep::default()
+        };
+        let draft = Draft {
+            steps: vec![step],
+            estimated_time: 60.0,
+            confidence: 1.0,
+            ..Draft::default()
+        };
+        check::check(draft, PlanSource::Rules, &self.catalog, self.bounds).map_err(NoPlan::Rejected)
+    }
+
     fn tell(
         &self,
         span: &mut Span,

@@ -11,6 +11,7 @@
 use super::admission::Slot;
 use super::change::{Report, change_for, mark_published};
 use super::clock::Clock;
+use super::events::of_change;
 use super::executor::Executor;
 use super::keep::{Kept, keep};
 use super::machine::{Command, Event, Illegal, Machine, StepStatus};
@@ -338,6 +339,7 @@ impl Actor {
             // Nothing to write: only whether the store still has what was written last.
             change.version -= 1;
         }
+        change.events = self.handle.read(|run| of_change(run, &change));
         let kept = keep(&self.executor, &self.handle, &change).await;
         if kept != Kept::Stands {
             return kept;
@@ -345,8 +347,10 @@ impl Actor {
         self.published.clear();
         self.mark_at = None;
         self.count(&change);
-        let events = self.handle.show(change);
-        self.executor.context().events.send(events);
+        if !change.events.is_empty() {
+            self.executor.context().written.notify_one();
+        }
+        self.handle.show(change);
         Kept::Stands
     }
 

@@ -59,6 +59,11 @@ impl Executor {
         self.places().taken.load(Ordering::Relaxed)
     }
 
+    /// Whether a new run could begin now.
+    pub fn has_room(&self) -> bool {
+        self.obstacle().is_none() && self.in_flight() < self.context().max_runs
+    }
+
     /// Why a task that is submitted now would be refused, if it would.
     pub fn obstacle(&self) -> Option<SubmitError> {
         if !*self.context().bus.connected().borrow() || self.pressure().is_stalled() {

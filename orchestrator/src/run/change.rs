@@ -86,6 +86,7 @@ pub(super) fn change_for(
         end,
         version: run.version + 1,
         handed: Vec::new(),
+        events: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::actor::Actor;
 use super::admission::{Places, Slot, SubmitError};
 use super::change::change_for;
 use super::clock::Clock;
-use super::events::Events;
+use super::events::of_change;
 use super::lane::Ready;
 use super::machine::{Command, Event, Machine};
 use super::outlet::Pressure;
@@ -25,7 +25,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -38,8 +38,8 @@ pub struct Context {
     pub store: Arc<dyn RunStore>,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Hears of every change.
-    pub events: Events,
+    /// Told whenever something was logged, for whoever publishes it.
+    pub written: Arc<Notify>,
     /// Hears of the steps that are under way.
     pub load: Arc<Load>,
     /// How steps are run.
@@ -266,7 +266,7 @@ impl Executor {
                 return Err(error.into());
             }
         }
-        self.context.events.send(handle.events_from(0).0);
+        self.context.written.notify_one();
         let actor = Actor::new(
             Arc::clone(&self),
             Arc::clone(&handle),
@@ -311,7 +311,8 @@ impl Executor {
             commands.extend(machine.apply(event, self.clock.now()).unwrap_or_default());
         }
         commands.retain(|command| !matches!(command, Command::Dispatch { .. }));
-        let change = change_for(record, &commands, &HashMap::new(), now);
+        let mut change = change_for(record, &commands, &HashMap::new(), now);
+        change.events = of_change(record, &change);
         let store = &self.context.store;
         let updated = store.update(&record.task_id, record.fence, &change).await?;
         Ok(matches!(updated, Updated::Written | Updated::EndedBefore))
@@ -326,7 +327,7 @@ impl Executor {
     }
 
     /// Waits a while; `true` when the process is leaving.
-    pub(super) async fn pause(&self, pause: Duration) -> bool {
+    pub(crate) async fn pause(&self, pause: Duration) -> bool {
         tokio::select! {
             () = self.context.halt.cancelled() => true,
             () = tokio::time::sleep(pause) => false,
@@ -350,7 +351,7 @@ impl Executor {
 }
 
 /// Pauses between attempts that go on as long as they must.
-pub(super) fn pauses() -> backon::ExponentialBackoff {
+pub(crate) fn pauses() -> backon::ExponentialBackoff {
     backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(5))

@@ -49,6 +49,7 @@ impl Parts {
     pub fn new(config: &Config) -> Self {
         let kind: QueueKind = config.queue_kind;
         let own = Topology::exchanges().with_orchestrator(kind);
+        let intake = Topology::exchanges().with_intake(kind);
         let most = config.max_queue_length;
         let with = |agent: &Agent| {
             let kind = agent.queue_kind.unwrap_or(kind);
@@ -57,7 +58,7 @@ impl Parts {
                 .bounded(most)
         };
         let agents = config.agents.iter().map(with);
-        Self([own].into_iter().chain(agents).collect())
+        Self([own, intake].into_iter().chain(agents).collect())
     }
 }
 
@@ -202,9 +203,11 @@ fn route(executor: &Executor, delivery: Delivery) -> Option<(Delivery, How)> {
 /// Puts a result into its run in the store. One that is over has no use for it; one that nobody knows is a
 /// riddle, for people to solve.
 ///
+/// A mesh's steps are `keyed`, and so are their results.
+///
 /// Kept here while the store is away: a broker counts how often it delivers, and puts aside what comes back
 /// too often.
-async fn hand_over(executor: &Executor, result: &StepResult) -> How {
+async fn hand_over(executor: &Executor, result: &StepResult, keyed: bool) -> How {
     let metrics = &executor.context().metrics;
     let mut pauses = pauses();
     loop {
@@ -215,6 +218,11 @@ async fn hand_over(executor: &Executor, result: &StepResult) -> How {
             }
             Ok(HandedOver::Ended) => {
                 metrics.results("duplicate");
+                return How::Ack;
+            }
+            // Of a step that no orchestrator made: an older publisher's, which hears of it by itself.
+            Ok(HandedOver::Gone) if !keyed => {
+                metrics.results("foreign");
                 return How::Ack;
             }
             Ok(HandedOver::Gone) => {
@@ -239,7 +247,10 @@ async fn hand_over(executor: &Executor, result: &StepResult) -> How {
 
 async fn settle(executor: Arc<Executor>, delivery: Delivery, how: How) {
     let how = match how {
-        How::Elsewhere(result) => hand_over(&executor, &result).await,
+        How::Elsewhere(result) => {
+            let keyed = delivery.message.properties.idempotency_key.is_some();
+            hand_over(&executor, &result, keyed).await
+        }
         how => how,
     };
     let settled = match how {

@@ -4,12 +4,13 @@
 //!  API ──submit──▶ store ──▶ actor of the run ──dispatch──▶ outlet ──▶ bus
 //!                              ▲   │ each transition: store, then show, then act, then ack
 //!  API ──cancel── inbox ───────┘   ▼
-//!  lane ──results─▶ inbox        shown state ──▶ GET, SSE, Prefer: wait;  events ──▶ ai.events
+//!  lane ──results─▶ inbox        shown state ──▶ GET, SSE, Prefer: wait
 //!   └─ another replica's ──▶ store ──▶ its tenure ──▶ inbox
+//!                              └── log ──▶ relay ──▶ ai.events, reply queues;  GET /events
 //! ```
 //!
 //! [`dag`] and [`machine`] decide and are pure; [`admission`] lets tasks in, [`executor`] and `actor` act;
-//! `keep` writes, `outlet` publishes; `tenure` keeps this replica's lease and takes over what others leave; [`lane`] declares the
+//! `keep` writes, `outlet` publishes, [`relay`] tells; `tenure` keeps this replica's lease and takes over what others leave; [`lane`] declares the
 //! topology and hears results; [`trace`] has the spans of both; [`shown`] is what others may see of a run:
 //! never more than is stored.
 
@@ -25,6 +26,7 @@ pub mod lane;
 pub mod machine;
 pub mod message;
 mod outlet;
+pub mod relay;
 pub mod shown;
 mod tenure;
 pub mod trace;

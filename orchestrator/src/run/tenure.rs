@@ -11,6 +11,7 @@
 //! by the store where another replica has taken over.
 
 use super::actor::Actor;
+use super::events::of_end;
 use super::executor::{Executor, pauses};
 use super::machine::Machine;
 use super::shown::{Input, RunHandle};
@@ -200,7 +201,7 @@ impl Executor {
                 tracing::warn!(task_id = %id, "an unfinished task is no longer in the store");
                 let error = StepError::new("lost", "the store lost the task");
                 // Takes its id off the unfinished ones.
-                return self.end_stored(&claim, &failed(error, 0)).await;
+                return self.end_stored(&claim, failed(error, 0)).await;
             }
             Err(StoreError::Corrupt { detail, owner, .. }) => {
                 return self.replace(&claim, &detail, owner).await;
@@ -220,7 +221,7 @@ impl Executor {
                 tracing::error!(task_id = %id, %error, "an unfinished task cannot be taken up");
                 let error = StepError::new("corrupt", error.to_string());
                 return self
-                    .end_stored(&claim, &failed(error, record.version + 1))
+                    .end_stored(&claim, failed(error, record.version + 1))
                     .await;
             }
         };
@@ -248,9 +249,12 @@ impl Executor {
     }
 
     /// Writes the end of a stored run that cannot go on.
-    async fn end_stored(&self, claim: &Claim, change: &Change) -> bool {
+    async fn end_stored(&self, claim: &Claim, mut change: Change) -> bool {
+        let end = change.end.as_ref();
+        let event = end.and_then(|end| of_end(&claim.run, end, None));
+        change.events.extend(event.map(Arc::new));
         let store = &self.context().store;
-        let written = store.update(&claim.run, claim.fence, change).await;
+        let written = store.update(&claim.run, claim.fence, &change).await;
         if let Err(error) = &written {
             tracing::warn!(task_id = %claim.run, %error, "its end could not be stored");
         }
@@ -285,5 +289,6 @@ pub(super) fn failed(error: StepError, version: u64) -> Change {
         }),
         version,
         handed: Vec::new(),
+        events: Vec::new(),
     }
 }

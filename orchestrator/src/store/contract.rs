@@ -5,6 +5,9 @@
 
 mod keys;
 mod leases;
+mod log;
+
+pub use log::what_makes_room_is_counted;
 
 use super::{
     Change, Created, End, Owner, Query, ReplicaId, RunRecord, RunStore, TaskStatus, Trace, Updated,
@@ -42,6 +45,7 @@ where
     what_is_behind_is_said_to_be(&*make(day).await).await;
     leases::all(&make).await;
     keys::all(&make).await;
+    log::all(&make).await;
     forgets_after_the_retention(&*make(Duration::from_secs(1)).await).await;
 }
 
@@ -100,6 +104,7 @@ fn change(run: &RunRecord, step: usize, status: StepStatus) -> Change {
         end: None,
         version: run.version + 1,
         handed: Vec::new(),
+        events: Vec::new(),
     }
 }
 
@@ -114,6 +119,7 @@ fn end(run: &RunRecord, status: TaskStatus) -> Change {
         }),
         version: run.version + 1,
         handed: Vec::new(),
+        events: Vec::new(),
     }
 }
 
@@ -325,6 +331,7 @@ async fn what_is_behind_is_said_to_be(store: &dyn RunStore) {
         end: None,
         version: run.version,
         handed: Vec::new(),
+        events: Vec::new(),
     };
     assert_eq!(update(store, &run, &nothing).await, Updated::Written);
     assert_eq!(store.load(&run.task_id).await.unwrap().unwrap(), run);

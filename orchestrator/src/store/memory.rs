@@ -1,11 +1,13 @@
 //! Runs in this process: for one-process meshes and tests. Empty after a restart.
 
 mod leases;
+mod log;
 
 use super::{
     Change, Created, Earlier, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,
-    SubmissionKey, Updated,
+    SubmissionKey, Updated, log::KEPT_CHANGES,
 };
+use crate::run::events;
 use async_trait::async_trait;
 use mesh_protocol::{TaskId, Timestamp};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -20,6 +22,7 @@ const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// The store.
 pub struct MemoryStore {
     retention: Duration,
+    kept_changes: usize,
     inner: Mutex<Inner>,
 }
 
@@ -33,6 +36,7 @@ struct Inner {
     /// By the name of the key, as long as the task is kept.
     keys: HashMap<String, (TaskId, String)>,
     replicas: leases::Replicas,
+    log: log::Log,
     /// Sum of what `finished` keeps.
     bytes: usize,
 }
@@ -96,8 +100,16 @@ impl MemoryStore {
     pub fn new(retention: Duration) -> Self {
         Self {
             retention,
+            kept_changes: KEPT_CHANGES,
             inner: Mutex::default(),
         }
+    }
+
+    /// The same with a log of so many changes.
+    #[must_use]
+    pub fn keeping(mut self, changes: usize) -> Self {
+        self.kept_changes = changes;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -132,6 +144,11 @@ impl RunStore for MemoryStore {
                     inner.keys.insert(key.name.clone(), value);
                 }
             }
+        }
+        let told = events::of_new(run);
+        inner.log.add(run.owner.clone(), told, self.kept_changes);
+        if run.waits_for_reply() {
+            inner.log.wants_reply(id.clone());
         }
         inner.runs.insert(id.clone(), run.clone());
         match ends {
@@ -178,7 +195,16 @@ impl RunStore for MemoryStore {
             return Ok(Updated::Gone);
         }
         record.apply(change.clone());
-        let bytes = record.size();
+        let (bytes, owner, waits) = (
+            record.size(),
+            record.owner.clone(),
+            record.waits_for_reply(),
+        );
+        let told = change.events.clone();
+        inner.log.add(owner, told, self.kept_changes);
+        if waits {
+            inner.log.wants_reply(run.clone());
+        }
         if let Some(end) = &change.end {
             inner.unfinished.remove(run);
             inner.end(end.at, run, bytes);
@@ -244,6 +270,7 @@ mod tests {
                 completed: 0,
                 version: 1,
                 handed: Vec::new(),
+                events: Vec::new(),
                 end: Some(End {
                     status: TaskStatus::Completed,
                     error: None,
@@ -258,6 +285,12 @@ mod tests {
             kept.push(store.load(id).await.unwrap().is_some());
         }
         assert_eq!(kept, [false, false, false, true, true, true]);
+    }
+
+    #[tokio::test]
+    async fn the_log_is_bounded() {
+        let store = MemoryStore::new(Duration::from_secs(3600)).keeping(100);
+        super::super::contract::what_makes_room_is_counted(&store).await;
     }
 
     #[tokio::test]

@@ -6,19 +6,21 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod lease;
+pub mod log;
 mod memory;
 mod record;
 mod redis;
 mod submission;
 
 pub use lease::{Claim, HandedOver, Held, Hold, Leases, ReplicaId};
+pub use log::{EventLog, LogPart, Logged, Position, Published, Turn};
 pub use memory::MemoryStore;
 pub use record::{
     Change, End, NOT_ACCEPTED, Owner, RunRecord, StepRecord, Summary, TaskStatus, Trace, plan_dag,
     progress,
 };
 pub use redis::{Durability, RedisStore, durability};
-pub use submission::SubmissionKey;
+pub use submission::{ReplyTo, SubmissionKey};
 
 use crate::config;
 use async_trait::async_trait;
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 /// The port. Backends are chosen in [`connect`].
 #[async_trait]
-pub trait RunStore: Leases {
+pub trait RunStore: Leases + EventLog {
     /// Keeps a run of the replica `by` as it is, among the unfinished ones unless it has ended.
     ///
     /// A run that is there and goes on stays as it is there, unless what is there is older: a call that

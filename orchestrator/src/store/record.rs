@@ -3,7 +3,8 @@
 use crate::config::Steps;
 use crate::run::dag::{Dag, DagError};
 use crate::run::machine::{StepState, StepStatus};
-use crate::store::SubmissionKey;
+use crate::store::{ReplyTo, SubmissionKey};
+use mesh_protocol::event::Event;
 use mesh_protocol::outcome::{StepError, StepResult};
 use mesh_protocol::plan::{Plan, PlanSource, Resources};
 use mesh_protocol::task::TaskRequest;
@@ -12,6 +13,7 @@ use mesh_trace::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Code of the error of a task that was withdrawn: it could not be kept in time, and its client heard so.
@@ -129,6 +131,10 @@ pub struct RunRecord {
     pub steps: Vec<StepRecord>,
     /// Under which key its client submitted it, if any.
     pub key: Option<SubmissionKey>,
+    /// Where its submitter hears how it ended, if it asked for that.
+    pub reply: Option<ReplyTo>,
+    /// What its submitter calls it, if it named it.
+    pub client_task_id: Option<String>,
     /// Grows with every replica that takes the run over.
     pub fence: u64,
     /// Grows with every change, so that a store that lost the last ones is found out.
@@ -187,6 +193,8 @@ pub struct Change {
     pub version: u64,
     /// Steps whose results were handed over and are settled now, one way or the other.
     pub handed: Vec<StepId>,
+    /// What happened, for the log.
+    pub events: Vec<Arc<Event>>,
 }
 
 /// The end of a task.
@@ -228,6 +236,8 @@ impl RunRecord {
             error: None,
             steps,
             key: None,
+            reply: None,
+            client_task_id: None,
             fence: 1,
             version: 0,
             handed: Vec::new(),
@@ -312,6 +322,11 @@ impl RunRecord {
     /// Whether it ended before its client heard of it.
     pub fn is_withdrawn(&self) -> bool {
         self.error.as_ref().is_some_and(|e| e.code == NOT_ACCEPTED)
+    }
+
+    /// Whether it has ended and its submitter is to hear of it. One that was not accepted is submitted again.
+    pub fn waits_for_reply(&self) -> bool {
+        self.reply.is_some() && self.status.is_ended() && !self.is_withdrawn()
     }
 
     /// Steps completed so far.

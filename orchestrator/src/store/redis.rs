@@ -9,15 +9,16 @@
 mod codec;
 mod durability;
 mod leases;
+mod log;
 
 pub use durability::{Durability, durability};
 
 use super::{
     Change, Created, Earlier, Owner, Page, Query, ReplicaId, RunRecord, RunStore, StoreError,
-    SubmissionKey, Updated,
+    SubmissionKey, Updated, log::KEPT_CHANGES,
 };
 use crate::config::StoreUrl;
-use crate::run::new_task_id_prefix;
+use crate::run::{events, new_task_id_prefix};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use codec::{Field, SUMMARY_FIELDS, json};
@@ -46,10 +47,14 @@ pub struct RedisStore {
     client: Client,
     connection: ConnectionManager,
     retention_s: u64,
+    kept_changes: usize,
     create: Script,
     update: Script,
     hold: Script,
     hand_over: Script,
+    log: Script,
+    turn: Script,
+    release: Script,
 }
 
 impl RedisStore {
@@ -75,11 +80,22 @@ impl RedisStore {
             connection,
             // EXPIRE with 0 would delete at once what a client is about to ask for.
             retention_s: retention.as_secs().max(1),
+            kept_changes: KEPT_CHANGES,
             create: Script::new(include_str!("redis/create.lua")),
             update: Script::new(include_str!("redis/update.lua")),
             hold: Script::new(include_str!("redis/hold.lua")),
             hand_over: Script::new(include_str!("redis/hand_over.lua")),
+            log: Script::new(include_str!("redis/log.lua")),
+            turn: Script::new(include_str!("redis/turn.lua")),
+            release: Script::new(include_str!("redis/release.lua")),
         })
+    }
+
+    /// The same with a log of about so many changes.
+    #[must_use]
+    pub fn keeping(mut self, changes: usize) -> Self {
+        self.kept_changes = changes;
+        self
     }
 
     /// Asks a question.
@@ -174,6 +190,9 @@ impl RunStore for RedisStore {
             .key(ALL)
             .key(owner)
             .key(key)
+            .key(log::LOG)
+            .key(log::COUNT)
+            .key(log::REPLIES)
             .arg(run.task_id.as_str())
             .arg(life)
             .arg(self.retention_s + u64::from(MAX_TIMEOUT_S))
@@ -181,7 +200,11 @@ impl RunStore for RedisStore {
             .arg(by.to_string())
             .arg(run.fence)
             .arg(run.version)
-            .arg(body);
+            .arg(body)
+            .arg(log::events_json(&events::of_new(run)))
+            .arg(self.kept_changes)
+            .arg(run.owner.as_ref().map(json).unwrap_or_default())
+            .arg(u8::from(run.waits_for_reply()));
         for (name, value) in codec::fields(run) {
             script.arg(name).arg(value);
         }
@@ -234,13 +257,18 @@ impl RunStore for RedisStore {
             .key(UNFINISHED)
             .key(ALL)
             .key(leases::HANDED)
+            .key(log::LOG)
+            .key(log::COUNT)
+            .key(log::REPLIES)
             .arg(run.as_str())
             .arg(life)
             .arg(forgotten(self.retention_s))
             .arg(at)
             .arg(fence)
             .arg(change.version)
-            .arg(change.handed.len());
+            .arg(change.handed.len())
+            .arg(log::events_json(&change.events))
+            .arg(self.kept_changes);
         for step in &change.handed {
             script.arg(step.as_str());
         }
@@ -274,7 +302,8 @@ impl RunStore for RedisStore {
             }
             Err(error) => return Err(unavailable(error)),
         };
-        if fields.is_empty() {
+        // What has neither is no run: the plan's clients note there that they dispatched something.
+        if !fields.contains_key("plan") && !fields.contains_key("request") {
             return Ok(None);
         }
         codec::read(run, &fields)

@@ -16,6 +16,15 @@ pub struct SubmissionKey {
     pub body: String,
 }
 
+/// Where the submitter of a task that came over AMQP hears how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTo {
+    /// The queue.
+    pub queue: String,
+    /// What the answer belongs to, in the submitter's words.
+    pub correlation_id: String,
+}
+
 impl SubmissionKey {
     /// The key of `owner` (nobody's are those of this machine) for `request`.
     pub fn new(owner: Option<&Owner>, key: &str, request: &TaskRequest) -> Self {

@@ -216,3 +216,16 @@ async fn what_another_process_ended_stays_as_it_ended() {
     }
     assert_eq!(mesh.ended(&id).await["status"], "cancelled");
 }
+
+#[tokio::test]
+async fn a_note_of_the_plans_clients_is_no_task() {
+    let server = redis::start().await;
+    let mesh = Mesh::without_agents(config(), ground(&server).await).await;
+    ready(&mesh).await;
+    // What they write when they sent something to an agent themselves.
+    redis_cli(
+        &server,
+        &["HSET", "task:task_1732300000.5", "status", "dispatched"],
+    );
+    assert_eq!(mesh.get("/task/task_1732300000.5").await.status(), 404);
+}

@@ -12,6 +12,8 @@
 mod api;
 mod backpressure;
 mod faults;
+mod feed;
+mod intake;
 mod keys;
 mod killed;
 mod load;
@@ -22,3 +24,4 @@ mod quota;
 mod redis;
 mod replicas;
 mod runs;
+mod told;

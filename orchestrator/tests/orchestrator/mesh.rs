@@ -277,14 +277,17 @@ pub fn result_of(step: &StepTask, outcome: Outcome) -> StepResult {
 }
 
 pub async fn publish_result(bus: &dyn Bus, body: Vec<u8>) {
-    let message = Message {
+    bus.publish(result_message(body)).await.unwrap();
+}
+
+pub fn result_message(body: Vec<u8>) -> Message {
+    Message {
         exchange: EXCHANGE_COORDINATION.to_owned(),
         routing_key: ORCHESTRATOR.to_owned(),
         body: body.into(),
         mandatory: true,
         ..Message::default()
-    };
-    bus.publish(message).await.unwrap();
+    }
 }
 
 async fn agent_on(

@@ -1,7 +1,7 @@
 //! The run store over a real Redis.
 
 use mesh_orchestrator::config::StoreUrl;
-use mesh_orchestrator::store::contract::{all, sample};
+use mesh_orchestrator::store::contract::{all, sample, what_makes_room_is_counted};
 use mesh_orchestrator::store::{Leases, RedisStore, ReplicaId, RunStore, StoreError};
 use mesh_tests::redis;
 use std::sync::Arc;
@@ -20,6 +20,13 @@ async fn passes_the_contract() {
         async move { Arc::new(store(url, retention).await) as Arc<dyn RunStore> }
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_log_is_bounded() {
+    let server = redis::shared().await;
+    let store = store(server.database(), Duration::from_secs(3600)).await;
+    what_makes_room_is_counted(&store.keeping(100)).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What results, restarts and a broken bus do to runs.
 
 use crate::mesh::{
-    Ground, Mesh, PATIENCE, answer_well, config, publish_result, result_of, silence,
+    Ground, Mesh, PATIENCE, answer_well, config, publish_result, result_message, result_of, silence,
 };
 use mesh_bus::{Bus, Topology};
 use mesh_protocol::event::{Event, EventType};
@@ -62,7 +62,11 @@ async fn results_that_are_none_are_put_aside() {
     mesh.publish_result(&nowhere).await;
     let mut unknown = result_of(&step, good());
     unknown.task_id = "task_unknown".parse().unwrap();
+    // An older publisher's: no orchestrator gave its step a key, and nobody misses it.
     mesh.publish_result(&unknown).await;
+    let mut message = result_message(serde_json::to_vec(&unknown).unwrap());
+    message.properties.idempotency_key = Some("task_unknown:data-processor".to_owned());
+    bus.publish(message).await.unwrap();
     for _ in 0..2 {
         mesh.publish_result(&result_of(&step, good())).await;
     }
@@ -84,6 +88,8 @@ async fn results_that_are_none_are_put_aside() {
     assert!(reasons[2].contains("has no step"), "{reasons:?}");
     assert!(reasons[3].contains("is not in the store"), "{reasons:?}");
     mesh.metric("orchestrator_results_total{kind=\"unknown\"} 1")
+        .await;
+    mesh.metric("orchestrator_results_total{kind=\"foreign\"} 1")
         .await;
 }
 

@@ -48,7 +48,7 @@ macro_rules! bus_contract {
             a_dead_letter_needs_a_place,
             a_stopped_consumer_returns_what_it_did_not_hand_out,
             a_dropped_consumer_returns_everything, consumers_share_a_queue,
-            urgent_messages_come_first, what_comes_back_too_often_is_dead_lettered,
+            urgent_messages_come_first, tasks_come_from_the_intake_by_priority, what_comes_back_too_often_is_dead_lettered,
             a_closed_bus_returns_everything, a_look_at_a_queue_says_how_busy_it_is,
             a_look_at_no_queue_says_so,
             what_is_put_off_comes_back_later, what_waits_long_holds_up_nothing,

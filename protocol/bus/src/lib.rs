@@ -5,6 +5,7 @@
 //! mend: consumers go on by themselves, publishers wait a bounded time and then hear
 //! [`BusError::Unavailable`].
 
+mod cloud_event;
 mod config;
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -14,6 +15,7 @@ mod rabbitmq;
 mod topology;
 mod trail;
 
+pub use cloud_event::CloudEvent;
 pub use config::{BrokerUrl, BusConfig, connect};
 pub use outgoing::MAX_BODY_BYTES;
 pub use topology::{
@@ -118,6 +120,13 @@ pub struct Properties {
     pub reason: Option<String>,
     /// Header `x-mesh-trail`: what befell the message before; few have one.
     pub trail: Option<Box<Trail>>,
+    /// What the body is, where it is not `application/json`.
+    pub content_type: Option<String>,
+    /// Header `x-mesh-assertion`: who says that this is asked. One that is there and cannot be read is empty
+    /// here, so that it is nobody's instead of none.
+    pub assertion: Option<String>,
+    /// Headers `cloudEvents:…`, of messages that tell of an event.
+    pub cloud_event: Option<Box<CloudEvent>>,
 }
 
 /// A message that waits to be settled: [`Delivery::ack`] after its effect stands, or one of the others.

@@ -3,7 +3,7 @@
 //! AMQP answers some of these faults by closing the channel, which would hit every other publish on
 //! it; so they are found here, and a message that passes on memory passes on RabbitMQ too.
 
-use crate::{BusError, Message};
+use crate::{BusError, CloudEvent, Message};
 
 /// Largest body that is published, in bytes. A step may repeat a payload of 1 MiB once for each
 /// predecessor; brokers hold messages in memory and 4.x refuses more than this by default.
@@ -14,6 +14,8 @@ pub(crate) const MAX_HEADER_BYTES: usize = 6 * 1024;
 const MAX_SHORT_BYTES: usize = 255;
 /// The highest priority of a queue with priorities.
 const MAX_PRIORITY: u8 = 10;
+/// What bodies are.
+pub(crate) const JSON: &str = "application/json";
 /// Longest reason of a dead letter, in bytes.
 const MAX_REASON_BYTES: usize = 1024;
 /// Brokers refuse longer times to live.
@@ -28,6 +30,8 @@ pub(crate) fn prepare(mut message: Message) -> Result<Message, BusError> {
     if let Some(expiration) = &mut properties.expiration_ms {
         *expiration = (*expiration).min(MAX_EXPIRATION_MS);
     }
+    // What every message is, unless it says otherwise.
+    properties.content_type = properties.content_type.take().filter(|kind| kind != JSON);
     if properties.message_id.is_none() {
         properties.message_id = Some(uuid::Uuid::now_v7().to_string());
     }
@@ -37,7 +41,19 @@ pub(crate) fn prepare(mut message: Message) -> Result<Message, BusError> {
 
 fn check(message: &Message) -> Result<(), BusError> {
     let properties = &message.properties;
-    let bounds: [(&str, usize, usize); 10] = [
+    let event = properties.cloud_event.as_ref();
+    let bounds: [(&str, usize, usize); 13] = [
+        (
+            "content type",
+            length(&properties.content_type),
+            MAX_SHORT_BYTES,
+        ),
+        ("assertion", length(&properties.assertion), MAX_HEADER_BYTES),
+        (
+            "event",
+            event.map_or(0, |e| CloudEvent::size(e)),
+            MAX_HEADER_BYTES,
+        ),
         ("body", message.body.len(), MAX_BODY_BYTES),
         ("exchange", message.exchange.len(), MAX_SHORT_BYTES),
         ("routing key", message.routing_key.len(), MAX_SHORT_BYTES),

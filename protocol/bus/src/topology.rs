@@ -3,6 +3,7 @@
 use mesh_protocol::AgentId;
 use mesh_protocol::names::{
     EXCHANGE_COORDINATION, EXCHANGE_DEAD, EXCHANGE_EVENTS, EXCHANGE_TASKS, ORCHESTRATOR,
+    QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS,
 };
 use serde::{Deserialize, Serialize};
 
@@ -197,6 +198,25 @@ impl Topology {
         let dead = format!("agent.{ORCHESTRATOR}.dead");
         self.add_queue(queue.clone(), kind, dead);
         self.bind(EXCHANGE_COORDINATION, queue, ORCHESTRATOR.to_owned());
+        self
+    }
+
+    /// Adds the intake of tasks, and where what is no task is put, in a queue of `kind`.
+    ///
+    /// The intake is declared as the plan's own set-up does: classic, with priorities and nothing else, whatever
+    /// the others are.
+    #[must_use]
+    pub fn with_intake(mut self, kind: QueueKind) -> Self {
+        let queue = |name: &str, kind| Queue {
+            name: name.to_owned(),
+            kind,
+            dead_letters: false,
+        };
+        self.queues
+            .push(queue(QUEUE_PRIORITY_TASKS, QueueKind::Classic));
+        self.queues.push(queue(QUEUE_PRIORITY_DEAD, kind));
+        let (dead, key) = (QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS);
+        self.bind(EXCHANGE_DEAD, dead.to_owned(), key.to_owned());
         self
     }
 

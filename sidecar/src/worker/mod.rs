@@ -17,6 +17,7 @@
 
 mod absence;
 mod again;
+mod announce;
 mod consume;
 mod invoke;
 mod journal;

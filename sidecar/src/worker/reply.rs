@@ -11,6 +11,8 @@ use mesh_trace::Context;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// Not a queue but a consumer (direct reply-to): for a broker a mandatory message to it goes nowhere.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// First pause before a result is published again, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -59,15 +61,23 @@ pub(super) fn message(
         Some(queue) if !queue.is_empty() => (String::new(), queue.to_owned()),
         _ => (EXCHANGE_COORDINATION.to_owned(), ORCHESTRATOR.to_owned()),
     };
+    // What is there of an older publisher is its own affair; a consumer that is answered without a queue is none
+    // that a broker could find.
+    let mandatory = !step.older && !routing_key.starts_with(DIRECT_REPLY);
     Message {
         exchange,
         routing_key,
         body,
-        mandatory: true,
+        mandatory,
         properties: Properties {
             priority: asked.priority,
-            correlation_id: Some(step.task_id.as_str().to_owned()),
-            idempotency_key: asked.idempotency_key.clone(),
+            correlation_id: Some(match asked.correlation_id.as_deref() {
+                // Whoever asked knows its question by that.
+                Some(id) if step.older && !id.is_empty() => id.to_owned(),
+                _ => step.task_id.as_str().to_owned(),
+            }),
+            // By its key an orchestrator tells the result of a step of the mesh.
+            idempotency_key: asked.idempotency_key.clone().filter(|_| !step.older),
             traceparent: match place {
                 Some(place) => Some(place.traceparent()),
                 None => asked.traceparent.clone(),

@@ -5,7 +5,7 @@ use super::invoke::{Answer, Answered, NOT_ALLOWED};
 use super::recent::Known;
 use super::trace;
 use super::wire::{self, Step};
-use super::{Lane, reply};
+use super::{Lane, announce, reply};
 use crate::config::Secret;
 use crate::metrics::{Metrics, Taken};
 use crate::policy::{Origin, Refusal};
@@ -107,6 +107,9 @@ impl Lane {
                 Answered::Failed(error) => Some(&error.code),
             });
         }
+        if step.older && !self.announce(&step, &answer, properties).await {
+            return self.give_back(delivery).await;
+        }
         let message = reply::message(&self.agent, &step, &answer, properties, span.context());
         match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
             reply::Published::Confirmed => {
@@ -188,13 +191,11 @@ impl Lane {
         if let Answered::Failed(error) = &answer.answered {
             self.metrics.ended(Some(&error.code));
         }
-        let message = reply::message(
-            &self.agent,
-            step,
-            &answer,
-            &delivery.message.properties,
-            place,
-        );
+        let properties = &delivery.message.properties;
+        if step.older && !self.announce(step, &answer, properties).await {
+            return self.give_back(delivery).await;
+        }
+        let message = reply::message(&self.agent, step, &answer, properties, place);
         match reply::publish(self.bus.as_ref(), message, &self.give_up).await {
             reply::Published::GivenUp => self.give_back(delivery).await,
             // An answer that nobody takes changes nothing: the step stays refused.
@@ -238,6 +239,14 @@ impl Lane {
                 }
             }
         }
+    }
+
+    /// Tells everybody what came of a step for which no orchestrator waits; `false` when the worker has to leave
+    /// before the broker has it.
+    async fn announce(&self, step: &Step, answer: &Answer, asked: &Properties) -> bool {
+        let event = announce::message(&self.agent, step, answer, asked);
+        let told = reply::publish(self.bus.as_ref(), event, &self.give_up).await;
+        told != reply::Published::GivenUp
     }
 
     async fn put_off(&self, delivery: Delivery, later: Later) {

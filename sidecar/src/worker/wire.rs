@@ -10,7 +10,9 @@ use bytes::Bytes;
 use mesh_protocol::message::{MessageError, StepTask};
 use mesh_protocol::names::idempotency_key;
 use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde::{Deserialize as Read, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -38,6 +40,8 @@ pub(super) struct Step {
     pub(super) request: Bytes,
     /// Tells messages of the older forms apart, whose step ids are not unique within a task.
     digest: Option<u64>,
+    /// Whether it came in an older form: no orchestrator made it, and none waits for its result.
+    pub(super) older: bool,
 }
 
 impl Step {
@@ -117,9 +121,11 @@ pub(super) fn read(body: &[u8], agent: &AgentId) -> Result<Step, MessageError> {
             submitted: step.submitted_ms.map(Timestamp::from_millis),
             assertion: step.assertion.map(|text| text.into_owned().into()),
             digest: None,
+            older: false,
         });
     }
     let step = StepTask::from_json(body, agent)?;
+    let form: Form = serde_json::from_slice(body).unwrap_or_default();
     // Equal for equal messages within one build of the sidecar, which is as long as it must hold.
     let mut digest = DefaultHasher::new();
     body.hash(&mut digest);
@@ -140,7 +146,15 @@ pub(super) fn read(body: &[u8], agent: &AgentId) -> Result<Step, MessageError> {
         submitted: step.submitted_ms.map(Timestamp::from_millis),
         assertion: step.assertion.map(Secret::from),
         digest: Some(digest.finish()),
+        older: form.step_id.is_none(),
     })
+}
+
+/// What tells the forms apart.
+#[derive(Read, Default)]
+struct Form {
+    #[serde(default)]
+    step_id: Option<IgnoredAny>,
 }
 
 /// The text of an object, `{}` for an absent one; `None` for anything else.
@@ -296,6 +310,7 @@ mod tests {
             read_text(&CURRENT.replace(r#""deadline_ms":5"#, r#""deadline_ms":5,"role":"r""#))
                 .unwrap();
         assert!(short.digest.is_none() && long.digest.is_some());
+        assert!(!short.older && !long.older);
         assert_eq!(short.deadline_ms, long.deadline_ms);
         assert_eq!(short.submitted, Some(Timestamp::from_millis(4)));
         assert_eq!(short.submitted, long.submitted);
@@ -326,6 +341,7 @@ mod tests {
         let one = read_text(r#"{"task_id":"t","agent":"data_processor","action":"a"}"#).unwrap();
         let two = read_text(r#"{"task_id":"t","agent":"data_processor","action":"b"}"#).unwrap();
         assert_eq!(one.step_id, two.step_id);
+        assert!(one.older && two.older && !read_text(CURRENT).unwrap().older);
         assert_ne!(one.own_key(), two.own_key());
         assert!(one.own_key().starts_with("t:data-processor:"));
     }

@@ -4,12 +4,12 @@
 mod absence;
 #[path = "../lane/mod.rs"]
 mod lane;
+mod older;
 
 use lane::{Lane, Reply, TestAgent, agent_id, config, deps, ok, quick, step};
+use mesh_bus::Properties;
 use mesh_bus::memory::MemoryBus;
-use mesh_bus::{Message, Properties};
 use mesh_protocol::Timestamp;
-use mesh_protocol::names::EXCHANGE_TASKS;
 use mesh_protocol::outcome::Outcome;
 use mesh_sidecar::config::Worker;
 use mesh_tests::{wait_for, within};
@@ -59,37 +59,6 @@ async fn a_step_goes_to_the_agent_and_its_answer_comes_back_untouched() {
     assert_eq!(call.headers["traceparent"], properties.traceparent.unwrap());
     assert_eq!(call.headers["tracestate"], "a=b");
     assert_eq!(call.headers["content-type"], "application/json");
-    lane.stop().await;
-}
-
-#[tokio::test]
-async fn both_older_forms_are_carried_out() {
-    let mut lane = start(vec![ok(json!({}))], quick()).await;
-    let one = r#"{"task_id":"t","agent":"data_processor","action":"first","timestamp":"x"}"#;
-    let two = r#"{"task_id":"t","task":{"type":"scan","depth":2},"timestamp":"x"}"#;
-    // The second is published under the older spelling.
-    lane.publish(one, Properties::default()).await;
-    let message = Message {
-        exchange: EXCHANGE_TASKS.into(),
-        routing_key: "task.data_processor.scan".into(),
-        body: two.into(),
-        mandatory: true,
-        ..Message::default()
-    };
-    lane.bus.publish(message).await.unwrap();
-    for _ in 0..2 {
-        let result = lane.result().await;
-        assert_eq!(result.step_id.as_str(), "data-processor");
-        assert!(matches!(result.outcome, Outcome::Completed { .. }));
-    }
-    let mut actions: Vec<_> = lane
-        .agent
-        .calls()
-        .iter()
-        .map(|c| c.body["action"].as_str().unwrap().to_owned())
-        .collect();
-    actions.sort();
-    assert_eq!(actions, ["first", "scan"]);
     lane.stop().await;
 }
 

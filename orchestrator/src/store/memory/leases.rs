@@ -76,6 +76,7 @@ impl Leases for MemoryStore {
         let mut inner = self.lock();
         inner.replicas.leases.remove(&replica);
         inner.replicas.listeners.remove(&replica);
+        inner.log.give_up_turn(replica);
         Ok(())
     }
 

@@ -39,6 +39,12 @@ pub(super) fn fields(run: &RunRecord) -> Vec<Field> {
     if let Some(key) = &run.key {
         fields.push(("key".into(), json(key)));
     }
+    if let Some(reply) = &run.reply {
+        fields.push(("reply".into(), json(reply)));
+    }
+    if let Some(name) = &run.client_task_id {
+        fields.push(("client_task_id".into(), json(name)));
+    }
     if let Some(owner) = &run.owner {
         fields.push(("owner".into(), json(owner)));
     }
@@ -105,6 +111,8 @@ pub(super) fn read(id: &TaskId, fields: &HashMap<String, Vec<u8>>) -> Result<Run
         },
         error: optional(fields, "error")?,
         key: optional(fields, "key")?,
+        reply: optional(fields, "reply")?,
+        client_task_id: optional(fields, "client_task_id")?,
         // Runs of versions without leases have neither.
         fence: optional(fields, "fence")?.unwrap_or(0),
         version: optional(fields, "version")?.unwrap_or(0),

@@ -4,6 +4,7 @@
 //! Results that are handed over lie in the hash of their run, so that whoever runs it next finds them. The
 //! replica that runs it now hears by PUBLISH, which may get lost, and so also by what its renewals tell.
 
+use super::log::HOLDER;
 use super::{RedisStore, UNFINISHED, codec::json, unavailable};
 use crate::store::{Claim, HandedOver, Held, Hold, Leases, ReplicaId, StoreError};
 use async_trait::async_trait;
@@ -11,13 +12,13 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use mesh_protocol::TaskId;
 use mesh_protocol::outcome::StepResult;
-use redis::{Cmd, RedisError};
+use redis::RedisError;
 use std::time::Duration;
 
 /// Results that were handed over and are not settled, as `<run>/<step>`, scored by replica.
 pub(super) const HANDED: &str = "tasks:handed";
 /// Names this life of the store.
-const EPOCH: &str = "orchestrators:epoch";
+pub(super) const EPOCH: &str = "orchestrators:epoch";
 /// By how much each replica's clock is behind the server's.
 const CLOCKS: &str = "orchestrators:clocks";
 /// Most handed-over results that one renewal tells of; the next tells of more.
@@ -58,11 +59,12 @@ impl Leases for RedisStore {
     }
 
     async fn release(&self, replica: ReplicaId) -> Result<(), StoreError> {
-        let command = Cmd::del(lease_of(replica));
-        self.ask::<u8>(&command)
-            .await
-            .map(drop)
-            .map_err(unavailable)
+        let mut script = self.release.prepare_invoke();
+        script
+            .key(lease_of(replica))
+            .key(HOLDER)
+            .arg(replica.to_string());
+        self.call::<u8>(&script).await.map(drop)
     }
 
     async fn hand_over(&self, result: &StepResult) -> Result<HandedOver, StoreError> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{BusError, Depth, Properties};
+use mesh_protocol::names::{QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS};
 
 pub async fn a_missing_queue_is_named(connect: &Connect) {
     let bus = connect().await;
@@ -192,6 +193,44 @@ pub async fn urgent_messages_come_first(connect: &Connect) {
         assert_eq!(body(&delivery), expected);
         delivery.ack().await.unwrap();
     }
+}
+
+pub async fn tasks_come_from_the_intake_by_priority(connect: &Connect) {
+    let bus = connect().await;
+    let topology = Topology::exchanges().with_intake(QueueKind::Quorum);
+    for _ in 0..2 {
+        bus.declare(&topology).await.unwrap();
+    }
+    for (priority, name) in [
+        (1, "later"),
+        (9, "soon"),
+        (5, "then"),
+        (9, "soon, too"),
+        (0, "last"),
+    ] {
+        let mut sent = message("", QUEUE_PRIORITY_TASKS, name);
+        sent.properties.priority = Some(priority);
+        bus.publish(sent).await.unwrap();
+    }
+    let mut deliveries = bus.consume(QUEUE_PRIORITY_TASKS, 2).await.unwrap();
+    let first = next(&mut deliveries).await;
+    assert_eq!(body(&first), "soon");
+    // What goes back keeps its place before what is less urgent.
+    first.give_back().await.unwrap();
+    drop(deliveries);
+    let mut deliveries = bus.consume(QUEUE_PRIORITY_TASKS, 1).await.unwrap();
+    for expected in ["soon", "soon, too", "then", "later"] {
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(body(&delivery), expected);
+        delivery.ack().await.unwrap();
+    }
+    let bad = next(&mut deliveries).await;
+    bad.dead_letter("no task").await.unwrap();
+    let mut dead = bus.consume(QUEUE_PRIORITY_DEAD, 1).await.unwrap();
+    let dead = next(&mut dead).await;
+    assert_eq!(body(&dead), "last");
+    assert_eq!(dead.message.properties.reason.as_deref(), Some("no task"));
+    dead.ack().await.unwrap();
 }
 
 pub async fn what_comes_back_too_often_is_dead_lettered(connect: &Connect) {

@@ -1,7 +1,7 @@
 //! Declaring and publishing.
 
 use super::*;
-use crate::{BusError, Properties};
+use crate::{BusError, CloudEvent, Properties};
 use futures_util::future::join_all;
 use mesh_protocol::AgentId;
 
@@ -266,6 +266,15 @@ pub async fn properties_arrive_as_sent(connect: &Connect) {
         tracestate: Some("vendor=ü".into()),
         reason: Some("tried before".into()),
         trail: Some(Box::default()),
+        content_type: Some("application/problem+json".into()),
+        assertion: Some("a.b.c".into()),
+        cloud_event: Some(Box::new(CloudEvent {
+            id: "task:step:step.completed".into(),
+            kind: "step.completed".into(),
+            source: "orchestrator".into(),
+            time: "2026-01-01T00:00:00.000Z".into(),
+            subject: "task".into(),
+        })),
     };
     bus.publish(sent.clone()).await.unwrap();
     let delivery = next(&mut deliveries).await;

@@ -9,7 +9,7 @@ use std::ops::Range;
 /// How deep headers may be nested; what brokers add themselves goes three deep.
 const DEEPEST: u32 = 32;
 /// Takes the place of headers that cannot stay.
-const HEADER_LEFT_OUT: &str = "x-mesh-left-out";
+pub(super) const HEADER_LEFT_OUT: &str = "x-mesh-left-out";
 /// A content header's class, weight and size of the body.
 const BEFORE_PROPERTIES: usize = 12;
 const METHOD: u8 = 1;

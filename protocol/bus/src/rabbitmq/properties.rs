@@ -4,11 +4,14 @@
 //! that is no text counts as absent.
 
 use super::buried::{Note, moved};
-use crate::outgoing::MAX_HEADER_BYTES;
-use crate::{BusError, Message, Properties, Trail};
+use super::legible::HEADER_LEFT_OUT;
+use crate::cloud_event::{HEADER_VERSION, VERSION};
+use crate::outgoing::{JSON, MAX_HEADER_BYTES};
+use crate::{BusError, CloudEvent, Message, Properties, Trail};
 use bytes::Bytes;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Acker, BasicProperties};
+use mesh_protocol::assertion::HEADER as HEADER_ASSERTION;
 pub(super) use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, HEADER_TRACEPARENT};
 
 pub(super) const HEADER_TRACESTATE: &str = "tracestate";
@@ -88,7 +91,15 @@ pub(super) fn short(text: impl Into<String>) -> Result<ShortString, BusError> {
 
 fn write(properties: Properties) -> Result<BasicProperties, BusError> {
     let mut headers = FieldTable::default();
+    let long = |text: &str| AMQPValue::LongString(LongString::from(text));
+    if let Some(event) = &properties.cloud_event {
+        headers.insert(HEADER_VERSION.into(), long(VERSION));
+        for (name, value) in event.to_headers() {
+            headers.insert(name.into(), long(value));
+        }
+    }
     for (name, value) in [
+        (HEADER_ASSERTION, properties.assertion),
         (HEADER_IDEMPOTENCY_KEY, properties.idempotency_key),
         (HEADER_TRACEPARENT, properties.traceparent),
         (HEADER_TRACESTATE, properties.tracestate),
@@ -103,7 +114,7 @@ fn write(properties: Properties) -> Result<BasicProperties, BusError> {
         }
     }
     let mut written = BasicProperties::default()
-        .with_content_type("application/json".into())
+        .with_content_type(short(properties.content_type.as_deref().unwrap_or(JSON))?)
         .with_delivery_mode(PERSISTENT)
         .with_headers(headers);
     if let Some(priority) = properties.priority {
@@ -127,7 +138,7 @@ fn write(properties: Properties) -> Result<BasicProperties, BusError> {
 /// What travelled beside a message that came in.
 pub(super) fn read(properties: &BasicProperties) -> Properties {
     let text = |text: &Option<ShortString>| text.as_ref().map(ToString::to_string);
-    let header = |name| header(properties.headers().as_ref()?, name);
+    let header = |name: &str| header(properties.headers().as_ref()?, name);
     Properties {
         priority: *properties.priority(),
         message_id: text(properties.message_id()),
@@ -144,7 +155,17 @@ pub(super) fn read(properties: &BasicProperties) -> Properties {
             .or_else(|| last_death(properties.headers().as_ref()?))
             .or_else(|| header(HEADER_BROKERS_REASON)),
         trail: header(HEADER_TRAIL).and_then(|text| Trail::from_header(&text)),
+        content_type: text(properties.content_type()).filter(|kind| kind != JSON),
+        assertion: properties.headers().as_ref().and_then(assertion),
+        cloud_event: CloudEvent::from_headers(header),
     }
+}
+
+/// The assertion; empty where there is one that cannot be read, or where nobody knows what was there.
+fn assertion(headers: &FieldTable) -> Option<String> {
+    let there = |name| headers.inner().contains_key(name);
+    header(headers, HEADER_ASSERTION)
+        .or_else(|| (there(HEADER_ASSERTION) || there(HEADER_LEFT_OUT)).then(String::new))
 }
 
 /// Why the broker dead-lettered the message the last time.
@@ -203,6 +224,15 @@ mod tests {
             tracestate: Some("a=b".into()),
             reason: Some("no JSON".into()),
             trail: Some(Box::new(trail)),
+            content_type: Some("application/problem+json".into()),
+            assertion: Some("a.b.c".into()),
+            cloud_event: Some(Box::new(CloudEvent {
+                id: "t:task.accepted".into(),
+                kind: "task.accepted".into(),
+                source: "orchestrator".into(),
+                time: "2026-01-01T00:00:00.000Z".into(),
+                subject: "t".into(),
+            })),
         };
         for properties in [all, Properties::default()] {
             assert_eq!(read(&write(properties.clone()).unwrap()), properties);
@@ -234,6 +264,24 @@ mod tests {
         assert_eq!(crashes(&properties, true), 3);
         assert_eq!(crashes(&properties, false), 0);
         assert_eq!(crashes(&BasicProperties::default(), true), 0);
+    }
+
+    #[test]
+    fn an_assertion_that_cannot_be_read_is_nobodys() {
+        let with = |name: &str, value| {
+            let mut headers = FieldTable::default();
+            headers.insert(name.into(), value);
+            read(&BasicProperties::default().with_headers(headers)).assertion
+        };
+        let long = AMQPValue::LongString(LongString::from("x".repeat(MAX_HEADER_BYTES + 1)));
+        for (name, value) in [
+            (HEADER_ASSERTION, AMQPValue::LongInt(7)),
+            (HEADER_ASSERTION, long),
+            (HEADER_LEFT_OUT, AMQPValue::LongInt(7)),
+        ] {
+            assert_eq!(with(name, value).as_deref(), Some(""));
+        }
+        assert_eq!(with("x-other", AMQPValue::LongInt(7)), None);
     }
 
     #[test]
