@@ -4,8 +4,10 @@
 //!  serve (sockets, time limits) ──▶ trace ──▶ caller (who is it?) ──▶ route ──▶ problem+json where it fails
 //! ```
 
+mod agents;
 mod body;
 mod caller;
+mod coordinate;
 mod elsewhere;
 mod events;
 mod failure;
@@ -18,11 +20,13 @@ mod submit;
 mod tasks;
 mod trace;
 mod view;
+mod ws;
 
-pub use caller::{Caller, is_local};
+pub use caller::{Caller, HEADER_PEER, is_local};
 pub use prefer::Preferences;
 
 use crate::config::{Config, InternalToken, Limits};
+use crate::coordination::socket::Sockets;
 use crate::metrics::Metrics;
 use crate::planner::Planning;
 use crate::quota::Quota;
@@ -55,8 +59,25 @@ pub struct Api {
     pub(crate) registry: prometheus::Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) followers: Arc<Semaphore>,
+    pub(crate) sockets: Arc<Sockets>,
+    /// Whether the sidecar beside this orchestrator says who calls by its certificate.
+    pub(crate) peers_by_certificate: bool,
     /// Cancelled when the API stops: long answers come to their end.
     pub(crate) stopping: CancellationToken,
+}
+
+/// What the API stands on beside runs.
+pub struct Parts {
+    /// Makes plans.
+    pub planning: Planning,
+    /// Keeps what gateways share.
+    pub quota: Arc<dyn Quota>,
+    /// Connects agents.
+    pub sockets: Arc<Sockets>,
+    /// What `/metrics` shows.
+    pub registry: prometheus::Registry,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Api {
@@ -67,10 +88,7 @@ impl Api {
     pub fn new(
         config: &Config,
         executor: Arc<Executor>,
-        planning: Planning,
-        quota: Arc<dyn Quota>,
-        registry: prometheus::Registry,
-        metrics: Arc<Metrics>,
+        parts: Parts,
         stopping: CancellationToken,
     ) -> Result<Self, AssertionError> {
         let keys = config
@@ -82,15 +100,17 @@ impl Api {
         Ok(Self {
             tracer: executor.context().tracing.tracer().clone(),
             executor,
-            planning,
+            planning: parts.planning,
             limits: config.limits.clone(),
             keys,
             audience: config.assertions.audience.clone(),
             internal_token: config.internal_token.clone(),
-            quota,
-            registry,
-            metrics,
+            quota: parts.quota,
+            registry: parts.registry,
+            metrics: parts.metrics,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            sockets: parts.sockets,
+            peers_by_certificate: config.peers_by_certificate,
             stopping,
         })
     }
@@ -104,7 +124,12 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/task/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/task/{id}/events", get(events::follow))
         .route("/tasks", get(tasks::list))
-        .route("/agents", get(status::agents))
+        .route("/agents", get(agents::list))
+        .route("/register", post(agents::register))
+        .route("/coordinate", post(coordinate::coordinate))
+        // The gateway strips no prefix here: `/` would be a task for the planner.
+        .route("/ai/coordinate", post(coordinate::coordinate))
+        .route("/ws/{agent}", get(ws::connect))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

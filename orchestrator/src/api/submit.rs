@@ -135,7 +135,8 @@ async fn answer(api: &Api, mut run: Found, preferences: Preferences) -> Response
     response
 }
 
-fn refusal(error: SubmitError) -> Failure {
+/// Why a task was not begun, as an answer.
+pub fn refusal(error: SubmitError) -> Failure {
     match error {
         SubmitError::Busy => Failure::unavailable("as many tasks as allowed are in flight"),
         SubmitError::Broker => Failure::unavailable("steps cannot be handed out at the moment"),

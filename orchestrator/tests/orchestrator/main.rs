@@ -11,7 +11,9 @@
 
 mod api;
 mod backpressure;
+mod coordinate;
 mod faults;
+mod hub;
 mod keys;
 mod killed;
 mod load;
@@ -22,3 +24,6 @@ mod quota;
 mod redis;
 mod replicas;
 mod runs;
+mod socket;
+mod together;
+mod ws;

@@ -43,7 +43,9 @@ end
 if life ~= '' then
     redis.call('EXPIRE', task, life)
     redis.call('ZREM', unfinished, id)
-    redis.call('ZREMRANGEBYLEX', all, '-', forgotten)
+    -- Two kinds of ids, each in the order of its times: `collab_` sorts before `task_`.
+    redis.call('ZREMRANGEBYLEX', all, '-', (string.gsub(forgotten, '^%(task_', '(collab_')))
+    redis.call('ZREMRANGEBYLEX', all, '[task_', forgotten)
     if known[5] then
         redis.call('EXPIRE', 'tasks:key:' .. cjson.decode(known[5]).name, life)
     end
