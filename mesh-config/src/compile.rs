@@ -225,6 +225,20 @@ pub(crate) fn default_routes() -> Vec<Route> {
         route("tasks", &["/task", "/tasks"], &["GET", "DELETE"], false),
         route("events", &["/events"], &["GET"], false),
         route("agents", &["/agents"], &["GET"], false),
+        route(
+            "coordinate",
+            &["/ai/coordinate", "/coordinate"],
+            &["POST"],
+            false,
+        ),
+        Route {
+            filters: Filters {
+                // What comes here is no task.
+                task_admission: Setting::Off,
+                ..Filters::default()
+            },
+            ..route("messages", &["/register", "/ws"], &["GET", "POST"], false)
+        },
     ]
 }
 

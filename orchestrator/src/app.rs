@@ -1,7 +1,7 @@
 //! The orchestrator as a library: bind, say where, run until told to stop, drain.
 //!
 //! ```text
-//!  stop ─▶ API takes no more, answers end ─▶ intake, lane, runs and relay leave
+//!  stop ─▶ API takes no more, answers and sockets end ─▶ intake, lane, runs and relay leave
 //! ```
 //!
 //! Runs do not end with the process: they stay in the store as they are, and another replica or the next
@@ -9,6 +9,8 @@
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::coordination::hub::Hub;
+use crate::coordination::socket::Sockets;
 use crate::intake;
 use crate::load::Load;
 use crate::metrics::Metrics;
@@ -32,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 /// Time for runs to store what they are storing when the process leaves.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// Time for agents to hear that this replica stops.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// What the orchestrator does not make for itself.
 pub struct Deps {
     /// Carries steps and results.
@@ -40,6 +45,8 @@ pub struct Deps {
     pub store: Arc<dyn RunStore>,
     /// Keeps what gateways share.
     pub quota: Arc<dyn Quota>,
+    /// Keeps what agents tell one another.
+    pub hub: Arc<dyn Hub>,
     /// Begins spans.
     pub tracer: Tracer,
     /// Takes the metrics, and is what `/metrics` shows.
@@ -71,6 +78,9 @@ pub struct Bound {
     deps: Deps,
     planning: Planning,
     metrics: Arc<Metrics>,
+    sockets: Arc<Sockets>,
+    /// Cancelled when sockets are to close.
+    leaving: CancellationToken,
 }
 
 /// Checks the configuration and listens.
@@ -84,6 +94,15 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
     let metrics = Arc::new(metrics);
     let planning = Planning::new(&config.planner, &config.agents, Arc::clone(&metrics))
         .map_err(BuildError::Config)?;
+    let leaving = CancellationToken::new();
+    let sockets = Sockets::new(
+        Arc::clone(&deps.hub),
+        config.coordination.clone(),
+        config.agents.iter().map(|a| a.id.clone()),
+        &deps.metrics,
+        leaving.clone(),
+    )
+    .map_err(|e| BuildError::Config(e.to_string()))?;
     for key in &config.assertions.keys {
         mesh_protocol::assertion::PublicKey::from_base64(key.kid.clone(), &key.x).map_err(
             |_| BuildError::Config(format!("assertion key {} is no Ed25519 key", key.kid)),
@@ -102,6 +121,8 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         deps,
         planning,
         metrics,
+        sockets,
+        leaving,
     })
 }
 
@@ -143,24 +164,31 @@ impl Bound {
                 return;
             }
         };
-        let api = Arc::new(Api::new(
-            &self.config,
-            Arc::clone(&executor),
-            Arc::clone(&submissions),
-            self.deps.quota,
-            self.deps.metrics,
-            shutdown.clone(),
-        ));
+        let parts = api::Parts {
+            submissions: Arc::clone(&submissions),
+            quota: self.deps.quota,
+            sockets: Arc::clone(&self.sockets),
+            registry: self.deps.metrics,
+        };
+        let api = Api::new(&self.config, Arc::clone(&executor), parts, shutdown.clone());
+        let api = Arc::new(api);
         tracing::info!(replica = %executor.replica(), "this replica");
         executor.start();
         executor.spawn("relay", relay::publish(Arc::clone(&executor)));
         executor.spawn("intake", intake::run(Arc::clone(&executor), submissions));
+        self.sockets.start();
+        let (leaving, stop) = (self.leaving, shutdown.clone());
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            leaving.cancel();
+        });
         executor.spawn(
             "lane",
             lane::run(Arc::clone(&executor), Parts::new(&self.config), ready),
         );
         tracing::info!(address = %self.address, "orchestrator listens");
         api::serve::serve(self.listener, api::router(api), shutdown).await;
+        self.sockets.closed(FAREWELL).await;
         halt.cancel();
         if tokio::time::timeout(LEAVE, executor.drained())
             .await

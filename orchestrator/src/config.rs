@@ -4,6 +4,7 @@ mod token;
 
 pub use token::InternalToken;
 
+use crate::coordination::socket::Settings;
 use mesh_bus::{BusConfig, QueueKind};
 use mesh_protocol::AgentId;
 use mesh_protocol::assertion::Assertions;
@@ -42,6 +43,13 @@ pub struct Config {
     /// What gateways' filters bring to `/internal/…`; without it, there is nothing at these paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_token: Option<InternalToken>,
+    /// Whether the sidecar beside this orchestrator says which service is calling
+    /// ([`crate::api::HEADER_PEER`]); without it, nobody is believed to be a service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peers_by_certificate: bool,
+    /// How agents are connected.
+    #[serde(default, skip_serializing_if = "Settings::is_default")]
+    pub coordination: Settings,
     /// Spans over OTLP.
     #[serde(default, skip_serializing_if = "mesh_trace::Config::is_default")]
     pub traces: mesh_trace::Config,

@@ -3,6 +3,7 @@
 pub mod api;
 mod app;
 pub mod config;
+pub mod coordination;
 pub mod intake;
 pub mod load;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use mesh_orchestrator::config::{Config, Store, StoreUrl};
+use mesh_orchestrator::coordination::hub;
 use mesh_orchestrator::{Deps, build, quota, store};
 use mesh_trace::Tracer;
 use mesh_trace::logs::{self, Format, Settings};
@@ -20,6 +21,7 @@ async fn main() -> anyhow::Result<()> {
         bus: bus.clone(),
         store: store::connect(&config.store).await?,
         quota: quota::connect(&config.store)?,
+        hub: hub::connect(&config.store, config.coordination.mailboxes)?,
         tracer: tracer.clone(),
         metrics: prometheus::Registry::new(),
     };

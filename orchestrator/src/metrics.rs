@@ -197,6 +197,10 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn rejected_as(&self, code: &'static str) {
+        self.findings.with_label_values(&[code]).inc();
+    }
+
     pub(crate) fn task(&self, outcome: &str) {
         self.tasks.with_label_values(&[outcome]).inc();
     }

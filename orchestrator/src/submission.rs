@@ -6,15 +6,15 @@
 
 use crate::api::{Caller, Failure, Found, find};
 use crate::config::Config;
-use crate::planner::{NoPlan, Planning};
+use crate::planner::{CheckedPlan, NoPlan, Planning};
 use crate::run::admission::SubmitError;
 use crate::run::executor::{Executor, Submitted};
 use crate::run::new_task_id;
 use crate::store::{Earlier, ReplyTo, RunRecord, StoreError, SubmissionKey};
 use mesh_protocol::assertion::{self, AssertionError, PublicKey};
 use mesh_protocol::task::{RequestError, TaskRequest};
-use mesh_protocol::{AgentId, Timestamp};
-use mesh_trace::{Context, Kind, Tracer};
+use mesh_protocol::{AgentId, TaskId, Timestamp};
+use mesh_trace::{Context, Kind, Span, Tracer};
 use std::sync::Arc;
 
 /// What both doors share.
@@ -47,8 +47,8 @@ pub struct Asked {
     pub arrival: Arrival,
     /// Who wants it.
     pub caller: Caller,
-    /// Under which key, within the caller's.
-    pub key: Option<String>,
+    /// Under which key.
+    pub key: Option<SubmissionKey>,
     /// Where it belongs in its trace.
     pub place: Context,
     /// The agent that is to do it, and what, where its submitter has chosen.
@@ -118,36 +118,49 @@ impl Submissions {
     ///
     /// # Errors
     /// Why not; 503 when it may be taken later.
-    pub async fn submit(&self, asked: Asked) -> Result<Taken, Failure> {
-        let owner = asked.caller.owner();
-        let key = asked.key.as_deref();
-        let key = key.map(|key| SubmissionKey::new(owner.as_ref(), key, &asked.task));
+    pub async fn submit(&self, mut asked: Asked) -> Result<Taken, Failure> {
+        let agent = asked.agent.take();
+        let plan = async |task: &TaskRequest, span: &mut Span| {
+            let planned = match &agent {
+                None => self.planning.plan(task, span).await,
+                Some((agent, action)) => self.planning.of_one(agent, action),
+            };
+            planned.map_err(|error| no_plan(error, &task.task_type))
+        };
+        self.submit_planned(asked, new_task_id(), plan).await
+    }
+
+    /// The same for a task with this id, whose plan is made by `plan`.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], and what `plan` says.
+    pub async fn submit_planned(
+        &self,
+        asked: Asked,
+        id: TaskId,
+        plan: impl AsyncFnOnce(&TaskRequest, &mut Span) -> Result<CheckedPlan, Failure>,
+    ) -> Result<Taken, Failure> {
         // Before planning: a plan may cost a model's time. Before the question whether a new task could begin
         // now: this one may have begun.
-        if let Some(key) = &key {
+        if let Some(key) = &asked.key {
             let earlier = self.executor.context().store.submitted(key).await;
             if let Some(earlier) = earlier.map_err(|e| refusal(e.into()))? {
                 return self.again(&asked.caller, earlier).await;
             }
         }
         let slot = self.executor.admit(asked.bytes).await.map_err(refusal)?;
-        let id = new_task_id();
         let place = Some(asked.place.clone());
         let mut span = self.tracer.start(Kind::Internal, "plan task", place);
         span.set("mesh.task.id", id.as_str());
-        let planned = match &asked.agent {
-            None => self.planning.plan(&asked.task, &mut span).await,
-            Some((agent, action)) => self.planning.of_one(agent, action),
-        };
+        let planned = plan(&asked.task, &mut span).await;
         drop(span);
-        let task_type = &asked.task.task_type;
-        let planned = planned.map_err(|error| no_plan(error, task_type))?;
+        let planned = planned?;
         let trace = (&asked.place).into();
         let mut run = RunRecord::new(id, asked.task, planned.plan, trace, asked.arrival.at);
         let budget = run.deadline.since(run.created_at);
         run.deadline = asked.arrival.clock.plus(budget);
-        run.owner = owner;
-        run.key = key;
+        run.owner = asked.caller.owner();
+        run.key = asked.key;
         run.reply = asked.reply;
         run.client_task_id = asked.client_task_id;
         if let Caller::Asserted { assertion, .. } = &asked.caller {

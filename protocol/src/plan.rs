@@ -1,5 +1,6 @@
 //! What the orchestrator decided to do: steps, each for one agent, with what they wait for.
 
+use crate::collaboration::Collaboration;
 use crate::names::{AgentId, StepId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,6 +26,9 @@ pub struct Plan {
     /// What could go wrong, and what was replaced while planning.
     #[serde(default)]
     pub risks: Vec<String>,
+    /// The graph behind the steps, where agents were asked to work together: each step has its agent's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collaboration: Option<Box<Collaboration>>,
 }
 
 /// Who made a plan.
@@ -35,6 +39,8 @@ pub enum PlanSource {
     Rules,
     /// A language model.
     Ollama,
+    /// The client itself.
+    Client,
 }
 
 /// One step of a plan.

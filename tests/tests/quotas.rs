@@ -55,6 +55,11 @@ async fn orchestrator(url: &str) -> (SocketAddr, DropGuard) {
             .await
             .unwrap(),
         quota: mesh_orchestrator::quota::connect(&config.store).unwrap(),
+        hub: mesh_orchestrator::coordination::hub::connect(
+            &config.store,
+            config.coordination.mailboxes,
+        )
+        .unwrap(),
         tracer: mesh_trace::Tracer::off(),
         metrics: prometheus::Registry::new(),
     };

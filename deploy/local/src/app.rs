@@ -104,6 +104,9 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         .map_err(|e| part("store", &e))?;
 
     let quota = mesh_orchestrator::quota::connect(&config.store).map_err(|e| part("quotas", &e))?;
+    let hub =
+        mesh_orchestrator::coordination::hub::connect(&config.store, config.coordination.mailboxes)
+            .map_err(|e| part("hub", &e))?;
 
     let tracers = Tracers::new(&mesh.trust.traces);
     let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus), &tracers);
@@ -130,6 +133,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         bus: Arc::clone(&bus),
         store,
         quota,
+        hub,
         tracer: tracers.of("orchestrator")?,
         metrics: prometheus::Registry::new(),
     };

@@ -8,6 +8,7 @@ use mesh_bus::{BrokerUrl, BusConfig};
 use mesh_orchestrator::config::{
     Agent, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
 };
+use mesh_orchestrator::coordination::socket::Settings as Coordination;
 use mesh_protocol::assertion::{AssertionKey, Assertions};
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         store: store(mesh, secrets)?,
         assertions: assertions(mesh, secrets)?,
         internal_token: Some(internal_token(mesh, secrets)?),
+        // There always is one, and it says so.
+        peers_by_certificate: true,
+        coordination: Coordination::default(),
         traces: mesh.trust.traces.clone(),
     })
 }

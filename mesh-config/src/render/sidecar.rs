@@ -6,6 +6,7 @@ use super::orchestrator::{assertions, bus, millis};
 use crate::mesh::{Agent, Destination, GATEWAY, Mesh};
 use crate::secret::{Secrets, Source};
 use crate::trust::{IdentitySource, SERVICE_PLACEHOLDER, Sidecar};
+use mesh_orchestrator::api::HEADER_PEER;
 use mesh_protocol::names::ORCHESTRATOR;
 use mesh_sidecar::config::{
     self, Action, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health, Inbound,
@@ -22,6 +23,9 @@ pub const GATEWAY_OUTBOUND: SocketAddr =
 /// What of the orchestrator is asked without a caller's assertion: the filters' own questions, which bring the
 /// internal token, and its health.
 const WITHOUT_ASSERTION: [&str; 2] = ["/internal", "/health"];
+
+/// What of the orchestrator agents may call, where mesh.yaml has no intentions.
+const COORDINATION: [&str; 5] = ["/coordinate", "/register", "/ws", "/task", "/agents"];
 
 /// Renders the configuration of the sidecar beside `agent`.
 ///
@@ -103,12 +107,14 @@ pub fn orchestrator_sidecar(mesh: &Mesh, secrets: &Secrets) -> Result<Config, Re
         health: Health::default(),
     });
     config.inbound = Some(Inbound {
+        // Who comes through the gateway shows that its filters ran; agents are known by their certificates.
         assertion: AssertionRule::Required {
-            from: Vec::new(),
+            from: vec![name(GATEWAY)?],
             except: WITHOUT_ASSERTION.map(str::to_owned).to_vec(),
         },
         // It verifies the assertion itself, and sends it on with the steps.
         forward_assertion: true,
+        identity_headers: BTreeMap::from([(HEADER_PEER.to_owned(), "peer_service".to_owned())]),
         ..inbound(own, to_orchestrator(mesh))
     });
     config.registry.registration.tags = vec![ORCHESTRATOR.to_owned()];
@@ -242,7 +248,20 @@ fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, Rend
         })
     };
     Ok(match service.as_str() {
-        ORCHESTRATOR => vec![open(GATEWAY, None)?],
+        ORCHESTRATOR => {
+            let agents = mesh.agents.iter();
+            let agents = agents.map(|agent| ServiceName::from(&agent.id)).collect();
+            vec![
+                open(GATEWAY, None)?,
+                Intention {
+                    from: From::Services(agents),
+                    action: Action::Allow,
+                    methods: Vec::new(),
+                    paths: COORDINATION.map(str::to_owned).to_vec(),
+                    callers: None,
+                },
+            ]
+        }
         GATEWAY => Vec::new(),
         _ => {
             let mut ways = vec![open(ORCHESTRATOR, None)?];

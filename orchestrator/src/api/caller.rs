@@ -12,11 +12,18 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Uri, header};
+use mesh_protocol::AgentId;
 use mesh_protocol::assertion::{self, AssertionError, Claims};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::store::Owner;
+
+/// Header in which the sidecar beside this orchestrator says which service is calling, by its certificate. It drops
+/// whatever a request brings under this name.
+pub const HEADER_PEER: &str = "x-mesh-peer-service";
+/// Who names the services that call by themselves, as the origin of what they submit.
+const ORIGIN_PEERS: &str = "mesh";
 
 /// Scope that lets a caller look at everybody's tasks.
 const SCOPE_READ_ALL: &str = "tasks:read-all";
@@ -33,6 +40,8 @@ pub enum Caller {
         /// What it wrote.
         assertion: String,
     },
+    /// A service of this mesh, by its certificate.
+    Peer(AgentId),
 }
 
 impl Caller {
@@ -44,6 +53,19 @@ impl Caller {
                 origin: claims.origin.clone(),
                 sub: claims.sub.clone(),
             }),
+            Self::Peer(service) => Some(Owner {
+                origin: ORIGIN_PEERS.to_owned(),
+                sub: service.to_string(),
+            }),
+        }
+    }
+
+    /// Whether the caller may speak for `agent`: it is the agent, or someone on this machine.
+    pub fn may_be(&self, agent: &AgentId) -> bool {
+        match self {
+            Self::Local => true,
+            Self::Asserted { claims, .. } => claims.sub == agent.as_str(),
+            Self::Peer(service) => service == agent,
         }
     }
 
@@ -54,6 +76,7 @@ impl Caller {
             Self::Asserted { claims, .. } => {
                 owner.is_some_and(|o| o.origin == claims.origin && o.sub == claims.sub)
             }
+            Self::Peer(_) => owner.is_some() && self.owner().as_ref() == owner,
         }
     }
 
@@ -69,6 +92,7 @@ impl Caller {
             Self::Asserted { claims, .. } => {
                 claims.scope.split(' ').any(|scope| scope == SCOPE_READ_ALL)
             }
+            Self::Peer(_) => false,
         }
     }
 }
@@ -135,6 +159,15 @@ fn who(
 ) -> Result<Caller, Failure> {
     let mut assertions = headers.get_all(assertion::HEADER).iter();
     match (assertions.next(), assertions.next()) {
+        (None, _) if headers.contains_key(HEADER_PEER) => {
+            let by_certificate = peer.filter(|_| api.peers_by_certificate);
+            let service = by_certificate.and_then(|peer| service(peer, headers, uri));
+            service.map(Caller::Peer).ok_or_else(|| {
+                Failure::unauthenticated(
+                    "only the sidecar beside the orchestrator says which service is calling",
+                )
+            })
+        }
         (None, _) if peer.is_some_and(|p| is_local(p, headers, uri)) => Ok(Caller::Local),
         (None, _) => Err(Failure::unauthenticated(
             "requests from elsewhere come through a gateway of this mesh",
@@ -157,6 +190,23 @@ fn refusal(error: AssertionError) -> Failure {
             "the gateway's assertion is outside its time here: the clocks of gateway and orchestrator differ",
         ),
         error => Failure::unauthenticated(error.to_string()),
+    }
+}
+
+/// The service that the sidecar beside this orchestrator names. It comes from this machine, adds where the request
+/// came from, and puts the orchestrator's own address as the host; what else a gateway or a browser adds is not there.
+fn service(peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Option<AgentId> {
+    let mut plain = headers.clone();
+    for added in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"] {
+        plain.remove(added);
+    }
+    if !is_local(peer, &plain, uri) {
+        return None;
+    }
+    let mut named = headers.get_all(HEADER_PEER).iter();
+    match (named.next(), named.next()) {
+        (Some(name), None) => name.to_str().ok()?.parse().ok(),
+        _ => None,
     }
 }
 
@@ -212,6 +262,35 @@ mod tests {
         ] {
             assert!(!local("127.0.0.1:5", &[("host", name)]), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_service_is_named_by_the_sidecar_alone() {
+        let named = |peer: &str, more: &[(&str, &str)]| {
+            let own = [("host", "127.0.0.1:8589"), ("x-forwarded-for", "10.0.0.1")];
+            let mut headers = HeaderMap::new();
+            for (name, value) in own.iter().chain(more) {
+                headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            }
+            service(peer.parse().unwrap(), &headers, &"/ws/a".parse().unwrap())
+        };
+        let a = ("x-mesh-peer-service", "a");
+        assert_eq!(named("127.0.0.1:5", &[a]), Some("a".parse().unwrap()));
+        assert_eq!(named("10.0.0.1:5", &[a]), None);
+        assert_eq!(named("127.0.0.1:5", &[]), None);
+        for more in [
+            a,
+            ("via", "1.1 kong"),
+            ("origin", "http://127.0.0.1:8589"),
+            ("x-kong-request-id", "1"),
+            ("host", "evil.example"),
+        ] {
+            assert_eq!(named("127.0.0.1:5", &[a, more]), None, "{more:?}");
+        }
+        assert_eq!(
+            named("127.0.0.1:5", &[("x-mesh-peer-service", "../a")]),
+            None
+        );
     }
 
     #[test]

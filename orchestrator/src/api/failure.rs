@@ -158,6 +158,40 @@ impl Failure {
         )
     }
 
+    /// 403: only the agent itself may.
+    pub fn not_this_agent(agent: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "not-this-agent",
+            "Only the agent itself may do this",
+        )
+        .detail(format!(
+            "this must come through the sidecar of {agent}, or with an assertion whose subject is {agent}"
+        ))
+    }
+
+    /// 422: the client's plan for several agents is wrong, and where.
+    pub fn collaboration(errors: Vec<FieldError>) -> Self {
+        let mut failure = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "wrong-collaboration",
+            "The plan for several agents is not sound",
+        );
+        failure.problem.errors = errors;
+        failure
+    }
+
+    /// 426: there is only a WebSocket here.
+    pub fn no_websocket(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "websocket-required",
+            "This path is a WebSocket",
+        )
+        .detail(detail)
+        .header(http::header::UPGRADE, "websocket")
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found").detail(detail)

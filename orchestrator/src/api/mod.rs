@@ -4,8 +4,10 @@
 //!  serve (sockets, time limits) ──▶ trace ──▶ caller (who is it?) ──▶ route ──▶ problem+json where it fails
 //! ```
 
+mod agents;
 mod body;
 mod caller;
+mod coordinate;
 mod elsewhere;
 mod events;
 mod failure;
@@ -21,13 +23,15 @@ mod tail;
 mod tasks;
 mod trace;
 pub(crate) mod view;
+mod ws;
 
-pub use caller::{Caller, is_local};
+pub use caller::{Caller, HEADER_PEER, is_local};
 pub use failure::Failure;
 pub use prefer::Preferences;
 pub use tasks::{Found, find};
 
 use crate::config::{Config, InternalToken, Limits};
+use crate::coordination::socket::Sockets;
 use crate::metrics::Metrics;
 use crate::planner::Planning;
 use crate::quota::Quota;
@@ -60,8 +64,23 @@ pub struct Api {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) followers: Arc<Semaphore>,
     pub(crate) tail: Arc<Tail>,
+    pub(crate) sockets: Arc<Sockets>,
+    /// Whether the sidecar beside this orchestrator says who calls by its certificate.
+    pub(crate) peers_by_certificate: bool,
     /// Cancelled when the API stops: long answers come to their end.
     pub(crate) stopping: CancellationToken,
+}
+
+/// What the API stands on beside runs.
+pub struct Parts {
+    /// Takes tasks.
+    pub submissions: Arc<Submissions>,
+    /// Keeps what gateways share.
+    pub quota: Arc<dyn Quota>,
+    /// Connects agents.
+    pub sockets: Arc<Sockets>,
+    /// What `/metrics` shows.
+    pub registry: prometheus::Registry,
 }
 
 impl Api {
@@ -69,9 +88,7 @@ impl Api {
     pub fn new(
         config: &Config,
         executor: Arc<Executor>,
-        submissions: Arc<Submissions>,
-        quota: Arc<dyn Quota>,
-        registry: prometheus::Registry,
+        parts: Parts,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -79,13 +96,15 @@ impl Api {
             tracer: executor.context().tracing.tracer().clone(),
             metrics: Arc::clone(&executor.context().metrics),
             executor,
-            planning: Arc::clone(submissions.planning()),
-            submissions,
+            planning: Arc::clone(parts.submissions.planning()),
+            submissions: parts.submissions,
             limits: config.limits.clone(),
             internal_token: config.internal_token.clone(),
-            quota,
-            registry,
+            quota: parts.quota,
+            registry: parts.registry,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            sockets: parts.sockets,
+            peers_by_certificate: config.peers_by_certificate,
             stopping,
         }
     }
@@ -100,7 +119,12 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/task/{id}/events", get(events::follow))
         .route("/tasks", get(tasks::list))
         .route("/events", get(feed::follow))
-        .route("/agents", get(status::agents))
+        .route("/agents", get(agents::list))
+        .route("/register", post(agents::register))
+        .route("/coordinate", post(coordinate::coordinate))
+        // The gateway strips no prefix here: `/` would be a task for the planner.
+        .route("/ai/coordinate", post(coordinate::coordinate))
+        .route("/ws/{agent}", get(ws::connect))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

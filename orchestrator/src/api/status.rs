@@ -1,8 +1,7 @@
-//! `/agents`, `/health`, `/ready`, `/metrics`: about the orchestrator itself.
+//! `/health`, `/ready`, `/metrics`: about the orchestrator itself.
 
 use super::Api;
 use super::submit::json;
-use crate::config::Agent;
 use crate::run::admission::SubmitError;
 use crate::run::lane::Ready;
 use crate::run::new_task_id;
@@ -17,17 +16,6 @@ use std::time::Duration;
 
 /// How long the store may take to say that it is there.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
-
-#[derive(Serialize)]
-struct Agents<'a> {
-    agents: &'a [Agent],
-}
-
-/// The agents that steps can be given to.
-pub async fn agents(State(api): State<Arc<Api>>) -> Response {
-    let agents = api.planning.catalog().agents();
-    json(StatusCode::OK, &Agents { agents })
-}
 
 #[derive(Serialize)]
 struct Health {

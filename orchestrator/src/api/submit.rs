@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::tasks::Found;
 use super::{Api, Caller, Preferences, body, elsewhere, key, trace, view};
+use crate::store::SubmissionKey;
 use crate::submission::{Asked, wrong};
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -28,12 +29,15 @@ pub async fn submit(
     let task = TaskRequest::from_json(&bytes).map_err(wrong)?;
     let longest = Duration::from_secs(api.limits.max_wait_s.into());
     let preferences = Preferences::from_headers(&parts.headers, longest);
+    let owner = caller.owner();
+    let key = key::from_headers(&parts.headers)?
+        .map(|key| SubmissionKey::new(owner.as_ref(), key, &task));
     let asked = Asked {
         task,
         bytes: bytes.len(),
         arrival,
         caller,
-        key: key::from_headers(&parts.headers)?.map(str::to_owned),
+        key,
         place: trace::of(&parts),
         agent: None,
         reply: None,

@@ -14,6 +14,7 @@ mod letter;
 
 use crate::api::{Caller, Failure};
 use crate::run::executor::{Executor, pauses};
+use crate::store::SubmissionKey;
 use crate::submission::{Asked, Submissions, Taken, wrong};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -153,12 +154,15 @@ async fn submit(submissions: &Submissions, delivery: &Delivery) -> Result<Taken,
             .map_err(|e| Failure::unauthenticated(e.to_string()))?,
     };
     let form = form::read(body, properties.priority).map_err(wrong)?;
+    let owner = caller.owner();
+    let key = key(properties, form.task_id.as_deref())
+        .map(|key| SubmissionKey::new(owner.as_ref(), &key, &form.task));
     let asked = Asked {
         task: form.task,
         bytes: body.len(),
         arrival,
         caller,
-        key: key(properties, form.task_id.as_deref()),
+        key,
         place: place(properties),
         agent: form.agent,
         reply: letter::reply_to(properties, form.task_id.as_deref()),

@@ -57,6 +57,13 @@ impl Load {
         loads.collect()
     }
 
+    /// Steps that were sent from here and have not ended, by agent.
+    pub fn depths(&self) -> BTreeMap<AgentId, u64> {
+        let figures = self.lock();
+        let depths = figures.iter().map(|(agent, f)| (agent.clone(), f.depth()));
+        depths.collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Figures>> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -100,6 +100,7 @@ pub fn check(
                     .take(MAX_RISKS)
                     .map(|r| clip(r, MAX_RISK))
                     .collect(),
+                collaboration: None,
             };
             Ok(CheckedPlan { plan, dag })
         }

@@ -126,6 +126,8 @@ pub struct Planning {
     catalog: Arc<Catalog>,
     bounds: Bounds,
     model: Option<Arc<dyn Planner>>,
+    /// The model behind it, for whatever else is asked of it.
+    chat: Option<Arc<ollama::Chat>>,
     /// What it is called, for traces.
     model_name: Option<String>,
     rules: Arc<dyn Planner>,
@@ -149,14 +151,12 @@ impl Planning {
             max_steps: config.max_steps,
             max_width: config.max_width,
         };
-        let model = match &config.ollama {
-            None => None,
-            Some(ollama) => Some(Arc::new(ollama::OllamaPlanner::new(
-                ollama.clone(),
-                Arc::clone(&catalog),
-                bounds,
-            )?) as Arc<dyn Planner>),
-        };
+        let chat = config.ollama.clone().map(ollama::Chat::new).transpose()?;
+        let chat = chat.map(Arc::new);
+        let model = chat.as_ref().map(|chat| {
+            let planner = ollama::OllamaPlanner::new(Arc::clone(chat), &catalog, bounds);
+            Arc::new(planner) as Arc<dyn Planner>
+        });
         let rules = rules::RulesPlanner::new(
             config.rules.clone(),
             config.general_agent.clone(),
@@ -166,6 +166,7 @@ impl Planning {
             catalog,
             bounds,
             model,
+            chat,
             model_name: config.ollama.as_ref().map(|o| o.model.clone()),
             task_types: rules.task_types(),
             general_agent: rules.general_agent().cloned(),
@@ -177,6 +178,21 @@ impl Planning {
     /// The agents of the mesh.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The model that plans, if there is one.
+    pub fn chat(&self) -> Option<&Arc<ollama::Chat>> {
+        self.chat.as_ref()
+    }
+
+    /// Bounds on every plan.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Counts what was wrong with a model's plan.
+    pub(crate) fn rejected(&self, codes: impl Iterator<Item = &'static str>) {
+        codes.for_each(|code| self.metrics.rejected_as(code));
     }
 
     /// The agents that the rules give tasks of each type to; a model may choose others.
@@ -329,6 +345,7 @@ pub fn source_name(source: PlanSource) -> &'static str {
     match source {
         PlanSource::Rules => "rules",
         PlanSource::Ollama => "ollama",
+        PlanSource::Client => "client",
     }
 }
 

@@ -21,26 +21,20 @@ const MAX_CALLS: usize = 4;
 /// Largest answer, in bytes; 1024 tokens are some kilobytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// The planner.
-pub struct OllamaPlanner {
+/// The server and the model: what everything that is asked of them goes through.
+pub struct Chat {
     client: reqwest::Client,
     url: reqwest::Url,
     config: config::Ollama,
-    system: String,
-    schema: Value,
     calls: Semaphore,
 }
 
-impl OllamaPlanner {
-    /// A planner that asks the server of `config`.
+impl Chat {
+    /// The server of `config`.
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub fn new(
-        config: config::Ollama,
-        catalog: Arc<Catalog>,
-        bounds: Bounds,
-    ) -> Result<Self, String> {
+    pub fn new(config: config::Ollama) -> Result<Self, String> {
         let base = config.url.trim_end_matches('/');
         let url = reqwest::Url::parse(&format!("{base}/api/chat"))
             .map_err(|e| format!("planner.ollama.url: {e}"))?;
@@ -54,18 +48,38 @@ impl OllamaPlanner {
             .timeout(Duration::from_millis(config.timeout_ms))
             .build()
             .map_err(|e| format!("planner.ollama: {e}"))?;
-        let schema = prompt::schema(&catalog, bounds);
         Ok(Self {
             client,
             url,
-            system: prompt::system(&catalog, bounds, &schema),
-            schema,
             config,
             calls: Semaphore::new(MAX_CALLS),
         })
     }
 
-    async fn ask(&self, request: &TaskRequest, findings: &[Finding]) -> Result<Draft, String> {
+    /// What the model answers to `user` under `system`: JSON, which is asked to have the form `schema`.
+    ///
+    /// # Errors
+    /// Why there is no such answer, without the URL.
+    pub async fn ask(
+        &self,
+        system: &str,
+        user: &str,
+        schema: &Value,
+    ) -> Result<(Value, Usage), String> {
+        let limit = Duration::from_millis(self.config.timeout_ms);
+        match tokio::time::timeout(limit, self.call(system, user, schema)).await {
+            Ok(answer) => answer,
+            Err(_) => Err("no answer within the time limit".to_owned()),
+        }
+        .map_err(|e| format!("ollama: {e}"))
+    }
+
+    async fn call(
+        &self,
+        system: &str,
+        user: &str,
+        schema: &Value,
+    ) -> Result<(Value, Usage), String> {
         let _turn = self
             .calls
             .acquire()
@@ -74,11 +88,11 @@ impl OllamaPlanner {
         let body = json!({
             "model": self.config.model,
             "stream": false,
-            "format": self.schema,
+            "format": schema,
             "options": {"temperature": 0, "num_predict": self.config.num_predict},
             "messages": [
-                {"role": "system", "content": self.system},
-                {"role": "user", "content": prompt::task(request, findings)},
+                {"role": "system", "content": system},
+                {"role": "user", "content": user},
             ],
         });
         let mut response = self
@@ -103,8 +117,27 @@ impl OllamaPlanner {
     }
 }
 
-/// The draft in an answer of `/api/chat`.
-fn read(answer: &[u8]) -> Result<Draft, String> {
+/// The planner.
+pub struct OllamaPlanner {
+    chat: Arc<Chat>,
+    system: String,
+    schema: Value,
+}
+
+impl OllamaPlanner {
+    /// A planner that asks the model of `chat`.
+    pub fn new(chat: Arc<Chat>, catalog: &Catalog, bounds: Bounds) -> Self {
+        let schema = prompt::schema(catalog, bounds);
+        Self {
+            chat,
+            system: prompt::system(catalog, bounds, &schema),
+            schema,
+        }
+    }
+}
+
+/// The JSON in an answer of `/api/chat`, and what it cost.
+fn read(answer: &[u8]) -> Result<(Value, Usage), String> {
     let answer: Value =
         serde_json::from_slice(answer).map_err(|_| "answer is not JSON".to_owned())?;
     if let Some(error) = answer.get("error").and_then(Value::as_str) {
@@ -130,7 +163,7 @@ fn read(answer: &[u8]) -> Result<Draft, String> {
         input: tokens("prompt_eval_count"),
         output: tokens("eval_count"),
     };
-    Draft::from_json(&plan).map(|draft| Draft { usage, ..draft })
+    Ok((plan, usage))
 }
 
 fn transport(error: &reqwest::Error) -> String {
@@ -151,12 +184,12 @@ impl Planner for OllamaPlanner {
         request: &TaskRequest,
         findings: &[Finding],
     ) -> Result<Draft, PlannerError> {
-        let limit = Duration::from_millis(self.config.timeout_ms);
-        match tokio::time::timeout(limit, self.ask(request, findings)).await {
-            Ok(answer) => answer,
-            Err(_) => Err("no answer within the time limit".to_owned()),
-        }
-        .map_err(|e| PlannerError::Model(format!("ollama: {e}")))
+        let user = prompt::task(request, findings);
+        let asked = self.chat.ask(&self.system, &user, &self.schema).await;
+        let (plan, usage) = asked.map_err(PlannerError::Model)?;
+        Draft::from_json(&plan)
+            .map(|draft| Draft { usage, ..draft })
+            .map_err(|e| PlannerError::Model(format!("ollama: {e}")))
     }
 
     fn source(&self) -> PlanSource {

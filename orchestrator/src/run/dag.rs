@@ -65,6 +65,11 @@ impl Dag {
         })
     }
 
+    /// The steps in an order in which nobody comes before whom it waits for.
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
     /// Number of steps.
     pub fn len(&self) -> usize {
         self.before.len()

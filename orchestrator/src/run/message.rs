@@ -4,6 +4,7 @@ use crate::store::RunRecord;
 use bytes::Bytes;
 use mesh_bus::{Message, Properties};
 use mesh_protocol::Timestamp;
+use mesh_protocol::collaboration::Collaboration;
 use mesh_protocol::message::StepTask;
 use mesh_protocol::names::{EXCHANGE_TASKS, ORCHESTRATOR, idempotency_key};
 use serde_json::{Map, Value, json};
@@ -13,8 +14,12 @@ pub fn results_queue() -> String {
     format!("agent.{ORCHESTRATOR}.coordination")
 }
 
-/// Results of the steps that `step` waits for: `{step_id: {agent, data}}`.
-pub fn incoming_data(run: &RunRecord, before: &[usize]) -> Map<String, Value> {
+/// Results of the steps that `step` waits for: `{step_id: {agent, data}}`. In a collaboration those that edges
+/// lead from, with what they are: `{agent, data, type}`; who is only waited for gives nothing.
+pub fn incoming_data(run: &RunRecord, step: usize, before: &[usize]) -> Map<String, Value> {
+    if let Some(collaboration) = &run.plan.collaboration {
+        return flowing(run, collaboration, step);
+    }
     before
         .iter()
         .filter_map(|&place| {
@@ -22,6 +27,21 @@ pub fn incoming_data(run: &RunRecord, before: &[usize]) -> Map<String, Value> {
             let data = run.steps.get(place)?.result.clone()?;
             let entry = json!({"agent": step.agent, "data": data});
             Some((step.id.as_str().to_owned(), entry))
+        })
+        .collect()
+}
+
+fn flowing(run: &RunRecord, collaboration: &Collaboration, step: usize) -> Map<String, Value> {
+    let Some(agent) = run.steps.get(step).map(|step| &step.agent) else {
+        return Map::new();
+    };
+    collaboration
+        .edges_to(agent)
+        .filter_map(|edge| {
+            let from = run.steps.iter().find(|step| step.agent == edge.from)?;
+            let entry =
+                json!({"agent": edge.from, "data": from.result.as_ref()?, "type": edge.data});
+            Some((edge.from.to_string(), entry))
         })
         .collect()
 }
@@ -49,20 +69,22 @@ pub fn step_message(
             .payload
             .clone()
             .unwrap_or_else(|| run.request.payload.clone()),
-        incoming_data: incoming_data(run, before),
+        incoming_data: incoming_data(run, step, before),
         timestamp: now.to_string(),
         deadline_ms: Some(deadline.millis()),
         submitted_ms: Some(run.created_at.millis()),
         assertion: run.assertion.clone(),
     };
     let key = idempotency_key(&run.task_id, &planned.id);
+    let collaboration = run.plan.collaboration.as_ref();
+    let part = collaboration.and_then(|c| c.node(&planned.agent));
     Some(Message {
         exchange: EXCHANGE_TASKS.to_owned(),
         routing_key: planned.agent.execute_key(),
         body: Bytes::from(serde_json::to_vec(&task).ok()?),
         mandatory: true,
         properties: Properties {
-            priority: Some(run.request.priority),
+            priority: Some(part.map_or(run.request.priority, |part| part.priority)),
             correlation_id: Some(run.task_id.to_string()),
             reply_to: Some(results_queue()),
             expiration_ms: Some(lifetime_ms(deadline, now)),

@@ -39,11 +39,23 @@ use mesh_protocol::{TaskId, Timestamp};
 /// Begin of every id that is made here; the plan's ids begin so too.
 const PREFIX: &str = "task_";
 
+/// Begin of the ids of collaborations, as the plan's coordinator makes them.
+const COLLABORATION: &str = "collab_";
+
 /// A task id that no other has: the time in milliseconds first, so that ids sort by it.
 pub fn new_task_id() -> TaskId {
+    new_id(PREFIX)
+}
+
+/// The same for a collaboration. Lists have these behind the tasks, each kind in the order of its times.
+pub fn new_collaboration_id() -> TaskId {
+    new_id(COLLABORATION)
+}
+
+fn new_id(prefix: &str) -> TaskId {
     loop {
         // Always an id: letters, digits and '_'. The loop stands for the panic that would say so.
-        if let Ok(id) = format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()).parse() {
+        if let Ok(id) = format!("{prefix}{}", uuid::Uuid::now_v7().simple()).parse() {
             return id;
         }
     }
@@ -61,8 +73,11 @@ mod id_tests {
     #[test]
     fn ids_sort_by_time() {
         let before = new_task_id_prefix(Timestamp::from_millis(Timestamp::now().millis() - 1));
-        let ids: Vec<TaskId> = (0..1000).map(|_| new_task_id()).collect();
-        assert!(ids.is_sorted());
+        for make in [new_task_id, new_collaboration_id] {
+            let ids: Vec<TaskId> = (0..1000).map(|_| make()).collect();
+            assert!(ids.is_sorted());
+        }
+        let ids = [new_task_id()];
         assert!(ids[0].as_str() > before.as_str());
     }
 }

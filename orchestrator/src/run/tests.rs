@@ -195,7 +195,7 @@ fn results_reach_the_successors() {
     run.steps[0].result = Some(json!(1));
     run.steps[1].result = Some(json!({"x": [2]}));
     assert_eq!(
-        Value::Object(incoming_data(&run, &[0, 1])),
+        Value::Object(incoming_data(&run, 2, &[0, 1])),
         json!({
             "a": {"agent": "data-processor", "data": 1},
             "b": {"agent": "data-processor", "data": {"x": [2]}},

@@ -70,6 +70,7 @@ pub fn sample(owner: Option<Owner>) -> RunRecord {
         estimated_time: 60.0,
         confidence: 0.7,
         risks: vec!["none".to_owned()],
+        collaboration: None,
     };
     let request = TaskRequest {
         task_type: "data_processing".to_owned(),

@@ -261,6 +261,7 @@ impl RunRecord {
             estimated_time: 0.0,
             confidence: 0.0,
             risks: Vec::new(),
+            collaboration: None,
         };
         Self {
             owner,

@@ -204,6 +204,7 @@ async fn another_replica_tells_of_it_too() {
         bus: one.ground.bus.clone(),
         store: Arc::clone(&one.ground.store),
         quota: Arc::clone(&one.ground.quota),
+        hub: Arc::clone(&one.ground.hub),
     };
     let two = Mesh::without_agents(config(), ground).await;
     let mut there = Stream::open(&two, "/events", &[]).await;

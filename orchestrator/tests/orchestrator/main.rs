@@ -11,8 +11,10 @@
 
 mod api;
 mod backpressure;
+mod coordinate;
 mod faults;
 mod feed;
+mod hub;
 mod intake;
 mod keys;
 mod killed;
@@ -24,4 +26,7 @@ mod quota;
 mod redis;
 mod replicas;
 mod runs;
+mod socket;
+mod together;
 mod told;
+mod ws;

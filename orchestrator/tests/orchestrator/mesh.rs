@@ -4,6 +4,7 @@ use ed25519_dalek::SigningKey;
 use mesh_bus::memory::MemoryBus;
 use mesh_bus::{Bus, Message, Topology};
 use mesh_orchestrator::config::{Agent, Config};
+use mesh_orchestrator::coordination::hub::{Bounds, Hub, MemoryHub};
 use mesh_orchestrator::quota::{MemoryQuota, Quota};
 use mesh_orchestrator::store::{MemoryStore, RunStore};
 use mesh_orchestrator::{Deps, build};
@@ -27,6 +28,7 @@ pub struct Ground {
     pub bus: Arc<MemoryBus>,
     pub store: Arc<dyn RunStore>,
     pub quota: Arc<dyn Quota>,
+    pub hub: Arc<dyn Hub>,
 }
 
 impl Ground {
@@ -35,6 +37,7 @@ impl Ground {
             bus: Arc::new(MemoryBus::new()),
             store: Arc::new(MemoryStore::new(Duration::from_secs(3600))),
             quota: Arc::new(MemoryQuota::new()),
+            hub: Arc::new(MemoryHub::new(Bounds::default())),
         }
     }
 }
@@ -122,6 +125,7 @@ impl Mesh {
             bus,
             store: Arc::clone(&ground.store),
             quota: Arc::clone(&ground.quota),
+            hub: Arc::clone(&ground.hub),
             tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         };

@@ -117,6 +117,8 @@ impl Setup {
                      "filters": {"task_admission": false}},
                     {"name": "agents", "paths": ["/agents"], "methods": ["GET"], "strip_path": false,
                      "filters": {"task_admission": false}},
+                    {"name": "messages", "paths": ["/ws"], "methods": ["GET"], "strip_path": false,
+                     "filters": {"task_admission": false}},
                     {"name": "direct", "paths": ["/agent"], "to": "agents",
                      "filters": {"task_admission": false, "agent_router": named}},
                 ],

@@ -15,6 +15,7 @@ mod denied;
 mod faults;
 mod load;
 mod rotation;
+mod together;
 
 use mesh_tests::mesh::Mesh;
 use serde_json::Value;

@@ -74,7 +74,9 @@ end
 redis.call('ZADD', all, 0, id)
 if owner ~= '' then
     redis.call('ZADD', owner, 0, id)
-    redis.call('ZREMRANGEBYLEX', owner, '-', forgotten)
+    -- Two kinds of ids, each in the order of its times: `collab_` sorts before `task_`.
+    redis.call('ZREMRANGEBYLEX', owner, '-', (string.gsub(forgotten, '^%(task_', '(collab_')))
+    redis.call('ZREMRANGEBYLEX', owner, '[task_', forgotten)
     redis.call('EXPIRE', owner, index_life)
 end
 return {0, ''}

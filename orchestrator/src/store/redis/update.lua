@@ -53,7 +53,9 @@ if life ~= '' then
     if known[7] then
         redis.call('ZADD', replies, 0, id)
     end
-    redis.call('ZREMRANGEBYLEX', all, '-', forgotten)
+    -- Two kinds of ids, each in the order of its times: `collab_` sorts before `task_`.
+    redis.call('ZREMRANGEBYLEX', all, '-', (string.gsub(forgotten, '^%(task_', '(collab_')))
+    redis.call('ZREMRANGEBYLEX', all, '[task_', forgotten)
     if known[5] then
         redis.call('EXPIRE', 'tasks:key:' .. cjson.decode(known[5]).name, life)
     end
