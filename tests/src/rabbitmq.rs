@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
 const COOKIE: &str = "mesh-tests";
+/// How long a broker has for an orderly end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A RabbitMQ broker.
 #[derive(Debug)]
@@ -167,11 +169,21 @@ impl Broker {
         self.eval("rabbit:await_startup().".to_owned()).await;
     }
 
-    /// Ends it in an orderly way.
+    /// Ends it in an orderly way; by a kill when that takes too long, which it does now and then while its queues
+    /// are long.
     pub async fn stop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop().await;
-        }
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        let pid = server.pid();
+        let impatient = tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            let group = format!("-{pid}");
+            let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
+            assert!(killed.is_ok(), "kill a broker that does not stop");
+        });
+        server.stop().await;
+        impatient.abort();
     }
 
     /// Kills it.

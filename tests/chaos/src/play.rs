@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Time budget of each task, in seconds: more than any fault lasts, several in a row included.
 const TIMEOUT_S: u32 = 240;
+/// What comes after the load has so long, once the load has taken all its time.
+const AFTERWARDS: Duration = Duration::from_secs(120);
 /// How long a killed replica stays away.
 const AWAY: Duration = Duration::from_secs(3);
 
@@ -130,7 +132,7 @@ pub async fn play(play: &Play) -> Report {
         tell("the agent that was away comes back");
         backlog::come_back(&stage).await;
     }
-    let until = Instant::now() + Duration::from_secs(120);
+    let until = begun + play.longest + AFTERWARDS;
     let backlog = backlog::carried_out(&stage, play.backlog, until).await;
     let effects = stage::effects(&stage).expect("read what agents did");
     if load["lost"] != 0 || load["duplicated"] != 0 {
