@@ -13,6 +13,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::planner::Planning;
 use crate::quota::Quota;
+use crate::resources::{Arbiter, Desk, Times};
 use crate::run::events::{self, Events};
 use crate::run::executor::{Context, Executor};
 use crate::run::lane::{self, Parts, Ready};
@@ -38,6 +39,8 @@ pub struct Deps {
     pub store: Arc<dyn RunStore>,
     /// Keeps what gateways share.
     pub quota: Arc<dyn Quota>,
+    /// Keeps what steps share; asked only where the configuration declares resources.
+    pub arbiter: Arc<dyn Arbiter>,
     /// Begins spans.
     pub tracer: Tracer,
     /// Takes the metrics, and is what `/metrics` shows.
@@ -68,6 +71,7 @@ pub struct Bound {
     config: Config,
     deps: Deps,
     planning: Planning,
+    load: Arc<Load>,
     metrics: Arc<Metrics>,
 }
 
@@ -80,8 +84,20 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         .and_then(|metrics| deps.tracer.register(&deps.metrics).map(|()| metrics))
         .map_err(|e| BuildError::Config(e.to_string()))?;
     let metrics = Arc::new(metrics);
-    let planning = Planning::new(&config.planner, &config.agents, Arc::clone(&metrics))
-        .map_err(BuildError::Config)?;
+    let planning = Planning::new(
+        &config.planner,
+        &config.agents,
+        &config.resources,
+        Arc::clone(&metrics),
+    )
+    .map_err(BuildError::Config)?;
+    let agents = config.agents.iter().map(|a| a.id.clone()).collect();
+    let load = Arc::new(Load::new(
+        Arc::clone(&deps.bus),
+        agents,
+        Arc::clone(&metrics),
+    ));
+    let planning = planning.assigned_by(Arc::clone(&load));
     for key in &config.assertions.keys {
         mesh_protocol::assertion::PublicKey::from_base64(key.kid.clone(), &key.x).map_err(
             |_| BuildError::Config(format!("assertion key {} is no Ed25519 key", key.kid)),
@@ -99,6 +115,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         config,
         deps,
         planning,
+        load,
         metrics,
     })
 }
@@ -114,18 +131,21 @@ impl Bound {
         let halt = CancellationToken::new();
         let (ready, ready_seen) = watch::channel(Ready::Waiting("not declared yet".to_owned()));
         let (events, queue) = Events::new(Arc::clone(&self.metrics));
-        let agents = self.config.agents.iter().map(|a| a.id.clone()).collect();
-        let load = Load::new(
-            Arc::clone(&self.deps.bus),
-            agents,
-            Arc::clone(&self.metrics),
-        );
+        let desk = (!self.config.resources.is_empty()).then(|| {
+            Arc::new(Desk::new(
+                self.deps.arbiter,
+                self.config.resources.clone(),
+                Times::default(),
+                Arc::clone(&self.metrics),
+            ))
+        });
         let executor = Executor::new(Context {
             bus: Arc::clone(&self.deps.bus),
             store: self.deps.store,
             metrics: Arc::clone(&self.metrics),
             events,
-            load: Arc::new(load),
+            load: self.load,
+            desk,
             steps: self.config.steps.clone(),
             max_runs: self.config.limits.max_runs,
             ready: ready_seen,

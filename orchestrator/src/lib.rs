@@ -2,11 +2,13 @@
 
 pub mod api;
 mod app;
+pub mod assign;
 pub mod config;
 pub mod load;
 pub mod metrics;
 pub mod planner;
 pub mod quota;
+pub mod resources;
 pub mod run;
 pub mod store;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use mesh_orchestrator::config::{Config, Store, StoreUrl};
-use mesh_orchestrator::{Deps, build, quota, store};
+use mesh_orchestrator::{Deps, build, quota, resources, store};
 use mesh_trace::Tracer;
 use mesh_trace::logs::{self, Format, Settings};
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ async fn main() -> anyhow::Result<()> {
         bus: bus.clone(),
         store: store::connect(&config.store).await?,
         quota: quota::connect(&config.store)?,
+        arbiter: resources::connect(&config)?,
         tracer: tracer.clone(),
         metrics: prometheus::Registry::new(),
     };

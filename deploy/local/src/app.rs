@@ -104,6 +104,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         .map_err(|e| part("store", &e))?;
 
     let quota = mesh_orchestrator::quota::connect(&config.store).map_err(|e| part("quotas", &e))?;
+    let arbiter =
+        mesh_orchestrator::resources::connect(&config).map_err(|e| part("resources", &e))?;
 
     let tracers = Tracers::new(&mesh.trust.traces);
     let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus), &tracers);
@@ -130,6 +132,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         bus: Arc::clone(&bus),
         store,
         quota,
+        arbiter,
         tracer: tracers.of("orchestrator")?,
         metrics: prometheus::Registry::new(),
     };

@@ -21,10 +21,13 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         id: agent.id.clone(),
         capabilities: agent.capabilities.clone(),
         description: agent.description.clone(),
+        concurrency: agent.concurrency,
+        resources: agent.resources.clone(),
     });
     Ok(Config {
         listen: from.listen,
         agents: agents.collect(),
+        resources: from.resources.clone(),
         planner: Planner {
             rules: from.rules.clone(),
             general_agent: from.general_agent.clone(),

@@ -12,6 +12,7 @@ mod failure;
 mod internal;
 mod key;
 mod prefer;
+mod resources;
 pub mod serve;
 mod status;
 mod submit;
@@ -31,7 +32,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use failure::Failure;
 use mesh_protocol::assertion::{AssertionError, PublicKey};
 use mesh_trace::Tracer;
@@ -105,6 +106,12 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/task/{id}/events", get(events::follow))
         .route("/tasks", get(tasks::list))
         .route("/agents", get(status::agents))
+        .route("/resources", get(resources::show))
+        .route("/resources/leases", post(resources::take))
+        .route(
+            "/resources/leases/{id}",
+            put(resources::renew).delete(resources::give_back),
+        )
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

@@ -10,7 +10,11 @@
 
 mod consumers;
 mod figures;
+mod glance;
 
+pub use glance::Glance;
+
+use crate::assign::{Lesson, Scores};
 use crate::metrics::Metrics;
 use crate::run::machine::StepStatus;
 use crate::store::StepRecord;
@@ -27,6 +31,8 @@ use std::time::{Duration, Instant};
 pub struct Load {
     figures: Mutex<HashMap<AgentId, Figures>>,
     consumers: Consumers,
+    glances: glance::Glances,
+    scores: Scores,
 }
 
 impl Load {
@@ -35,6 +41,8 @@ impl Load {
         let figures = agents.iter().cloned().map(|a| (a, Figures::default()));
         Self {
             figures: Mutex::new(figures.collect()),
+            glances: glance::Glances::default(),
+            scores: Scores::new(&agents),
             consumers: Consumers::new(bus, agents, metrics),
         }
     }
@@ -55,6 +63,16 @@ impl Load {
             Some((agent.to_string(), load))
         });
         loads.collect()
+    }
+
+    /// Steps of `agent` that were sent from here and have not ended.
+    pub fn depth(&self, agent: &AgentId) -> u64 {
+        self.lock().get(agent).map_or(0, Figures::depth)
+    }
+
+    /// What results taught of the agents.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Figures>> {
@@ -98,6 +116,11 @@ impl UnderWay {
                 {
                     // Others' time was up, or they were called off.
                     let answered = step.attempts.is_some_and(|times| times > 0);
+                    let late = step.error.as_ref();
+                    if !answered && late.is_some_and(|e| e.code == "deadline_exceeded") {
+                        let lesson = Lesson::Failed;
+                        self.load.scores.learn(&agent, lesson, now.into());
+                    }
                     figures.ended(sent, answered, now);
                 }
             }

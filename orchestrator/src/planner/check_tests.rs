@@ -14,6 +14,8 @@ fn catalog() -> Catalog {
         id: id.parse().unwrap(),
         capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
         description: String::new(),
+        concurrency: 1,
+        resources: Default::default(),
     };
     Catalog::new(vec![
         agent("data-processor", &["count"]),

@@ -138,6 +138,8 @@ mod tests {
             id: "data-processor".parse().unwrap(),
             capabilities: vec!["data_processing".into()],
             description: "counts".into(),
+            concurrency: 1,
+            resources: Default::default(),
         }])
     }
 

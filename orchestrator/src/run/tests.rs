@@ -29,6 +29,7 @@ fn pending() -> StepState {
         status: StepStatus::Pending,
         budget: Duration::from_millis(1000),
         deadline: None,
+        needs: false,
         published: false,
         error: None,
     }

@@ -118,6 +118,7 @@ impl Mesh {
             bus,
             store: Arc::clone(&ground.store),
             quota: Arc::clone(&ground.quota),
+            arbiter: mesh_orchestrator::resources::connect(&config).unwrap(),
             tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         };
