@@ -330,6 +330,9 @@ mod tests {
             assert!(step.faults.is_empty(), "{value}");
         }
         assert_eq!(step(json!({"timeout": "7"})).timeout, Some(7));
+        let taken = step(json!({"resources": {"gpu": true, "memory": "2KiB", "cpu": 0}}));
+        let amounts = [("gpu".to_owned(), 1), ("memory".to_owned(), 2048)];
+        assert_eq!(taken.resources, Some(amounts.into()));
         assert_eq!(
             step(json!({"role": null, "note": null})),
             DraftStep::default()
@@ -348,6 +351,8 @@ mod tests {
             (json!({"timeout": 2.5}), "timeout"),
             (json!({"timeout": -1}), "timeout"),
             (json!({"timeout": "soon"}), "timeout"),
+            (json!({"resources": {"gpu": "some"}}), "resources"),
+            (json!({"resources": [1]}), "resources"),
             (json!({"id": ["a"]}), "id"),
             (json!({"agent": {"name": "a"}}), "agent"),
         ] {

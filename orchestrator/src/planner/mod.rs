@@ -133,6 +133,16 @@ impl Catalog {
         self.agents.iter().find(|a| a.id == *id)
     }
 
+    /// The capabilities that several agents have.
+    pub fn shared(&self) -> Vec<&str> {
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        for capability in self.agents.iter().flat_map(|a| &a.capabilities) {
+            *times.entry(capability).or_default() += 1;
+        }
+        let shared = times.into_iter().filter(|(_, times)| *times > 1);
+        shared.map(|(capability, _)| capability).collect()
+    }
+
     /// The agents that can do `capability`, in the order of the configuration.
     pub fn capable<'a>(&'a self, capability: &'a str) -> impl Iterator<Item = &'a config::Agent> {
         self.agents
@@ -197,7 +207,7 @@ impl Planning {
         })
     }
 
-    /// The same, with what `load` knows for the choice of agents; without it, the first who can is taken.
+    /// The same, with what `load` knows for the choice of agents; without it, steps have to name theirs.
     #[must_use]
     pub fn assigned_by(mut self, load: Arc<Load>) -> Self {
         self.assigner = Some(Assigner::new(load, Arc::clone(&self.metrics)));

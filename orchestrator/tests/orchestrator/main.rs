@@ -10,6 +10,9 @@
 )]
 
 mod api;
+mod arbiter;
+mod arbitration;
+mod assignment;
 mod backpressure;
 mod faults;
 mod keys;
@@ -21,4 +24,5 @@ mod planner;
 mod quota;
 mod redis;
 mod replicas;
+mod resources;
 mod runs;
