@@ -79,7 +79,9 @@ pub struct Assignment {
     pub chosen: AgentId,
     /// Why.
     pub why: Why,
-    /// Those who could, as they stood then; the best first, at most [`Assignment::MAX_CANDIDATES`].
+    /// Those who could, as they stood then; the best first, at most [`Assignment::MAX_CANDIDATES`]. None where there was only
+    /// one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
 }
 

@@ -21,12 +21,12 @@ use crate::metrics::Metrics;
 use crate::planner::Catalog;
 use crate::planner::draft::{Draft, DraftStep};
 use mesh_protocol::AgentId;
-use mesh_protocol::plan::{Assignment, Candidate};
+use mesh_protocol::plan::{Assignment, Candidate, Why};
 use mesh_protocol::task::TaskRequest;
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::time::Instant;
 
 /// Longest key by which tasks stick to an agent, in bytes: it is a name, not a document. More of it does not count.
@@ -37,14 +37,6 @@ pub struct Assigner {
     load: Arc<Load>,
     metrics: Arc<Metrics>,
     turn: AtomicU64,
-    lately: Mutex<Lately>,
-}
-
-/// What was given to whom since the broker was asked how long the queues are.
-#[derive(Default)]
-struct Lately {
-    since: Option<Instant>,
-    given: HashMap<AgentId, u64>,
 }
 
 impl Assigner {
@@ -54,7 +46,6 @@ impl Assigner {
             load,
             metrics,
             turn: AtomicU64::new(0),
-            lately: Mutex::default(),
         }
     }
 
@@ -81,9 +72,7 @@ impl Assigner {
             let Some(chosen) = known.get(choice.place).map(|k| k.agent.clone()) else {
                 continue;
             };
-            let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-            *lately.given.entry(chosen.clone()).or_default() += 1;
-            drop(lately);
+            self.load.promise(&chosen);
             self.metrics.assigned(&chosen, choice.why.as_str());
             step.agent = chosen.as_str().to_owned();
             step.assignment = Some(told(capability, chosen, &known, &choice));
@@ -96,25 +85,15 @@ impl Assigner {
         } else {
             Arc::default()
         };
-        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        if able.len() > 1 && lately.since != glance.at {
-            lately.since = glance.at;
-            lately.given.clear();
-        }
         let now = Instant::now();
         let known = able.iter().map(|agent| {
             let there = glance.queues.get(&agent.id);
-            let given = lately.given.get(&agent.id).copied().unwrap_or(0);
-            let waiting = there.map_or(0, |d| u64::from(d.messages));
             let learnt = self.load.scores().of(&agent.id, now);
             Known {
                 agent: agent.id.clone(),
                 consumers: there.map(|d| d.consumers),
                 concurrency: agent.concurrency,
-                // What waits at the broker, whoever sent it; what is under way here is not all there any more.
-                queue: waiting
-                    .saturating_add(given)
-                    .max(self.load.depth(&agent.id)),
+                queue: self.load.queue(&agent.id, &glance),
                 service: learnt.service,
                 quiet: learnt.quiet,
                 score: learnt.score,
@@ -156,7 +135,11 @@ fn told(capability: String, chosen: AgentId, known: &[Known], choice: &Choice) -
             .total_cmp(&b_cost.unwrap_or(f64::MAX));
         a_not.cmp(&b_not).then(costs)
     });
-    let candidates = order.into_iter().take(Assignment::MAX_CANDIDATES);
+    let most = match choice.why {
+        Why::Only => 0,
+        _ => Assignment::MAX_CANDIDATES,
+    };
+    let candidates = order.into_iter().take(most);
     let candidates = candidates.filter_map(|place| {
         let known = known.get(place)?;
         let expected = choice.expected.get(place).copied().flatten();

@@ -24,6 +24,8 @@ pub struct Glance {
     pub at: Option<Instant>,
     /// By agent; without those of which it told nothing.
     pub queues: BTreeMap<AgentId, Depth>,
+    /// Steps that were under way here then.
+    pub under_way: BTreeMap<AgentId, u64>,
 }
 
 pub(super) struct Glances {
@@ -53,9 +55,12 @@ impl Load {
             tokio::spawn(async move {
                 let queues = load.consumers.depths().await;
                 let at = Some(Instant::now());
-                load.glances
-                    .seen
-                    .send_replace(Arc::new(Glance { at, queues }));
+                let glance = Glance {
+                    at,
+                    queues,
+                    under_way: load.begin_anew(),
+                };
+                load.glances.seen.send_replace(Arc::new(glance));
                 load.glances.asking.store(false, Ordering::Relaxed);
             });
         }

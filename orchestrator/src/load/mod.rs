@@ -65,9 +65,35 @@ impl Load {
         loads.collect()
     }
 
-    /// Steps of `agent` that were sent from here and have not ended.
-    pub fn depth(&self, agent: &AgentId) -> u64 {
-        self.lock().get(agent).map_or(0, Figures::depth)
+    /// Steps that one more step of `agent` would wait for: what waited at the broker as of `glance`, whoever sent it, with
+    /// what came and went here since; at least what is under way here; and what is planned here and not sent yet.
+    pub fn queue(&self, agent: &AgentId, glance: &Glance) -> u64 {
+        let figures = self.lock();
+        let (depth, promised) = figures
+            .get(agent)
+            .map_or((0, 0), |f| (f.depth(), f.promised()));
+        let waiting = glance
+            .queues
+            .get(agent)
+            .map_or(0, |d| u64::from(d.messages));
+        let before = glance.under_way.get(agent).copied().unwrap_or(depth);
+        let waiting = (waiting + depth).saturating_sub(before);
+        waiting.max(depth) + promised
+    }
+
+    /// Hears that a step is planned for `agent`.
+    pub fn promise(&self, agent: &AgentId) {
+        if let Some(figures) = self.lock().get_mut(agent) {
+            figures.promise();
+        }
+    }
+
+    /// What is under way by agent, at the moment at which promises are forgotten.
+    fn begin_anew(&self) -> BTreeMap<AgentId, u64> {
+        let mut figures = self.lock();
+        figures.values_mut().for_each(Figures::forget_promises);
+        let depths = figures.iter().map(|(agent, f)| (agent.clone(), f.depth()));
+        depths.collect()
     }
 
     /// What results taught of the agents.
