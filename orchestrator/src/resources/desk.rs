@@ -277,6 +277,7 @@ impl Desk {
                 Some(Claim { key, held })
             })
             .collect();
+        let mut gone: Vec<&Claim> = Vec::new();
         // At least once, since it also sets a store going that nobody asks.
         let parts = claims
             .chunks(PART)
@@ -293,13 +294,16 @@ impl Desk {
             for grant in &renewed.granted {
                 self.told(grant);
             }
-            let of = |id: &String| part.iter().find(|c| c.key.id == *id).map(|c| &c.key);
-            for key in renewed.superseded.iter().filter_map(of) {
-                self.resolve(key, Got::Superseded);
+            let of = |id: &String| part.iter().find(|claim| claim.key.id == *id);
+            for claim in renewed.superseded.iter().filter_map(of) {
+                self.resolve(&claim.key, Got::Superseded);
             }
-            for key in renewed.gone.iter().filter_map(of) {
-                self.ask_for(key).await;
-            }
+            gone.extend(renewed.gone.iter().filter_map(of));
+        }
+        // What is held counts before anyone is granted anything.
+        gone.sort_by_key(|claim| !claim.held);
+        for claim in gone {
+            self.ask_for(&claim.key).await;
         }
     }
 
@@ -359,3 +363,7 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;
