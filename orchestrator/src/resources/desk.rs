@@ -230,7 +230,11 @@ impl Desk {
     }
 
     fn return_later(self: Arc<Self>, key: Key) {
-        tokio::spawn(async move {
+        // Let go while the process ends: it expires.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
             // What is not returned expires.
             for _ in 0..3 {
                 match self.arbiter.give_back(&key).await {
