@@ -3,6 +3,7 @@
 mod delivery;
 mod filters;
 mod gateway;
+mod resources;
 mod trust;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
@@ -23,6 +24,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     filters::run(file, &mut out);
     backends(file, &mut out);
     delivery::run(file, &mut out);
+    resources::run(file, &mut out);
     trust::run(file, &mut out);
     ports(file, &mut out);
     out

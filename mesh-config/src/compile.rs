@@ -17,6 +17,7 @@ use crate::schema::{self, At, File};
 use crate::secret::Source;
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config as orchestrator;
+use mesh_orchestrator::resources::Amounts;
 use mesh_sidecar::config::{Settings, Worker};
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -239,6 +240,7 @@ pub(crate) fn default_routes() -> Vec<Route> {
             },
             ..route("messages", &["/register", "/ws"], &["GET", "POST"], false)
         },
+        route("resources", &["/resources"], &["GET"], false),
     ]
 }
 
@@ -256,6 +258,7 @@ fn orchestrator(raw: schema::Orchestrator) -> Orchestrator {
     Orchestrator {
         listen: value(raw.listen).unwrap_or(ORCHESTRATOR_LISTEN),
         sidecar: trust::sidecar(raw.sidecar),
+        resources: amounts(raw.resources),
         rules: rules.unwrap_or_else(orchestrator::plan_rules),
         general_agent: value(planner.general_agent),
         ollama: value(planner.ollama).and_then(|o| {
@@ -314,7 +317,13 @@ fn agent(
         sidecar: trust::sidecar(raw.sidecar),
         health: value(raw.health).unwrap_or_default(),
         traffic: value(raw.traffic).map_or_else(|| traffic.clone(), |own| own.over(traffic)),
+        resources: amounts(raw.resources),
     })
+}
+
+fn amounts(raw: Option<At<Vec<At<schema::Amount>>>>) -> Amounts {
+    let all = value(raw).unwrap_or_default().into_iter();
+    all.map(|at| (at.value.name, at.value.amount)).collect()
 }
 
 fn value<T>(at: Option<At<T>>) -> Option<T> {

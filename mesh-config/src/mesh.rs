@@ -5,6 +5,7 @@ use crate::secret::Source;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, OnFailure};
+use mesh_orchestrator::resources::Amounts;
 use mesh_policy::config::{Algorithm, JwksUrl};
 use mesh_protocol::AgentId;
 use mesh_sidecar::config::{Delivery, Health, Settings};
@@ -141,6 +142,8 @@ pub struct Orchestrator {
     pub listen: SocketAddr,
     /// The sidecar beside it.
     pub sidecar: Sidecar,
+    /// How much there is of what steps share.
+    pub resources: Amounts,
     /// Task type to agents.
     pub rules: BTreeMap<String, Vec<String>>,
     /// Takes what nothing else covers.
@@ -227,6 +230,8 @@ pub struct Agent {
     pub health: Health,
     /// How it is called.
     pub traffic: Settings,
+    /// What one of its steps takes.
+    pub resources: Amounts,
 }
 
 /// How `mesh up` starts an agent.

@@ -16,6 +16,7 @@ use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::planner::Planning;
 use crate::quota::Quota;
+use crate::resources::{Arbiter, Desk, Times};
 use crate::run::executor::{Context, Executor};
 use crate::run::lane::{self, Parts, Ready};
 use crate::run::relay;
@@ -47,6 +48,8 @@ pub struct Deps {
     pub quota: Arc<dyn Quota>,
     /// Keeps what agents tell one another.
     pub hub: Arc<dyn Hub>,
+    /// Keeps what steps share; asked only where the configuration declares resources.
+    pub arbiter: Arc<dyn Arbiter>,
     /// Begins spans.
     pub tracer: Tracer,
     /// Takes the metrics, and is what `/metrics` shows.
@@ -77,6 +80,7 @@ pub struct Bound {
     config: Config,
     deps: Deps,
     planning: Planning,
+    load: Arc<Load>,
     metrics: Arc<Metrics>,
     sockets: Arc<Sockets>,
     /// Cancelled when sockets are to close.
@@ -92,8 +96,20 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         .and_then(|metrics| deps.tracer.register(&deps.metrics).map(|()| metrics))
         .map_err(|e| BuildError::Config(e.to_string()))?;
     let metrics = Arc::new(metrics);
-    let planning = Planning::new(&config.planner, &config.agents, Arc::clone(&metrics))
-        .map_err(BuildError::Config)?;
+    let planning = Planning::new(
+        &config.planner,
+        &config.agents,
+        &config.resources,
+        Arc::clone(&metrics),
+    )
+    .map_err(BuildError::Config)?;
+    let agents = config.agents.iter().map(|a| a.id.clone()).collect();
+    let load = Arc::new(Load::new(
+        Arc::clone(&deps.bus),
+        agents,
+        Arc::clone(&metrics),
+    ));
+    let planning = planning.assigned_by(Arc::clone(&load));
     let leaving = CancellationToken::new();
     let sockets = Sockets::new(
         Arc::clone(&deps.hub),
@@ -120,6 +136,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         config,
         deps,
         planning,
+        load,
         metrics,
         sockets,
         leaving,
@@ -136,18 +153,21 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) {
         let halt = CancellationToken::new();
         let (ready, ready_seen) = watch::channel(Ready::Waiting("not declared yet".to_owned()));
-        let agents = self.config.agents.iter().map(|a| a.id.clone()).collect();
-        let load = Load::new(
-            Arc::clone(&self.deps.bus),
-            agents,
-            Arc::clone(&self.metrics),
-        );
+        let desk = (!self.config.resources.is_empty()).then(|| {
+            Arc::new(Desk::new(
+                self.deps.arbiter,
+                self.config.resources.clone(),
+                Times::default(),
+                Arc::clone(&self.metrics),
+            ))
+        });
         let executor = Executor::new(Context {
             bus: Arc::clone(&self.deps.bus),
             store: self.deps.store,
             metrics: Arc::clone(&self.metrics),
             written: Arc::default(),
-            load: Arc::new(load),
+            load: self.load,
+            desk,
             steps: self.config.steps.clone(),
             max_runs: self.config.limits.max_runs,
             ready: ready_seen,

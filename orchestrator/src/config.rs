@@ -5,6 +5,7 @@ mod token;
 pub use token::InternalToken;
 
 use crate::coordination::socket::Settings;
+use crate::resources::Amounts;
 use mesh_bus::{BusConfig, QueueKind};
 use mesh_protocol::AgentId;
 use mesh_protocol::assertion::Assertions;
@@ -20,6 +21,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The agents of this mesh.
     pub agents: Vec<Agent>,
+    /// How much there is of what steps share, by name; where nothing is, nobody asks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: Amounts,
     /// How tasks become plans.
     pub planner: Planner,
     /// Bounds on what clients may ask for.
@@ -70,6 +74,12 @@ pub struct Agent {
     /// How its queue is declared, where otherwise than the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_kind: Option<QueueKind>,
+    /// Steps that each of its instances does at the same time, to reckon when one would be done.
+    #[serde(default = "concurrency", skip_serializing_if = "is_usual_concurrency")]
+    pub concurrency: u16,
+    /// What one of its steps takes of [`Config::resources`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: Amounts,
 }
 
 /// How tasks become plans.
@@ -242,6 +252,16 @@ pub fn plan_rules() -> BTreeMap<String, Vec<String>> {
     .into_iter()
     .map(|(kind, agents)| (kind.to_owned(), agents.map(str::to_owned).to_vec()))
     .collect()
+}
+
+/// As a sidecar that is not told.
+fn concurrency() -> u16 {
+    16
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_usual_concurrency(concurrency: &u16) -> bool {
+    *concurrency == self::concurrency()
 }
 
 fn max_steps() -> usize {

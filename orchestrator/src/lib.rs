@@ -2,6 +2,7 @@
 
 pub mod api;
 mod app;
+pub mod assign;
 pub mod config;
 pub mod coordination;
 pub mod intake;
@@ -9,6 +10,7 @@ pub mod load;
 pub mod metrics;
 pub mod planner;
 pub mod quota;
+pub mod resources;
 pub mod run;
 pub mod store;
 pub mod submission;

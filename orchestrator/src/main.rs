@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use mesh_orchestrator::config::{Config, Store, StoreUrl};
 use mesh_orchestrator::coordination::hub;
-use mesh_orchestrator::{Deps, build, quota, store};
+use mesh_orchestrator::{Deps, build, quota, resources, store};
 use mesh_trace::Tracer;
 use mesh_trace::logs::{self, Format, Settings};
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ async fn main() -> anyhow::Result<()> {
         store: store::connect(&config.store).await?,
         quota: quota::connect(&config.store)?,
         hub: hub::connect(&config.store, config.coordination.mailboxes)?,
+        arbiter: resources::connect(&config)?,
         tracer: tracer.clone(),
         metrics: prometheus::Registry::new(),
     };

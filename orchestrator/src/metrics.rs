@@ -1,6 +1,8 @@
 //! What the orchestrator counts. Labels are words of this code, or agents of the configuration;
 //! nothing that a client sends becomes one.
 
+mod resources;
+
 use crate::planner::check::Finding;
 use mesh_protocol::AgentId;
 use prometheus::{
@@ -47,6 +49,9 @@ pub struct Metrics {
     gateways: IntGauge,
     load_questions: IntCounterVec,
     internal_refused: IntCounter,
+    assignments: IntCounterVec,
+    /// Leases on what steps share.
+    pub(crate) resources: resources::ResourceMetrics,
 }
 
 impl Metrics {
@@ -180,6 +185,12 @@ impl Metrics {
                 "orchestrator_internal_refused_total",
                 "Requests for filters' paths without the internal token",
             )?,
+            assignments: counters(
+                "orchestrator_assignments_total",
+                "Steps of a capability that were given to an agent, by agent and reason",
+                &["agent", "reason"],
+            )?,
+            resources: resources::ResourceMetrics::new(registry)?,
         })
     }
 
@@ -244,6 +255,12 @@ impl Metrics {
 
     pub(crate) fn internal_refused(&self) {
         self.internal_refused.inc();
+    }
+
+    pub(crate) fn assigned(&self, agent: &AgentId, reason: &str) {
+        self.assignments
+            .with_label_values(&[agent.as_str(), reason])
+            .inc();
     }
 
     pub(crate) fn answer(&self, status: http::StatusCode) {

@@ -46,7 +46,7 @@ pub enum Outcome {
 #[error("{code}: {detail}")]
 pub struct StepError {
     /// Stable word for programs: `agent_unreachable`, `agent_timeout`, `agent_status`,
-    /// `agent_answer`, `not_allowed`, `poison`, `deadline_exceeded`, `unroutable`, `step_too_large`, `broker_refused`,
+    /// `agent_answer`, `not_allowed`, `poison`, `deadline_exceeded`, `unroutable`, `step_too_large`, `broker_refused`, `resources_exceeded`,
     /// `cancelled`, `predecessor_failed`; of a task also `not_accepted`, `corrupt`.
     pub code: String,
     /// For people; holds no secret.

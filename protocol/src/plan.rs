@@ -4,6 +4,7 @@ use crate::collaboration::Collaboration;
 use crate::names::{AgentId, StepId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// A checked plan, in the form clients of the plan's API read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,78 @@ pub struct PlanStep {
     /// Time budget of the step in seconds; the orchestrator's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u32>,
+    /// What it takes of the mesh's declared resources while it runs, by name: bytes of memory, or so many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, u64>,
+    /// Why this agent, where the plan named a capability and no agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<Assignment>,
+}
+
+/// How an agent was found for a step that is bound to a capability.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// What it had to be able to do.
+    pub capability: String,
+    /// Who does it.
+    pub chosen: AgentId,
+    /// Why.
+    pub why: Why,
+    /// Those who could, as they stood then; the best first, at most [`Assignment::MAX_CANDIDATES`]. None where there was only
+    /// one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
+}
+
+impl Assignment {
+    /// Most candidates that are told of: plans are stored and read by people.
+    pub const MAX_CANDIDATES: usize = 5;
+}
+
+/// Why an agent was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// Nobody else can.
+    Only,
+    /// Its key leads there.
+    Sticky,
+    /// The one to which its key leads cannot be used now.
+    StickyFallback,
+    /// It is expected to finish first.
+    Soonest,
+    /// Several are equal, or nothing is known of them yet: they take turns.
+    Turn,
+    /// None can be used as far as is known; this one is the least bad.
+    NoneUsable,
+}
+
+impl Why {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Only => "only",
+            Self::Sticky => "sticky",
+            Self::StickyFallback => "sticky_fallback",
+            Self::Soonest => "soonest",
+            Self::Turn => "turn",
+            Self::NoneUsable => "none_usable",
+        }
+    }
+}
+
+/// One who could have been chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The agent.
+    pub agent: AgentId,
+    /// When it would have been done, in milliseconds from then; none where nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
+    /// Steps before this one.
+    pub queue: u64,
+    /// How well its last steps went, 0 to 1.
+    pub score: f64,
 }
 
 /// Estimated needs of a plan, in the plan's loose units.

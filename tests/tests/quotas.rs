@@ -49,7 +49,9 @@ async fn orchestrator(url: &str) -> (SocketAddr, DropGuard) {
         "internal_token": TOKEN,
     }))
     .unwrap();
+    let arbiter = mesh_orchestrator::resources::connect(&config).unwrap();
     let deps = mesh_orchestrator::Deps {
+        arbiter,
         bus: Arc::new(MemoryBus::new()),
         store: mesh_orchestrator::store::connect(&config.store)
             .await

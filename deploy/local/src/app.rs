@@ -107,6 +107,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     let hub =
         mesh_orchestrator::coordination::hub::connect(&config.store, config.coordination.mailboxes)
             .map_err(|e| part("hub", &e))?;
+    let arbiter =
+        mesh_orchestrator::resources::connect(&config).map_err(|e| part("resources", &e))?;
 
     let tracers = Tracers::new(&mesh.trust.traces);
     let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus), &tracers);
@@ -134,6 +136,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         store,
         quota,
         hub,
+        arbiter,
         tracer: tracers.of("orchestrator")?,
         metrics: prometheus::Registry::new(),
     };

@@ -23,10 +23,13 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         capabilities: agent.capabilities.clone(),
         description: agent.description.clone(),
         queue_kind: Some(agent.queue_kind).filter(|&kind| kind != mesh.messaging.queue_kind),
+        concurrency: agent.concurrency,
+        resources: agent.resources.clone(),
     });
     Ok(Config {
         listen: from.listen,
         agents: agents.collect(),
+        resources: from.resources.clone(),
         planner: Planner {
             rules: from.rules.clone(),
             general_agent: from.general_agent.clone(),

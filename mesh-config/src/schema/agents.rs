@@ -4,6 +4,7 @@ use super::delivery::{Delivery, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
+use super::resources::{Amount, resources};
 use super::services::{Sidecar, Traffic, Ways, health, sidecar, traffic};
 use super::values;
 use crate::finding::Finding;
@@ -30,6 +31,7 @@ pub(crate) struct Agent {
     pub sidecar: Option<At<Sidecar>>,
     pub health: Option<At<Health>>,
     pub traffic: Option<At<Traffic>>,
+    pub resources: Option<At<Vec<At<Amount>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,7 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Both)),
         health: f.optional(reader, "health", health),
         traffic: f.optional(reader, "traffic", traffic),
+        resources: f.optional(reader, "resources", resources),
         ..Agent::default()
     };
     f.optional(reader, "retries", |reader, spot| {

@@ -8,6 +8,7 @@ pub(crate) mod filters;
 mod gateway;
 mod orchestrator;
 pub(crate) mod reader;
+mod resources;
 mod services;
 pub(crate) mod tree;
 mod trust;
@@ -19,6 +20,7 @@ pub(crate) use filters::{Filters, Setting};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
 pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
+pub(crate) use resources::Amount;
 pub(crate) use services::{Sidecar, Traffic};
 pub(crate) use trust::{Identity, Intention, Registry, Services, Traces};
 

@@ -3,6 +3,7 @@
 use super::delivery::{Delivery, Overflow, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::reader::{At, Reader, Spot};
+use super::resources::{Amount, resources};
 use super::services::{Sidecar, Ways, sidecar};
 use super::tree::{Node, Value};
 use super::values;
@@ -21,6 +22,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) struct Orchestrator {
     pub listen: Option<At<SocketAddr>>,
     pub sidecar: Option<At<Sidecar>>,
+    pub resources: Option<At<Vec<At<Amount>>>>,
     pub planner: Planner,
     pub max_body: Option<At<usize>>,
     pub max_wait: Option<At<Duration>>,
@@ -77,6 +79,7 @@ pub(super) fn orchestrator(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Or
     let mut out = Orchestrator {
         listen: f.optional(reader, "listen", values::listen),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::In)),
+        resources: f.optional(reader, "resources", resources),
         ..Orchestrator::default()
     };
     if let Some(planner) = f.optional(reader, "planner", planner) {

@@ -239,7 +239,7 @@ pub async fn company(api: &Api) -> Company {
     let listeners = registered.into_keys().filter(|id| own.find(id).is_none());
     Company {
         listeners: listeners.collect(),
-        catalog: Catalog::new(agents),
+        catalog: Catalog::new(agents).with_resources(own.capacity().clone()),
         workload,
     }
 }

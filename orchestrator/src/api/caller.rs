@@ -87,11 +87,14 @@ impl Caller {
 
     /// Whether the caller may look at everybody's tasks.
     pub fn reads_all(&self) -> bool {
+        self.has_scope(SCOPE_READ_ALL)
+    }
+
+    /// Whether the caller may do what `wanted` allows; on this machine all of it.
+    pub fn has_scope(&self, wanted: &str) -> bool {
         match self {
             Self::Local => true,
-            Self::Asserted { claims, .. } => {
-                claims.scope.split(' ').any(|scope| scope == SCOPE_READ_ALL)
-            }
+            Self::Asserted { claims, .. } => claims.scope.split(' ').any(|s| s == wanted),
             Self::Peer(_) => false,
         }
     }

@@ -192,6 +192,27 @@ impl Failure {
         .header(http::header::UPGRADE, "websocket")
     }
 
+    /// 403: the token lacks a scope.
+    pub fn scope_missing(scope: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "scope-missing",
+            "This caller may not do this",
+        )
+        .detail(format!("the scope {scope} is needed"))
+    }
+
+    /// 409: what is asked for is not free.
+    pub fn resources_in_use() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "resources-in-use",
+            "The resources are in use",
+        )
+        .detail("they were not free within wait_s: wait longer, or come again")
+        .header(RETRY_AFTER, "1")
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found").detail(detail)

@@ -141,8 +141,8 @@ pub async fn load(State(api): State<Arc<Api>>) -> Response {
     api.metrics
         .load_asked(if all { "whole" } else { "in_part" });
     let loads = Loads {
+        task_types: api.planning.task_types(&agents),
         agents,
-        task_types: api.planning.task_types().clone(),
         general_agent: api.planning.general_agent().map(ToString::to_string),
     };
     json(StatusCode::OK, &loads)

@@ -16,6 +16,7 @@ mod internal;
 mod key;
 mod place;
 mod prefer;
+mod resources;
 pub mod serve;
 mod status;
 mod submit;
@@ -41,7 +42,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use mesh_trace::Tracer;
 use std::sync::Arc;
 use tail::Tail;
@@ -125,6 +126,12 @@ pub fn router(api: Arc<Api>) -> Router {
         // The gateway strips no prefix here: `/` would be a task for the planner.
         .route("/ai/coordinate", post(coordinate::coordinate))
         .route("/ws/{agent}", get(ws::connect))
+        .route("/resources", get(resources::show))
+        .route("/resources/leases", post(resources::take))
+        .route(
+            "/resources/leases/{id}",
+            put(resources::renew).delete(resources::give_back),
+        )
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

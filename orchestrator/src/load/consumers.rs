@@ -3,7 +3,7 @@
 
 use crate::metrics::Metrics;
 use futures_util::StreamExt;
-use mesh_bus::{Bus, BusError};
+use mesh_bus::{Bus, BusError, Depth};
 use mesh_protocol::AgentId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(super) struct Consumers {
 #[derive(Default)]
 struct Seen {
     asked: Option<Instant>,
-    heard: HashMap<AgentId, (Instant, u32)>,
+    heard: HashMap<AgentId, (Instant, Depth)>,
 }
 
 impl Consumers {
@@ -59,6 +59,14 @@ impl Consumers {
 
     /// By agent; without those of which the broker has not told for a while.
     pub(super) async fn count(&self) -> BTreeMap<AgentId, u32> {
+        let depths = self.depths().await.into_iter();
+        depths
+            .map(|(agent, depth)| (agent, depth.consumers))
+            .collect()
+    }
+
+    /// Likewise, with how many messages wait.
+    pub(super) async fn depths(&self) -> BTreeMap<AgentId, Depth> {
         // Whoever comes meanwhile waits here for the same answer.
         let mut seen = self.seen.lock().await;
         if seen
@@ -72,7 +80,7 @@ impl Consumers {
             .retain(|_, (at, _)| at.elapsed() < self.times.last_known);
         seen.heard
             .iter()
-            .map(|(agent, (_, count))| (agent.clone(), *count))
+            .map(|(agent, (_, depth))| (agent.clone(), *depth))
             .collect()
     }
 
@@ -87,11 +95,17 @@ impl Consumers {
         let mut looks = std::pin::pin!(futures_util::stream::iter(looks).buffer_unordered(AT_ONCE));
         let until = Instant::now() + self.times.patience;
         loop {
-            let (agent, count) = match tokio::time::timeout_at(until, looks.next()).await {
+            let (agent, depth) = match tokio::time::timeout_at(until, looks.next()).await {
                 Ok(None) => return,
-                Ok(Some((agent, Ok(depth)))) => (agent, depth.consumers),
+                Ok(Some((agent, Ok(depth)))) => (agent, depth),
                 // Not declared yet, or deleted: nobody works.
-                Ok(Some((agent, Err(BusError::NoQueue { .. })))) => (agent, 0),
+                Ok(Some((agent, Err(BusError::NoQueue { .. })))) => {
+                    let nothing = Depth {
+                        messages: 0,
+                        consumers: 0,
+                    };
+                    (agent, nothing)
+                }
                 Ok(Some((agent, Err(error)))) => {
                     self.metrics.bus_error("depth");
                     tracing::debug!(%agent, %error, "its queue cannot be looked at");
@@ -103,7 +117,7 @@ impl Consumers {
                     return;
                 }
             };
-            seen.heard.insert(agent, (Instant::now(), count));
+            seen.heard.insert(agent, (Instant::now(), depth));
         }
     }
 }
@@ -112,7 +126,7 @@ impl Consumers {
 mod tests {
     use super::*;
     use async_trait::async_trait;
-    use mesh_bus::{Deliveries, Depth, Message, Topology};
+    use mesh_bus::{Deliveries, Message, Topology};
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::sync::watch;
 

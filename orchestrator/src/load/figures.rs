@@ -24,6 +24,8 @@ pub(super) struct Figures {
     /// Steps that were sent and have not ended, by when they were sent (milliseconds).
     under_way: BTreeMap<u64, u64>,
     depth: u64,
+    /// Steps that are planned for it and were not sent yet.
+    promised: u64,
     /// Time in which there was work.
     busy: Duration,
     busy_since: Option<Instant>,
@@ -40,8 +42,23 @@ struct Answer {
 }
 
 impl Figures {
+    /// A step is planned for it.
+    pub(super) fn promise(&mut self) {
+        self.promised += 1;
+    }
+
+    pub(super) fn promised(&self) -> u64 {
+        self.promised
+    }
+
+    /// What is planned may never be sent, or much later.
+    pub(super) fn forget_promises(&mut self) {
+        self.promised = 0;
+    }
+
     /// A step was sent.
     pub(super) fn sent(&mut self, at: Timestamp, now: Instant) {
+        self.promised = self.promised.saturating_sub(1);
         *self.under_way.entry(at.millis()).or_default() += 1;
         self.depth += 1;
         self.busy_since.get_or_insert(now);

@@ -10,7 +10,11 @@
 
 mod consumers;
 mod figures;
+mod glance;
 
+pub use glance::Glance;
+
+use crate::assign::{Lesson, Scores};
 use crate::metrics::Metrics;
 use crate::run::machine::StepStatus;
 use crate::store::StepRecord;
@@ -27,6 +31,8 @@ use std::time::{Duration, Instant};
 pub struct Load {
     figures: Mutex<HashMap<AgentId, Figures>>,
     consumers: Consumers,
+    glances: glance::Glances,
+    scores: Scores,
 }
 
 impl Load {
@@ -35,6 +41,8 @@ impl Load {
         let figures = agents.iter().cloned().map(|a| (a, Figures::default()));
         Self {
             figures: Mutex::new(figures.collect()),
+            glances: glance::Glances::default(),
+            scores: Scores::new(&agents),
             consumers: Consumers::new(bus, agents, metrics),
         }
     }
@@ -60,8 +68,46 @@ impl Load {
     /// Steps that were sent from here and have not ended, by agent.
     pub fn depths(&self) -> BTreeMap<AgentId, u64> {
         let figures = self.lock();
+        figures
+            .iter()
+            .map(|(agent, f)| (agent.clone(), f.depth()))
+            .collect()
+    }
+
+    /// Steps that one more step of `agent` would wait for: what waited at the broker as of `glance`, whoever sent it, with
+    /// what came and went here since; at least what is under way here; and what is planned here and not sent yet.
+    pub fn queue(&self, agent: &AgentId, glance: &Glance) -> u64 {
+        let figures = self.lock();
+        let (depth, promised) = figures
+            .get(agent)
+            .map_or((0, 0), |f| (f.depth(), f.promised()));
+        let waiting = glance
+            .queues
+            .get(agent)
+            .map_or(0, |d| u64::from(d.messages));
+        let before = glance.under_way.get(agent).copied().unwrap_or(depth);
+        let waiting = (waiting + depth).saturating_sub(before);
+        waiting.max(depth) + promised
+    }
+
+    /// Hears that a step is planned for `agent`.
+    pub fn promise(&self, agent: &AgentId) {
+        if let Some(figures) = self.lock().get_mut(agent) {
+            figures.promise();
+        }
+    }
+
+    /// What is under way by agent, at the moment at which promises are forgotten.
+    fn begin_anew(&self) -> BTreeMap<AgentId, u64> {
+        let mut figures = self.lock();
+        figures.values_mut().for_each(Figures::forget_promises);
         let depths = figures.iter().map(|(agent, f)| (agent.clone(), f.depth()));
         depths.collect()
+    }
+
+    /// What results taught of the agents.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Figures>> {
@@ -105,6 +151,11 @@ impl UnderWay {
                 {
                     // Others' time was up, or they were called off.
                     let answered = step.attempts.is_some_and(|times| times > 0);
+                    let late = step.error.as_ref();
+                    if !answered && late.is_some_and(|e| e.code == "deadline_exceeded") {
+                        let lesson = Lesson::Failed;
+                        self.load.scores.learn(&agent, lesson, now.into());
+                    }
                     figures.ended(sent, answered, now);
                 }
             }

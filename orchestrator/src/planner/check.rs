@@ -70,6 +70,7 @@ pub fn check(
             findings.add(Code::P013, Some(id), fault);
         }
         check_texts(step, id, &mut findings);
+        check_resources(step, id, catalog, &mut findings);
     }
     let before: Vec<Vec<usize>> = draft
         .steps
@@ -78,7 +79,7 @@ pub fn check(
         .map(|(step, id)| dependencies(step, id, &ids, &agents, &mut findings))
         .collect();
     let dag = check_graph(before, &ids, bounds, &mut findings);
-    let steps = build(draft.steps, &ids, agents, dag.as_ref());
+    let steps = build(draft.steps, &ids, agents, dag.as_ref(), catalog);
     match (dag, steps) {
         (Some(dag), Some(steps)) if findings.0.is_empty() => {
             let mut agents_required: Vec<AgentId> = Vec::new();
@@ -161,6 +162,14 @@ fn check_agent(
     catalog: &Catalog,
     findings: &mut Findings,
 ) -> Option<AgentId> {
+    if let (true, Some(capability)) = (step.agent.is_empty(), &step.capability) {
+        let detail = format!(
+            "no agent has the capability {:?}: name one that an agent has, or an agent",
+            clip(capability, 64)
+        );
+        findings.add(Code::P002, Some(id), detail);
+        return None;
+    }
     let agent = step
         .agent
         .parse::<AgentId>()
@@ -193,6 +202,25 @@ fn check_agent(
         findings.add(Code::P002, Some(id), detail);
     }
     Some(agent.id.clone())
+}
+
+fn check_resources(step: &DraftStep, id: &str, catalog: &Catalog, findings: &mut Findings) {
+    let needs = step.resources.iter().flatten();
+    for (name, amount) in needs {
+        let detail = match catalog.capacity().get(name) {
+            Some(there) if amount <= there => continue,
+            Some(there) => format!("it takes {amount} of {name}, and there is {there}: take less"),
+            None => {
+                let known: Vec<&str> = catalog.capacity().keys().map(String::as_str).collect();
+                let known = match known.is_empty() {
+                    true => "none are declared: leave them out".to_owned(),
+                    false => format!("choose of {}", known.join(", ")),
+                };
+                format!("there is no resource {:?}: {known}", clip(name, 64))
+            }
+        };
+        findings.add(Code::P014, Some(id), detail);
+    }
 }
 
 fn check_texts(step: &DraftStep, id: &str, findings: &mut Findings) {
@@ -299,6 +327,7 @@ fn build(
     ids: &[String],
     agents: Vec<Option<AgentId>>,
     dag: Option<&Dag>,
+    catalog: &Catalog,
 ) -> Option<Vec<PlanStep>> {
     let dag = dag?;
     let ids: Vec<StepId> = ids
@@ -310,9 +339,13 @@ fn build(
         .zip(agents)
         .enumerate()
         .map(|(place, (step, agent))| {
+            let agent = agent?;
+            let own = step.resources.filter(|_| !catalog.capacity().is_empty());
             Some(PlanStep {
                 id: ids.get(place)?.clone(),
-                agent: agent?,
+                resources: own.unwrap_or_else(|| catalog.takes(&agent)),
+                assignment: step.assignment,
+                agent,
                 action: step.action,
                 role: step.role,
                 capability: step.capability,

@@ -15,6 +15,8 @@ fn catalog() -> Catalog {
         capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
         description: String::new(),
         queue_kind: None,
+        concurrency: 1,
+        resources: Default::default(),
     };
     Catalog::new(vec![
         agent("data-processor", &["count"]),
@@ -168,4 +170,61 @@ fn a_model_cannot_flood_the_answer() {
         [s]
     });
     assert_eq!(run(wrong.collect()).unwrap_err().len(), MAX_FINDINGS);
+}
+
+#[test]
+fn a_capability_without_an_agent_is_the_assigners_or_refused() {
+    let nobody = DraftStep {
+        capability: Some("fly".to_owned()),
+        ..step("a", "", &[])
+    };
+    assert_eq!(found(vec![nobody]), [(Code::P002, Some("a".to_owned()))]);
+    assert_eq!(found(vec![step("a", "", &[])])[0].0, Code::P001);
+}
+
+#[test]
+fn resources_are_the_agents_unless_the_step_names_its_own() {
+    let amounts = |of: &[(&str, u64)]| -> Amounts {
+        of.iter()
+            .map(|(name, n)| ((*name).to_owned(), *n))
+            .collect()
+    };
+    let mut agents = catalog().agents().to_vec();
+    agents[0].resources = amounts(&[("gpu", 1)]);
+    let catalog = Catalog::new(agents).with_resources(amounts(&[("gpu", 1), ("memory", 100)]));
+    let check_with = |catalog: &Catalog, resources: Option<Amounts>| {
+        let draft = Draft {
+            steps: vec![DraftStep {
+                resources,
+                ..step("a", "data-processor", &[])
+            }],
+            ..Draft::default()
+        };
+        check(draft, PlanSource::Ollama, catalog, BOUNDS)
+    };
+    let taken = |resources| {
+        let checked = check_with(&catalog, resources).unwrap();
+        checked.plan.execution_plan[0].resources.clone()
+    };
+    assert_eq!(taken(None), amounts(&[("gpu", 1)]));
+    assert_eq!(taken(Some(Amounts::new())), Amounts::new());
+    let own = amounts(&[("memory", 100)]);
+    assert_eq!(taken(Some(own.clone())), own);
+    for (wrong, said) in [
+        (amounts(&[("memory", 101)]), "there is 100"),
+        (amounts(&[("tpu", 1)]), "choose of gpu, memory"),
+    ] {
+        let findings = check_with(&catalog, Some(wrong)).unwrap_err();
+        assert_eq!(findings[0].code, Code::P014);
+        assert!(findings[0].detail.contains(said), "{findings:?}");
+    }
+    // Where nothing is declared, nothing is taken.
+    let bare = Catalog::new(catalog.agents().to_vec());
+    let checked = check_with(&bare, None).unwrap();
+    assert!(checked.plan.execution_plan[0].resources.is_empty());
+    let findings = check_with(&bare, Some(own)).unwrap_err();
+    assert!(
+        findings[0].detail.contains("none are declared"),
+        "{findings:?}"
+    );
 }

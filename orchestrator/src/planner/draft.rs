@@ -5,7 +5,8 @@
 //! steps whose dependencies are lost run in the wrong order. Estimates and risks are for people,
 //! change nothing that runs, and are no reason to refuse a plan.
 
-use mesh_protocol::plan::Resources;
+use crate::resources::{Amounts, read_amount};
+use mesh_protocol::plan::{Assignment, Resources};
 use serde_json::{Map, Value};
 
 /// What a plan can say. The agents required follow from the steps; models repeat them.
@@ -18,7 +19,7 @@ const PLAN_KEYS: [&str; 6] = [
     "agents_required",
 ];
 /// What a step can say.
-const STEP_KEYS: [&str; 8] = [
+const STEP_KEYS: [&str; 10] = [
     "id",
     "agent",
     "action",
@@ -27,6 +28,8 @@ const STEP_KEYS: [&str; 8] = [
     "dependencies",
     "payload",
     "timeout",
+    "resources",
+    "sticky",
 ];
 
 /// A proposed plan.
@@ -69,7 +72,7 @@ impl std::ops::AddAssign for Usage {
 pub struct DraftStep {
     /// Its id; the agent's name when it has none.
     pub id: Option<String>,
-    /// Who shall do it.
+    /// Who shall do it; empty where whoever has the capability may.
     pub agent: String,
     /// What to do.
     pub action: String,
@@ -83,6 +86,12 @@ pub struct DraftStep {
     pub payload: Option<Map<String, Value>>,
     /// Time budget in seconds.
     pub timeout: Option<u64>,
+    /// What it takes of the mesh's resources; its agent's where it says nothing.
+    pub resources: Option<Amounts>,
+    /// Key by which it sticks to one of several agents.
+    pub sticky: Option<String>,
+    /// How its agent was found, if it was.
+    pub assignment: Option<Assignment>,
     /// What could not be read.
     pub faults: Vec<String>,
 }
@@ -156,6 +165,9 @@ impl DraftStep {
             dependencies: fields.dependencies(),
             payload: fields.read("payload", "an object", |v| v.as_object().cloned()),
             timeout: fields.read("timeout", "a whole number of seconds", whole),
+            resources: fields.read("resources", "an object of whole numbers", amounts),
+            sticky: word(&mut fields, "sticky"),
+            assignment: None,
             faults: fields.faults,
         }
     }
@@ -237,6 +249,14 @@ fn texts(value: Option<&Value>) -> (Vec<String>, bool) {
     (texts, whole)
 }
 
+/// How much of what; nothing of something is as if it were not named.
+fn amounts(value: &Value) -> Option<Amounts> {
+    let read = |(name, value): (&String, &Value)| Some((name.clone(), read_amount(value)?));
+    let mut amounts: Amounts = value.as_object()?.iter().map(read).collect::<Option<_>>()?;
+    amounts.retain(|_, amount| *amount > 0);
+    Some(amounts)
+}
+
 /// A whole number, as one or as its digits.
 fn whole(value: &Value) -> Option<u64> {
     match value {
@@ -310,6 +330,9 @@ mod tests {
             assert!(step.faults.is_empty(), "{value}");
         }
         assert_eq!(step(json!({"timeout": "7"})).timeout, Some(7));
+        let taken = step(json!({"resources": {"gpu": true, "memory": "2KiB", "cpu": 0}}));
+        let amounts = [("gpu".to_owned(), 1), ("memory".to_owned(), 2048)];
+        assert_eq!(taken.resources, Some(amounts.into()));
         assert_eq!(
             step(json!({"role": null, "note": null})),
             DraftStep::default()
@@ -328,6 +351,8 @@ mod tests {
             (json!({"timeout": 2.5}), "timeout"),
             (json!({"timeout": -1}), "timeout"),
             (json!({"timeout": "soon"}), "timeout"),
+            (json!({"resources": {"gpu": "some"}}), "resources"),
+            (json!({"resources": [1]}), "resources"),
             (json!({"id": ["a"]}), "id"),
             (json!({"agent": {"name": "a"}}), "agent"),
         ] {

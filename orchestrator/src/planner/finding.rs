@@ -15,6 +15,7 @@
 //! | P011 | a step id is no id |
 //! | P012 | a time budget is out of range |
 //! | P013 | a part cannot be read, or means nothing |
+//! | P014 | a step takes what this mesh does not have, or more than it has |
 
 use super::draft::clip;
 use serde::Serialize;
@@ -39,6 +40,7 @@ pub enum Code {
     P011,
     P012,
     P013,
+    P014,
 }
 
 impl Code {
@@ -58,6 +60,7 @@ impl Code {
             Self::P011 => "P011",
             Self::P012 => "P012",
             Self::P013 => "P013",
+            Self::P014 => "P014",
         }
     }
 }

@@ -20,16 +20,21 @@ pub mod ollama;
 pub mod prompt;
 pub mod rules;
 
+use crate::assign::Assigner;
 use crate::config;
+use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::resources::Amounts;
 use crate::run::dag::Dag;
 use async_trait::async_trait;
 use check::{Bounds, Finding};
 use draft::{Draft, Usage};
 use mesh_protocol::AgentId;
+use mesh_protocol::load::AgentLoad;
 use mesh_protocol::plan::{Plan, PlanSource};
 use mesh_protocol::task::TaskRequest;
 use mesh_trace::Span;
+use rules::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,12 +100,27 @@ pub struct CheckedPlan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     agents: Vec<config::Agent>,
+    capacity: Amounts,
 }
 
 impl Catalog {
     /// The agents of the mesh.
     pub fn new(agents: Vec<config::Agent>) -> Self {
-        Self { agents }
+        Self {
+            agents,
+            capacity: Amounts::new(),
+        }
+    }
+
+    /// The same, where steps share that much.
+    #[must_use]
+    pub fn with_resources(self, capacity: Amounts) -> Self {
+        Self { capacity, ..self }
+    }
+
+    /// How much there is of what steps share.
+    pub fn capacity(&self) -> &Amounts {
+        &self.capacity
     }
 
     /// The agents, in the order of the configuration.
@@ -108,9 +128,28 @@ impl Catalog {
         &self.agents
     }
 
+    /// What a step of `agent` takes of the mesh's resources where it says nothing of its own; nothing where none are
+    /// declared.
+    pub fn takes(&self, agent: &AgentId) -> Amounts {
+        match self.find(agent) {
+            Some(agent) if !self.capacity().is_empty() => agent.resources.clone(),
+            _ => Amounts::new(),
+        }
+    }
+
     /// The agent of that name.
     pub fn find(&self, id: &AgentId) -> Option<&config::Agent> {
         self.agents.iter().find(|a| a.id == *id)
+    }
+
+    /// The capabilities that several agents have.
+    pub fn shared(&self) -> Vec<&str> {
+        let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+        for capability in self.agents.iter().flat_map(|a| &a.capabilities) {
+            *times.entry(capability).or_default() += 1;
+        }
+        let shared = times.into_iter().filter(|(_, times)| *times > 1);
+        shared.map(|(capability, _)| capability).collect()
     }
 
     /// The agents that can do `capability`, in the order of the configuration.
@@ -131,7 +170,8 @@ pub struct Planning {
     /// What it is called, for traces.
     model_name: Option<String>,
     rules: Arc<dyn Planner>,
-    task_types: BTreeMap<String, Vec<String>>,
+    assigner: Option<Assigner>,
+    task_types: BTreeMap<String, Vec<Slot>>,
     general_agent: Option<AgentId>,
     metrics: Arc<Metrics>,
 }
@@ -144,9 +184,10 @@ impl Planning {
     pub fn new(
         config: &config::Planner,
         agents: &[config::Agent],
+        resources: &Amounts,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let catalog = Arc::new(Catalog::new(agents.to_vec()));
+        let catalog = Arc::new(Catalog::new(agents.to_vec()).with_resources(resources.clone()));
         let bounds = Bounds {
             max_steps: config.max_steps,
             max_width: config.max_width,
@@ -171,8 +212,16 @@ impl Planning {
             task_types: rules.task_types(),
             general_agent: rules.general_agent().cloned(),
             rules: Arc::new(rules),
+            assigner: None,
             metrics,
         })
+    }
+
+    /// The same, with what `load` knows for the choice of agents; without it, steps have to name theirs.
+    #[must_use]
+    pub fn assigned_by(mut self, load: Arc<Load>) -> Self {
+        self.assigner = Some(Assigner::new(load, Arc::clone(&self.metrics)));
+        self
     }
 
     /// The agents of the mesh.
@@ -195,9 +244,23 @@ impl Planning {
         codes.for_each(|code| self.metrics.rejected_as(code));
     }
 
-    /// The agents that the rules give tasks of each type to; a model may choose others.
-    pub fn task_types(&self) -> &BTreeMap<String, Vec<String>> {
-        &self.task_types
+    /// The agents that the rules would give a task of each type to now, as busy as they are; a model may choose others.
+    pub fn task_types(&self, loads: &BTreeMap<String, AgentLoad>) -> BTreeMap<String, Vec<String>> {
+        let of = |slot: &Slot| match slot {
+            Slot::Agent(agent) => Some(agent.to_string()),
+            Slot::Capability(capability) => {
+                let busy = |agent: &&config::Agent| {
+                    let load = loads.get(agent.id.as_str());
+                    load.map_or((true, 0), |load| (load.consumers == 0, load.depth))
+                };
+                let agent = self.catalog.capable(capability).min_by_key(busy)?;
+                Some(agent.id.to_string())
+            }
+        };
+        let types = self.task_types.iter();
+        types
+            .map(|(name, slots)| (name.clone(), slots.iter().filter_map(of).collect()))
+            .collect()
     }
 
     /// The agent that takes every other type of task, if there is one.
@@ -306,8 +369,22 @@ impl Planning {
                 "planned by rules, since the model failed: {reason}"
             ));
         }
-        check::check(draft, self.rules.source(), &self.catalog, self.bounds)
+        self.check(draft, self.rules.source(), request)
+            .await
             .map_err(NoPlan::Rejected)
+    }
+
+    /// Finds agents for steps that name none, and makes a plan of it.
+    async fn check(
+        &self,
+        mut draft: Draft,
+        source: PlanSource,
+        request: &TaskRequest,
+    ) -> Result<CheckedPlan, Vec<Finding>> {
+        if let Some(assigner) = &self.assigner {
+            assigner.assign(&mut draft, request, &self.catalog).await;
+        }
+        check::check(draft, source, &self.catalog, self.bounds)
     }
 
     /// The model's plan, with one chance to mend it.
@@ -319,7 +396,7 @@ impl Planning {
     ) -> Result<CheckedPlan, String> {
         let draft = model.draft(request, &[]).await.map_err(|e| e.to_string())?;
         *usage += draft.usage;
-        let findings = match check::check(draft, model.source(), &self.catalog, self.bounds) {
+        let findings = match self.check(draft, model.source(), request).await {
             Ok(plan) => return Ok(plan),
             Err(findings) => findings,
         };
@@ -329,7 +406,8 @@ impl Planning {
             .await
             .map_err(|e| format!("its plan was wrong ({}), then: {e}", codes(&findings)))?;
         *usage += draft.usage;
-        check::check(draft, model.source(), &self.catalog, self.bounds).map_err(|again| {
+        let checked = self.check(draft, model.source(), request).await;
+        checked.map_err(|again| {
             self.metrics.rejected(&again);
             format!(
                 "its plan was wrong twice ({}, then {})",

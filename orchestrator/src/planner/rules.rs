@@ -32,16 +32,15 @@ impl RulesPlanner {
         }
     }
 
-    /// The agents for each task type that a rule or a capability names, as far as there are any.
-    pub fn task_types(&self) -> BTreeMap<String, Vec<String>> {
+    /// Who does the steps of each task type that a rule or a capability names, as far as there is anybody.
+    pub fn task_types(&self) -> BTreeMap<String, Vec<Slot>> {
         let capabilities = self.catalog.agents().iter().flat_map(|a| &a.capabilities);
         self.rules
             .keys()
             .chain(capabilities)
             .filter_map(|task_type| {
-                let (agents, _) = self.choose(task_type).ok()?;
-                let agents = agents.into_iter().map(String::from).collect();
-                Some((task_type.clone(), agents))
+                let (slots, _) = self.choose(task_type).ok()?;
+                Some((task_type.clone(), slots))
             })
             .collect()
     }
@@ -51,23 +50,22 @@ impl RulesPlanner {
         self.general.as_ref()
     }
 
-    /// The agents for a task type, in order, once each, and a risk for each replacement.
-    fn choose(&self, task_type: &str) -> Result<(Vec<AgentId>, Vec<String>), PlannerError> {
-        let mut agents: Vec<AgentId> = Vec::new();
+    /// Who does the steps of a task type, in order, once each, and a risk for each replacement.
+    fn choose(&self, task_type: &str) -> Result<(Vec<Slot>, Vec<String>), PlannerError> {
+        let mut slots: Vec<Slot> = Vec::new();
         let mut risks = Vec::new();
         match self.rules.get(task_type) {
             Some(names) => {
                 for name in names {
                     if let Some(agent) = self.named(name) {
-                        push_new(&mut agents, agent);
-                        continue;
+                        self.push_new(&mut slots, Slot::Agent(agent));
                     }
+                }
+                for name in names.iter().filter(|name| self.named(name).is_none()) {
                     match self.instead(task_type, name) {
-                        Some((agent, why)) => {
-                            risks.push(format!(
-                                "{name} is not in this mesh: {agent} takes its place ({why})"
-                            ));
-                            push_new(&mut agents, agent);
+                        Some(slot) => {
+                            risks.push(format!("{name} is not in this mesh: {}", slot.told()));
+                            self.push_new(&mut slots, slot);
                         }
                         None => risks.push(format!(
                             "{name} is not in this mesh, and nobody takes its place"
@@ -75,18 +73,28 @@ impl RulesPlanner {
                     }
                 }
             }
-            None => {
-                if let Some((agent, _)) = self.instead(task_type, task_type) {
-                    push_new(&mut agents, agent);
-                }
-            }
+            None => slots.extend(self.instead(task_type, task_type)),
         }
-        if agents.is_empty() {
+        if slots.is_empty() {
             return Err(PlannerError::UnknownTaskType {
                 known: self.known(),
             });
         }
-        Ok((agents, risks))
+        Ok((slots, risks))
+    }
+
+    /// One who has a step already does the work of those whose place he can take.
+    fn push_new(&self, slots: &mut Vec<Slot>, slot: Slot) {
+        let taken = match &slot {
+            Slot::Agent(_) => slots.contains(&slot),
+            Slot::Capability(capability) => slots.iter().any(|there| match there {
+                Slot::Agent(agent) => self.catalog.capable(capability).any(|a| a.id == *agent),
+                Slot::Capability(_) => *there == slot,
+            }),
+        };
+        if !taken {
+            slots.push(slot);
+        }
     }
 
     fn named(&self, name: &str) -> Option<AgentId> {
@@ -94,16 +102,12 @@ impl RulesPlanner {
         self.catalog.find(&id).map(|a| a.id.clone())
     }
 
-    /// Who does the work of `name`, and why that one.
-    fn instead(&self, task_type: &str, name: &str) -> Option<(AgentId, &'static str)> {
-        let capable = self
-            .catalog
-            .capable(name)
-            .next()
-            .or_else(|| self.catalog.capable(task_type).next());
-        match capable {
-            Some(agent) => Some((agent.id.clone(), "it has the capability")),
-            None => Some((self.general.clone()?, "the general agent")),
+    /// Who does the work of `name`.
+    fn instead(&self, task_type: &str, name: &str) -> Option<Slot> {
+        let able = |capability: &&str| self.catalog.capable(capability).next().is_some();
+        match [name, task_type].into_iter().find(able) {
+            Some(capability) => Some(Slot::Capability(capability.to_owned())),
+            None => Some(Slot::Agent(self.general.clone()?)),
         }
     }
 
@@ -124,9 +128,21 @@ impl RulesPlanner {
     }
 }
 
-fn push_new(agents: &mut Vec<AgentId>, agent: AgentId) {
-    if !agents.contains(&agent) {
-        agents.push(agent);
+/// Who does a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Slot {
+    /// This agent.
+    Agent(AgentId),
+    /// Whoever can do this.
+    Capability(String),
+}
+
+impl Slot {
+    fn told(&self) -> String {
+        match self {
+            Self::Agent(agent) => format!("{agent} takes its place (the general agent)"),
+            Self::Capability(name) => format!("who has the capability {name} takes its place"),
+        }
     }
 }
 
@@ -137,16 +153,22 @@ impl Planner for RulesPlanner {
         request: &TaskRequest,
         _findings: &[Finding],
     ) -> Result<Draft, PlannerError> {
-        let (agents, risks) = self.choose(&request.task_type)?;
+        let (slots, risks) = self.choose(&request.task_type)?;
         Ok(Draft {
-            steps: agents
+            steps: slots
                 .into_iter()
-                .map(|agent| DraftStep {
-                    // The plan's clients find a step under its agent's name.
-                    id: Some(agent.as_str().to_owned()),
-                    agent: agent.into(),
-                    action: format!("Process {}", request.task_type),
-                    ..DraftStep::default()
+                .map(|slot| {
+                    let (agent, capability) = match slot {
+                        Slot::Agent(agent) => (agent.into(), None),
+                        Slot::Capability(name) => (String::new(), Some(name)),
+                    };
+                    DraftStep {
+                        // The plan's clients find a step under its agent's name, which the check makes its id.
+                        agent,
+                        capability,
+                        action: format!("Process {}", request.task_type),
+                        ..DraftStep::default()
+                    }
                 })
                 .collect(),
             estimated_time: 60.0,
@@ -174,6 +196,8 @@ mod tests {
                 capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
                 description: String::new(),
                 queue_kind: None,
+                concurrency: 1,
+                resources: Default::default(),
             })
             .collect();
         RulesPlanner::new(
@@ -183,9 +207,17 @@ mod tests {
         )
     }
 
+    /// A capability is shown as `(capability)`.
     fn chosen(planner: &RulesPlanner, task_type: &str) -> (Vec<String>, usize) {
-        let (agents, risks) = planner.choose(task_type).unwrap();
-        (agents.into_iter().map(String::from).collect(), risks.len())
+        let (slots, risks) = planner.choose(task_type).unwrap();
+        (slots.iter().map(shown).collect(), risks.len())
+    }
+
+    fn shown(slot: &Slot) -> String {
+        match slot {
+            Slot::Agent(agent) => agent.to_string(),
+            Slot::Capability(name) => format!("({name})"),
+        }
     }
 
     #[test]
@@ -228,6 +260,27 @@ mod tests {
     }
 
     #[test]
+    fn several_who_can_take_a_place_have_one_step_together() {
+        let planner = planner(
+            &[
+                ("coder-a", &["code_generation", "qa-validator"]),
+                ("coder-b", &["code_generation"]),
+                ("security-scanner", &[]),
+                ("auditor", &["security_scan"]),
+            ],
+            None,
+        );
+        assert_eq!(
+            chosen(&planner, "code_generation"),
+            (vec!["(code_generation)".into(), "(qa-validator)".into()], 2)
+        );
+        assert_eq!(
+            chosen(&planner, "security_scan"),
+            (vec!["security-scanner".into(), "(security_scan)".into()], 1)
+        );
+    }
+
+    #[test]
     fn task_types_are_told_as_they_are_planned() {
         let planner = planner(
             &[
@@ -237,12 +290,16 @@ mod tests {
             Some("general-agent"),
         );
         let told = planner.task_types();
-        assert_eq!(told["count_words"], ["data-processor"]);
+        let told: BTreeMap<String, Vec<String>> = told
+            .into_iter()
+            .map(|(name, slots)| (name, slots.iter().map(shown).collect()))
+            .collect();
+        assert_eq!(told["count_words"], ["(count_words)"]);
         assert_eq!(told["data_processing"], ["data-processor"]);
         assert_eq!(told["code_generation"], ["general-agent"]);
         assert_eq!(told.len(), plan_rules().len() + 1);
-        for (task_type, agents) in told {
-            assert_eq!(chosen(&planner, &task_type).0, agents);
+        for (task_type, slots) in told {
+            assert_eq!(chosen(&planner, &task_type).0, slots);
         }
     }
 
@@ -259,7 +316,7 @@ mod tests {
         let planner = planner(&[("data-processor", &["count_words"])], None);
         assert_eq!(
             chosen(&planner, "count_words"),
-            (vec!["data-processor".into()], 0)
+            (vec!["(count_words)".into()], 0)
         );
         assert_eq!(
             planner.choose("never_heard_of"),

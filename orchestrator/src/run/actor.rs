@@ -8,23 +8,26 @@
 //! dispatched in the same write as what makes it ready, then published, then marked as published: with the
 //! run's next change where that comes soon, so that a mark costs no write of its own.
 
+mod inbox;
+mod stakes;
+
 use super::admission::Slot;
 use super::change::{Report, change_for, mark_published};
 use super::clock::Clock;
 use super::events::of_change;
 use super::executor::Executor;
 use super::keep::{Kept, keep};
-use super::machine::{Command, Event, Illegal, Machine, StepStatus};
+use super::machine::{Command, Event, Machine, StepStatus};
 use super::message::step_message;
 use super::outlet::{Sent, deliver};
 use super::shown::{Input, RunHandle};
 use crate::load::UnderWay;
+use crate::resources::{Got, Stake};
 use crate::store::Change;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use mesh_bus::{BusError, Delivery};
-use mesh_protocol::outcome::StepResult;
 use mesh_protocol::{StepId, Timestamp};
 use mesh_trace::Span;
 use std::collections::{BTreeMap, HashMap};
@@ -49,6 +52,9 @@ pub(super) struct Actor {
     /// Steps that the broker has and of which the store does not know, and when it shall at the latest.
     published: BTreeMap<usize, Timestamp>,
     mark_at: Option<Instant>,
+    /// What its steps take, or wait for.
+    stakes: HashMap<usize, Stake>,
+    grants: FuturesUnordered<BoxFuture<'static, (usize, Got)>>,
     ended_elsewhere: bool,
     under_way: UnderWay,
     _slot: Slot,
@@ -101,6 +107,8 @@ impl Actor {
             publishes: FuturesUnordered::new(),
             published: BTreeMap::new(),
             mark_at: None,
+            stakes: HashMap::new(),
+            grants: FuturesUnordered::new(),
             ended_elsewhere: false,
             under_way,
             _slot: slot,
@@ -119,7 +127,7 @@ impl Actor {
 
     /// Goes on with a run whose beginning is stored: carries out `first`.
     pub(super) async fn run(mut self, first: Vec<Command>) {
-        self.dispatch(&first);
+        self.act(&first);
         self.go_on().await;
     }
 
@@ -151,6 +159,9 @@ impl Actor {
                 Some((step, sent)) = self.publishes.next(), if !self.publishes.is_empty() => {
                     self.sent(step, sent, &mut round);
                 }
+                Some((step, got)) = self.grants.next(), if !self.grants.is_empty() => {
+                    self.got(step, got, &mut round);
+                }
                 () = until(clock, self.machine.next_deadline()) => {
                     self.event(Event::Clock, &mut round);
                 }
@@ -180,29 +191,11 @@ impl Actor {
                 } else {
                     tracing::info!(task_id = %id, "the task was ended by another process");
                     self.ended_elsewhere = true;
+                    self.give_back_all();
                 }
             }
         }
         self.leave().await;
-    }
-
-    /// Settles what is still in the inbox: given back when the run goes on elsewhere or later.
-    async fn leave(mut self) {
-        self.inbox.close();
-        let over = self.machine.is_over() || self.ended_elsewhere;
-        while let Ok(input) = self.inbox.try_recv() {
-            if let Input::Result(result) = input
-                && let (_, Some(delivery)) = *result
-            {
-                let settled = if over {
-                    self.executor.context().metrics.results("duplicate");
-                    delivery.ack().await
-                } else {
-                    delivery.give_back().await
-                };
-                self.settled(settled);
-            }
-        }
     }
 
     /// What became of a step in the outbox.
@@ -217,72 +210,6 @@ impl Actor {
             }
             Sent::Undeliverable(error) => self.event(Event::Undeliverable { step, error }, round),
             Sent::Late => {}
-        }
-    }
-
-    fn input(&mut self, input: Input, round: &mut Round) {
-        match input {
-            Input::Cancel => self.event(Event::Cancel, round),
-            Input::Look => round.look = true,
-            Input::Result(result) => {
-                let (result, delivery) = *result;
-                self.result(result, delivery, round);
-            }
-        }
-    }
-
-    fn result(&mut self, result: StepResult, delivery: Option<Delivery>, round: &mut Round) {
-        let context = self.executor.context();
-        if let Some(delivery) = &delivery {
-            round.spans.push(context.tracing.result(&result, delivery));
-        }
-        if delivery.is_none() {
-            round.handed.push(result.step_id.clone());
-        }
-        let metrics = &context.metrics;
-        let task = result.task_id.clone();
-        let refuse = |delivery: Option<Delivery>, reason: String, round: &mut Round| {
-            metrics.results("garbage");
-            match delivery {
-                Some(delivery) => round.refused.push((delivery, reason)),
-                None => tracing::warn!(task_id = %task, reason, "a handed result is refused"),
-            }
-        };
-        let Some(&step) = self.places.get(&result.step_id) else {
-            let reason = format!("task {} has no step {}", result.task_id, result.step_id);
-            return refuse(delivery, reason, round);
-        };
-        let agent = self
-            .handle
-            .read(|run| run.steps.get(step).map(|s| s.agent.clone()));
-        if agent.as_ref() != Some(&result.agent) {
-            let reason = format!("step {} is not for agent {}", result.step_id, result.agent);
-            return refuse(delivery, reason, round);
-        }
-        let event = Event::Answered {
-            step,
-            outcome: result.outcome,
-        };
-        match self.machine.apply(event, self.executor.clock().now()) {
-            Ok(commands) => {
-                metrics.results("taken");
-                round.commands.extend(commands);
-                let report = Report {
-                    started_at: result.started_at,
-                    attempts: result.attempts,
-                };
-                round.reports.insert(step, report);
-                round.taken.extend(delivery);
-            }
-            Err(Illegal::NotDispatched) => {
-                let reason = format!("step {} was not dispatched yet", result.step_id);
-                refuse(delivery, reason, round);
-            }
-            // A second answer, or one after a cancel or a deadline: known, and no use any more.
-            Err(_) => {
-                metrics.results("duplicate");
-                round.taken.extend(delivery);
-            }
         }
     }
 
@@ -314,7 +241,7 @@ impl Actor {
                 Kept::Stands => {}
                 other => return other,
             }
-            self.dispatch(&commands);
+            self.act(&commands);
         }
         let acks = join_all(taken.into_iter().map(Delivery::ack)).await;
         for ack in acks {
@@ -374,36 +301,44 @@ impl Actor {
         }
     }
 
-    fn dispatch(&mut self, commands: &[Command]) {
+    /// Carries out what is stored.
+    fn act(&mut self, commands: &[Command]) {
         for command in commands {
-            let &Command::Dispatch { step, deadline, .. } = command else {
-                continue;
-            };
-            if self.machine.status(step) != Some(StepStatus::Dispatched) {
-                continue;
+            match *command {
+                Command::Dispatch { step, deadline, .. } => self.dispatch(step, deadline),
+                Command::Ask { step, .. } => self.ask(step, false),
+                Command::Hold { step } => self.ask(step, true),
+                Command::Settle { step, .. } => self.give_back(step),
+                Command::End(_) => {}
             }
-            let before = self.machine.dag().before(step);
-            let clock = self.executor.clock();
-            let (now, late) = (Timestamp::now(), clock.on_the_wall(deadline));
-            let sent = self.handle.read(|run| {
-                let mut message = step_message(run, step, before, late, now)?;
-                let span = self
-                    .executor
-                    .context()
-                    .tracing
-                    .send(run, step, &mut message);
-                Some((message, span))
-            });
-            if let Some((message, mut span)) = sent {
-                let executor = Arc::clone(&self.executor);
-                self.publishes.push(Box::pin(async move {
-                    let sent = deliver(&executor, message, deadline).await;
-                    if let Sent::Undeliverable(error) = &sent {
-                        span.fail(&*error.code);
-                    }
-                    (step, sent)
-                }));
-            }
+        }
+    }
+
+    fn dispatch(&mut self, step: usize, deadline: Timestamp) {
+        if self.machine.status(step) != Some(StepStatus::Dispatched) {
+            return;
+        }
+        let before = self.machine.dag().before(step);
+        let clock = self.executor.clock();
+        let (now, late) = (Timestamp::now(), clock.on_the_wall(deadline));
+        let sent = self.handle.read(|run| {
+            let mut message = step_message(run, step, before, late, now)?;
+            let span = self
+                .executor
+                .context()
+                .tracing
+                .send(run, step, &mut message);
+            Some((message, span))
+        });
+        if let Some((message, mut span)) = sent {
+            let executor = Arc::clone(&self.executor);
+            self.publishes.push(Box::pin(async move {
+                let sent = deliver(&executor, message, deadline).await;
+                if let Sent::Undeliverable(error) = &sent {
+                    span.fail(&*error.code);
+                }
+                (step, sent)
+            }));
         }
     }
 }

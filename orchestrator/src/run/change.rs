@@ -23,6 +23,21 @@ pub(super) fn change_for(
     let mut end = None;
     for command in commands {
         match command {
+            Command::Ask {
+                step,
+                deadline,
+                again,
+            } => {
+                let needs = run.plan.execution_plan.get(*step).map(|s| &s.resources);
+                if let (false, Some(record)) = (again, slot(&mut steps, run, *step)) {
+                    record.status = StepStatus::Waiting;
+                    record.time = now;
+                    record.deadline = Some(*deadline);
+                    record.waiting_for = needs.into_iter().flatten().map(|n| n.0.clone()).collect();
+                }
+            }
+            // The store says so already.
+            Command::Hold { .. } => {}
             Command::Dispatch {
                 step,
                 deadline,
@@ -32,6 +47,7 @@ pub(super) fn change_for(
                 if let (false, Some(record)) = (again, slot(&mut steps, run, *step)) {
                     record.status = StepStatus::Dispatched;
                     record.time = now;
+                    record.waiting_for.clear();
                     record.dispatched_at = Some(now);
                     record.deadline = Some(*deadline);
                 }
@@ -46,6 +62,7 @@ pub(super) fn change_for(
                     record.status = *status;
                     record.time = now;
                     record.finished_at = Some(now);
+                    record.waiting_for.clear();
                     record.result.clone_from(result);
                     record.error.clone_from(error);
                     if let Some(report) = reports.get(step) {

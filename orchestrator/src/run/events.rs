@@ -107,7 +107,7 @@ fn dispatched(task: &TaskId, id: &StepId, step: &StepRecord) -> Event {
 
 fn settled(task: &TaskId, id: &StepId, step: &StepRecord) -> Option<Event> {
     let event_type = match step.status {
-        StepStatus::Pending | StepStatus::Dispatched => return None,
+        StepStatus::Pending | StepStatus::Waiting | StepStatus::Dispatched => return None,
         StepStatus::Completed => EventType::StepCompleted,
         StepStatus::Failed => EventType::StepFailed,
         StepStatus::Skipped | StepStatus::Cancelled => EventType::StepSkipped,

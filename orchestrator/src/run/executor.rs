@@ -14,6 +14,7 @@ use super::trace::Tracing;
 use crate::config::Steps;
 use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::resources::Desk;
 use crate::store::{
     Created, Earlier, NOT_ACCEPTED, ReplicaId, RunRecord, RunStore, StoreError, Updated,
 };
@@ -42,6 +43,8 @@ pub struct Context {
     pub written: Arc<Notify>,
     /// Hears of the steps that are under way.
     pub load: Arc<Load>,
+    /// Asks for resources, where this mesh declares any.
+    pub desk: Option<Arc<Desk>>,
     /// How steps are run.
     pub steps: Steps,
     /// Most runs in flight.
@@ -101,6 +104,11 @@ impl Executor {
     pub fn start(self: &Arc<Self>) {
         self.spawn("tenure", tenure::keep(Arc::clone(self)));
         self.spawn("handed", tenure::listen(Arc::clone(self)));
+        if let Some(desk) = &self.context.desk {
+            let halt = &self.context.halt;
+            self.spawn("resources", Arc::clone(desk).keep(halt.clone()));
+            self.spawn("grants", Arc::clone(desk).listen(halt.clone()));
+        }
     }
 
     /// Which replica this is.
@@ -214,7 +222,7 @@ impl Executor {
         slot: Slot,
     ) -> Result<Submitted, SubmitError> {
         let dag = record.dag().map_err(|e| SubmitError::Plan(e.to_string()))?;
-        let states = record.states(&self.context.steps);
+        let states = record.states(&self.context.steps, self.context.desk.is_some());
         let mut machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
         let now = Timestamp::now();
         let commands = machine
@@ -302,7 +310,7 @@ impl Executor {
     /// [`SubmitError`], when it cannot be ended.
     pub async fn call_off(&self, record: &RunRecord) -> Result<bool, SubmitError> {
         let dag = record.dag().map_err(|e| SubmitError::Plan(e.to_string()))?;
-        let states = record.states(&self.context.steps);
+        let states = record.states(&self.context.steps, self.context.desk.is_some());
         let mut machine = Machine::new(dag, states, self.context.steps.on_failure, record.deadline);
         let now = Timestamp::now();
         let mut commands = Vec::new();
@@ -310,7 +318,7 @@ impl Executor {
         for event in [Event::Begin, Event::Cancel] {
             commands.extend(machine.apply(event, self.clock.now()).unwrap_or_default());
         }
-        commands.retain(|command| !matches!(command, Command::Dispatch { .. }));
+        commands.retain(|c| matches!(c, Command::Settle { .. } | Command::End(_)));
         let mut change = change_for(record, &commands, &HashMap::new(), now);
         change.events = of_change(record, &change);
         let store = &self.context.store;

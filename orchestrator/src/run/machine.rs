@@ -1,148 +1,31 @@
 //! What a run does next: `(state, event) → commands`, pure. The executor carries the commands out.
 //!
 //! ```text
-//!            Begin            Answered(ok)
-//!  Waiting ─────────▶ Dispatched ─────────▶ Completed
-//!     │                   │ Answered(failed), Undeliverable, Clock
-//!     │                   └───────────────▶ Failed
+//!            Begin             Granted            Answered(ok)
+//!  Pending ─────────▶ Waiting ─────────▶ Dispatched ─────────▶ Completed
+//!     │ └─ takes nothing ────┼──────────────▲ │ Answered(failed), Undeliverable, Clock
+//!     │                      └────────────────┴─────────────▶ Failed
 //!     │ predecessor failed, or the task ends
-//!     └──▶ Skipped                          Cancelled ◀── Cancel, from both
+//!     └──▶ Skipped                               Cancelled ◀── Cancel, from all
 //! ```
+//!
+//! A step that takes resources waits for them on its own time: the wait counts for its deadline.
 //!
 //! A failed step does not cut short the steps that run beside it: they are settled by their own
 //! answers or deadlines, so that the task's record is whole when it ends. Only the task's deadline
 //! and a cancel end everything at once.
 
+mod terms;
+mod time;
+
+pub use terms::{Command, Event, Illegal, StepState, StepStatus, TaskEnd};
+
 use super::dag::Dag;
 use crate::config::OnFailure;
 use mesh_protocol::Timestamp;
 use mesh_protocol::outcome::{Outcome, StepError};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
-
-/// Where a step stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StepStatus {
-    /// Waits for its predecessors.
-    Pending,
-    /// Handed to the broker, or about to be.
-    Dispatched,
-    /// Its agent answered.
-    Completed,
-    /// It did not.
-    Failed,
-    /// Will not run, since something before it failed or the task's time is up.
-    Skipped,
-    /// The client called the task off.
-    Cancelled,
-}
-
-impl StepStatus {
-    /// Whether nothing more happens to the step.
-    pub fn is_settled(self) -> bool {
-        !matches!(self, Self::Pending | Self::Dispatched)
-    }
-
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Dispatched => "dispatched",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// How a task ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// Every step is completed.
-    Completed,
-    /// Some step is not, and why.
-    Failed(StepError),
-    /// The client called it off.
-    Cancelled,
-}
-
-/// What happens to a run.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The run begins, or is taken up again after a restart.
-    Begin,
-    /// A step's agent answered.
-    Answered {
-        /// The step.
-        step: usize,
-        /// What it answered, or why not.
-        outcome: Outcome,
-    },
-    /// A step cannot be handed to the broker, for good.
-    Undeliverable {
-        /// The step.
-        step: usize,
-        /// Why.
-        error: StepError,
-    },
-    /// Time has passed.
-    Clock,
-    /// The client calls the task off.
-    Cancel,
-}
-
-/// What the executor must do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Hand the step to the broker.
-    Dispatch {
-        /// The step.
-        step: usize,
-        /// When its result stops being wanted.
-        deadline: Timestamp,
-        /// Whether another process, or an earlier life of this one, may have handed it over already.
-        again: bool,
-    },
-    /// The step is settled.
-    Settle {
-        /// The step.
-        step: usize,
-        /// `Completed`, `Failed`, `Skipped` or `Cancelled`.
-        status: StepStatus,
-        /// The answer, when completed.
-        result: Option<Value>,
-        /// Why not, otherwise.
-        error: Option<StepError>,
-    },
-    /// The task is over. Always the last command of a run.
-    End(TaskEnd),
-}
-
-/// An event that the state has no use for. Nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Illegal {
-    /// `Begin` came before.
-    #[error("the run has begun")]
-    Begun,
-    /// The run has not begun.
-    #[error("the run has not begun")]
-    NotBegun,
-    /// The run is over.
-    #[error("the run is over")]
-    Over,
-    /// The step is settled: a second answer.
-    #[error("the step is settled")]
-    Settled,
-    /// The step was never handed out.
-    #[error("the step was not dispatched")]
-    NotDispatched,
-    /// There is no such step.
-    #[error("there is no such step")]
-    NoStep,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -156,7 +39,15 @@ struct Step {
     status: StepStatus,
     budget: Duration,
     deadline: Option<Timestamp>,
+    needs: bool,
     published: bool,
+}
+
+impl Step {
+    /// Whether its time runs.
+    fn is_out(&self) -> bool {
+        matches!(self.status, StepStatus::Waiting | StepStatus::Dispatched)
+    }
 }
 
 /// The state of one run.
@@ -168,21 +59,6 @@ pub struct Machine {
     policy: OnFailure,
     deadline: Timestamp,
     first_error: Option<StepError>,
-}
-
-/// A step as the machine is told of it.
-#[derive(Debug, Clone)]
-pub struct StepState {
-    /// Where it stands; `Pending` in a new run.
-    pub status: StepStatus,
-    /// Its time budget, from its dispatch.
-    pub budget: Duration,
-    /// Its deadline, once dispatched.
-    pub deadline: Option<Timestamp>,
-    /// Whether the broker is known to have it.
-    pub published: bool,
-    /// Why it failed, if it did.
-    pub error: Option<StepError>,
 }
 
 impl Machine {
@@ -201,6 +77,7 @@ impl Machine {
                     status: s.status,
                     budget: s.budget,
                     deadline: s.deadline,
+                    needs: s.needs,
                     published: s.published,
                 }
             })
@@ -211,6 +88,7 @@ impl Machine {
                 status: StepStatus::Pending,
                 budget: Duration::ZERO,
                 deadline: None,
+                needs: false,
                 published: false,
             },
         );
@@ -234,6 +112,11 @@ impl Machine {
         self.phase == Phase::Over
     }
 
+    /// Whether the step takes resources that it has to be granted.
+    pub fn needs(&self, step: usize) -> bool {
+        self.steps.get(step).is_some_and(|s| s.needs)
+    }
+
     /// Where a step stands.
     pub fn status(&self, step: usize) -> Option<StepStatus> {
         self.steps.get(step).map(|s| s.status)
@@ -246,7 +129,7 @@ impl Machine {
         }
         self.steps
             .iter()
-            .filter(|s| s.status == StepStatus::Dispatched)
+            .filter(|s| s.is_out())
             .filter_map(|s| s.deadline)
             .chain([self.deadline])
             .min()
@@ -270,7 +153,7 @@ impl Machine {
             (Phase::New, _) => return Err(Illegal::NotBegun),
             (Phase::Running, Event::Begin) => return Err(Illegal::Begun),
             (Phase::Running, Event::Answered { step, outcome }) => {
-                self.expect_dispatched(step)?;
+                self.expect(step, StepStatus::Dispatched)?;
                 match outcome {
                     Outcome::Completed { result } => {
                         self.settle(
@@ -284,8 +167,14 @@ impl Machine {
                     Outcome::Failed { error } => self.fail(step, error, &mut commands),
                 }
             }
+            (Phase::Running, Event::Granted { step }) => {
+                self.expect(step, StepStatus::Waiting)?;
+                self.send(step, false, &mut commands);
+            }
             (Phase::Running, Event::Undeliverable { step, error }) => {
-                self.expect_dispatched(step)?;
+                if self.expect(step, StepStatus::Waiting).is_err() {
+                    self.expect(step, StepStatus::Dispatched)?;
+                }
                 self.fail(step, error, &mut commands);
             }
             (Phase::Running, Event::Clock) => {
@@ -314,11 +203,12 @@ impl Machine {
         Ok(commands)
     }
 
-    fn expect_dispatched(&self, step: usize) -> Result<(), Illegal> {
+    fn expect(&self, step: usize, wanted: StepStatus) -> Result<(), Illegal> {
         match self.status(step) {
             None => Err(Illegal::NoStep),
-            Some(StepStatus::Dispatched) => Ok(()),
-            Some(StepStatus::Pending) => Err(Illegal::NotDispatched),
+            Some(status) if status == wanted => Ok(()),
+            Some(StepStatus::Dispatched) => Err(Illegal::Dispatched),
+            Some(StepStatus::Pending | StepStatus::Waiting) => Err(Illegal::NotDispatched),
             Some(_) => Err(Illegal::Settled),
         }
     }
@@ -330,13 +220,26 @@ impl Machine {
     /// A stored run: what the broker is not known to have may have been lost with the process that was to
     /// hand it over.
     fn take_up(&mut self, commands: &mut Vec<Command>) {
-        for (step, state) in self.steps.iter().enumerate() {
-            if state.status == StepStatus::Dispatched && !state.published {
-                commands.push(Command::Dispatch {
+        for step in 0..self.steps.len() {
+            let state = &self.steps[step];
+            let deadline = state.deadline.unwrap_or(self.deadline);
+            match (state.status, state.needs) {
+                (StepStatus::Waiting, true) => commands.push(Command::Ask {
                     step,
-                    deadline: state.deadline.unwrap_or(self.deadline),
+                    deadline,
                     again: true,
-                });
+                }),
+                // Resources are declared no more.
+                (StepStatus::Waiting, false) => self.send(step, false, commands),
+                (StepStatus::Dispatched, needs) => {
+                    if needs {
+                        commands.push(Command::Hold { step });
+                    }
+                    if !state.published {
+                        self.send(step, true, commands);
+                    }
+                }
+                _ => {}
             }
         }
         for step in 0..self.steps.len() {
@@ -344,48 +247,6 @@ impl Machine {
                 self.skip_behind(step, commands);
             }
         }
-    }
-
-    /// Fails what is late. Whether the task itself is, and is over.
-    fn expire(&mut self, now: Timestamp, commands: &mut Vec<Command>) -> bool {
-        let task_late = now >= self.deadline;
-        let late: Vec<usize> = self
-            .steps
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| s.status == StepStatus::Dispatched)
-            .filter(|(_, s)| task_late || s.deadline.is_some_and(|d| now >= d))
-            .map(|(step, _)| step)
-            .collect();
-        if !late.is_empty() {
-            // What was to be dispatched again in this very event is late as well.
-            commands
-                .retain(|c| !matches!(c, Command::Dispatch { step, .. } if late.contains(step)));
-        }
-        for step in late {
-            let error = StepError::new("deadline_exceeded", "no result came before the deadline");
-            if task_late {
-                self.settle(step, StepStatus::Failed, None, Some(error), commands);
-            } else {
-                self.fail(step, error, commands);
-            }
-        }
-        if !task_late {
-            return false;
-        }
-        for step in 0..self.steps.len() {
-            if !self.settled(step) {
-                let error = StepError::new("deadline_exceeded", "the task's time was up");
-                self.settle(step, StepStatus::Skipped, None, Some(error), commands);
-            }
-        }
-        if self.steps.iter().all(|s| s.status == StepStatus::Completed) {
-            self.end(TaskEnd::Completed, commands);
-        } else {
-            let error = StepError::new("deadline_exceeded", "the task's time was up");
-            self.end(TaskEnd::Failed(error), commands);
-        }
-        true
     }
 
     fn fail(&mut self, step: usize, error: StepError, commands: &mut Vec<Command>) {
@@ -400,7 +261,10 @@ impl Machine {
             OnFailure::Continue => self.dag.after(step).to_vec(),
         };
         while let Some(next) = doomed.pop() {
-            if self.status(next) != Some(StepStatus::Pending) {
+            if !matches!(
+                self.status(next),
+                Some(StepStatus::Pending | StepStatus::Waiting)
+            ) {
                 continue;
             }
             let error = StepError::new("predecessor_failed", "a step before this one failed");
@@ -431,7 +295,7 @@ impl Machine {
         });
     }
 
-    /// Dispatches what is ready; ends the run when nothing is left.
+    /// Dispatches what is ready, or asks for what it takes; ends the run when nothing is left.
     fn advance(&mut self, now: Timestamp, commands: &mut Vec<Command>) {
         for step in 0..self.steps.len() {
             let ready = self.status(step) == Some(StepStatus::Pending)
@@ -443,15 +307,20 @@ impl Machine {
             if !ready {
                 continue;
             }
-            if let Some(state) = self.steps.get_mut(step) {
-                let deadline = now.plus(state.budget).min(self.deadline);
-                state.status = StepStatus::Dispatched;
-                state.deadline = Some(deadline);
-                commands.push(Command::Dispatch {
+            let Some(state) = self.steps.get_mut(step) else {
+                continue;
+            };
+            let deadline = now.plus(state.budget).min(self.deadline);
+            state.deadline = Some(deadline);
+            if state.needs {
+                state.status = StepStatus::Waiting;
+                commands.push(Command::Ask {
                     step,
                     deadline,
                     again: false,
                 });
+            } else {
+                self.send(step, false, commands);
             }
         }
         if self.steps.iter().any(|s| !s.status.is_settled()) {
@@ -466,6 +335,17 @@ impl Machine {
             )
         };
         self.end(end, commands);
+    }
+
+    fn send(&mut self, step: usize, again: bool, commands: &mut Vec<Command>) {
+        if let Some(state) = self.steps.get_mut(step) {
+            state.status = StepStatus::Dispatched;
+            commands.push(Command::Dispatch {
+                step,
+                deadline: state.deadline.unwrap_or(self.deadline),
+                again,
+            });
+        }
     }
 
     fn end(&mut self, end: TaskEnd, commands: &mut Vec<Command>) {

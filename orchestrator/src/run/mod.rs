@@ -33,6 +33,8 @@ pub mod trace;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;
 
 use mesh_protocol::{TaskId, Timestamp};
 

@@ -229,7 +229,7 @@ impl Executor {
         record.rebase(claim.ahead_ms);
         let handed = std::mem::take(&mut record.handed);
         let steps = &self.context().steps;
-        let states = record.states(steps);
+        let states = record.states(steps, self.context().desk.is_some());
         let machine = Machine::new(dag, states, steps.on_failure, record.deadline);
         // These tasks were accepted.
         let slot = self.take_place(record.size());

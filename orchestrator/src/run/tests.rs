@@ -29,6 +29,7 @@ fn pending() -> StepState {
         status: StepStatus::Pending,
         budget: Duration::from_millis(1000),
         deadline: None,
+        needs: false,
         published: false,
         error: None,
     }
@@ -272,6 +273,9 @@ proptest! {
                     if *status == StepStatus::Completed {
                         completed.insert(*step);
                     }
+                }
+                Command::Ask { step, .. } | Command::Hold { step } => {
+                    prop_assert!(false, "step {} takes no resources", step);
                 }
                 Command::End(end) => {
                     let whole = completed.len() == dag.len();

@@ -61,6 +61,8 @@ pub fn sample(owner: Option<Owner>) -> RunRecord {
         dependencies: dependencies.iter().map(|d| d.parse().unwrap()).collect(),
         payload: None,
         timeout: Some(7),
+        resources: Default::default(),
+        assignment: None,
     };
     let plan = Plan {
         source: PlanSource::Rules,

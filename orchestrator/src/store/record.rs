@@ -1,19 +1,21 @@
 //! A run as it is kept: everything that a restart needs to go on with it, and what clients ask for.
 
+mod step;
+
+pub use step::{Change, End, StepRecord};
+
 use crate::config::Steps;
 use crate::run::dag::{Dag, DagError};
 use crate::run::machine::{StepState, StepStatus};
 use crate::store::{ReplyTo, SubmissionKey};
-use mesh_protocol::event::Event;
 use mesh_protocol::outcome::{StepError, StepResult};
 use mesh_protocol::plan::{Plan, PlanSource, Resources};
 use mesh_protocol::task::TaskRequest;
-use mesh_protocol::{AgentId, StepId, TaskId, Timestamp};
+use mesh_protocol::{StepId, TaskId, Timestamp};
 use mesh_trace::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Code of the error of a task that was withdrawn: it could not be kept in time, and its client heard so.
@@ -144,70 +146,6 @@ pub struct RunRecord {
     pub handed: Vec<StepResult>,
 }
 
-/// One step of a run; the JSON of the store's `step:<step>` field and of the API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepRecord {
-    /// Where it stands.
-    pub status: StepStatus,
-    /// Who does it.
-    pub agent: AgentId,
-    /// When it came to stand there.
-    pub time: Timestamp,
-    /// When it became due to be handed to the broker: from then on it waits in the outbox.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dispatched_at: Option<Timestamp>,
-    /// When the broker confirmed that it has it. Written with the next change of the run, or a moment later;
-    /// a step that was settled before has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub published_at: Option<Timestamp>,
-    /// When its result stops being wanted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Timestamp>,
-    /// When its agent was first called.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Timestamp>,
-    /// When it was settled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Timestamp>,
-    /// How often its agent was called.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<u32>,
-    /// What its agent answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Value>,
-    /// Why it has no result.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<StepError>,
-}
-
-/// One transition of a run, written in one go.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Change {
-    /// The steps that changed, whole, by their place in the plan.
-    pub steps: Vec<(usize, StepId, StepRecord)>,
-    /// Steps completed so far.
-    pub completed: usize,
-    /// How the task ended, if it did.
-    pub end: Option<End>,
-    /// The run's version with this change made.
-    pub version: u64,
-    /// Steps whose results were handed over and are settled now, one way or the other.
-    pub handed: Vec<StepId>,
-    /// What happened, for the log.
-    pub events: Vec<Arc<Event>>,
-}
-
-/// The end of a task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct End {
-    /// `Completed`, `Failed` or `Cancelled`.
-    pub status: TaskStatus,
-    /// Why it failed.
-    pub error: Option<StepError>,
-    /// When.
-    pub at: Timestamp,
-}
-
 impl RunRecord {
     /// A run with every step pending.
     pub fn new(
@@ -277,8 +215,8 @@ impl RunRecord {
         plan_dag(&self.plan)
     }
 
-    /// The steps as the machine is told of them.
-    pub fn states(&self, defaults: &Steps) -> Vec<StepState> {
+    /// The steps as the machine is told of them; `arbitrated` where resources are declared.
+    pub fn states(&self, defaults: &Steps, arbitrated: bool) -> Vec<StepState> {
         self.steps
             .iter()
             .zip(&self.plan.execution_plan)
@@ -290,6 +228,7 @@ impl RunRecord {
                         Duration::from_secs(seconds.into())
                     }),
                 deadline: record.deadline,
+                needs: arbitrated && !step.resources.is_empty(),
                 published: record.published_at.is_some(),
                 error: record.error.clone(),
             })
@@ -396,25 +335,6 @@ pub fn plan_dag(plan: &Plan) -> Result<Dag, DagError> {
         })
         .collect();
     Dag::new(before)
-}
-
-impl StepRecord {
-    /// A step that waits.
-    pub fn pending(agent: AgentId, time: Timestamp) -> Self {
-        Self {
-            status: StepStatus::Pending,
-            agent,
-            time,
-            dispatched_at: None,
-            published_at: None,
-            deadline: None,
-            started_at: None,
-            finished_at: None,
-            attempts: None,
-            result: None,
-            error: None,
-        }
-    }
 }
 
 /// What a list shows of a run.

@@ -10,6 +10,9 @@
 )]
 
 mod api;
+mod arbiter;
+mod arbitration;
+mod assignment;
 mod backpressure;
 mod coordinate;
 mod faults;
@@ -25,6 +28,7 @@ mod planner;
 mod quota;
 mod redis;
 mod replicas;
+mod resources;
 mod runs;
 mod socket;
 mod together;

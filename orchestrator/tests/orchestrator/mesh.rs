@@ -126,6 +126,7 @@ impl Mesh {
             store: Arc::clone(&ground.store),
             quota: Arc::clone(&ground.quota),
             hub: Arc::clone(&ground.hub),
+            arbiter: mesh_orchestrator::resources::connect(&config).unwrap(),
             tracer: mesh_trace::Tracer::off(),
             metrics: prometheus::Registry::new(),
         };

@@ -97,7 +97,7 @@ pub fn check(
         findings.add(Code::C009, "", detail);
         return Err(findings.0);
     }
-    let Some(steps) = steps(&nodes, &dag) else {
+    let Some(steps) = steps(&nodes, &dag, ground.catalog) else {
         findings.add(Code::C010, "nodes", "an agent's name cannot be a step's");
         return Err(findings.0);
     };
@@ -364,7 +364,7 @@ fn circle(stuck: &[usize], before: &[Vec<usize>], nodes: &[Node]) -> String {
     names.join(" → ")
 }
 
-fn steps(nodes: &[Node], dag: &Dag) -> Option<Vec<PlanStep>> {
+fn steps(nodes: &[Node], dag: &Dag, catalog: &Catalog) -> Option<Vec<PlanStep>> {
     let ids: Vec<StepId> = nodes
         .iter()
         .map(|node| node.agent.as_str().parse().ok())
@@ -372,6 +372,8 @@ fn steps(nodes: &[Node], dag: &Dag) -> Option<Vec<PlanStep>> {
     let steps = nodes.iter().enumerate().map(|(place, node)| {
         Some(PlanStep {
             id: ids.get(place)?.clone(),
+            assignment: None,
+            resources: catalog.takes(&node.agent),
             agent: node.agent.clone(),
             action: node.role.clone(),
             role: Some(node.role.clone()),

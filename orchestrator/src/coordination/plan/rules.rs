@@ -7,6 +7,7 @@ use super::draft::{Draft, DraftEdge, DraftNode};
 use super::{Company, Joint};
 use crate::planner::Planning;
 use mesh_protocol::AgentId;
+use mesh_protocol::load::AgentLoad;
 
 /// Why nobody takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,15 @@ fn by_type(
     company: &Company,
 ) -> Result<Vec<(AgentId, String)>, NoCollaboration> {
     let kind = &joint.request.task_type;
-    let known = planning.task_types();
+    let busy = company.workload.iter().map(|(agent, depth)| {
+        let load = AgentLoad {
+            consumers: 1,
+            depth: *depth,
+            ..AgentLoad::default()
+        };
+        (agent.to_string(), load)
+    });
+    let known = planning.task_types(&busy.collect());
     let named = known.get(kind).into_iter().flatten();
     let mut agents: Vec<AgentId> = named.filter_map(|name| name.parse().ok()).collect();
     if agents.is_empty() {

@@ -18,6 +18,8 @@ fn checked(plan: Value) -> Result<CheckedPlan, Vec<(Code, String, String)>> {
         capabilities: Vec::new(),
         description: String::new(),
         queue_kind: None,
+        concurrency: 1,
+        resources: Default::default(),
     });
     let catalog = Catalog::new(agents.to_vec());
     let listeners: BTreeSet<AgentId> = ["listener".parse().unwrap()].into();
