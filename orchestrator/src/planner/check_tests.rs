@@ -3,6 +3,7 @@
 use super::super::finding::MAX_FINDINGS;
 use super::*;
 use crate::config::Agent;
+use crate::resources::Amounts;
 
 const BOUNDS: Bounds = Bounds {
     max_steps: 6,
