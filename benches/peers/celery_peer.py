@@ -6,14 +6,15 @@
     python celery_peer.py chord N           submits N chords: two tasks side by side and one that needs both
 
 A task is acknowledged after its result is stored, comes again when its worker is lost, is persistent in a quorum
-queue, and is published with a confirm. Reads RABBITMQ_PORT, REDIS_PORT and AGENT_URL from the environment.
+queue, and is published with a confirm. Reads RABBITMQ_PORT and REDIS_PORT from the
+environment, and what agent.py does.
 """
 
 import json
 import os
 import sys
 
-import urllib3
+import agent
 from celery import Celery, chain, chord
 
 app = Celery(
@@ -30,21 +31,12 @@ app.conf.update(
     # Of 1, 4 (the default) and 16 the one with the most tasks a second here.
     worker_prefetch_multiplier=16,
 )
-# Connections are opened by the first request, which is after the fork; one for each of the threads.
-agent = urllib3.PoolManager(maxsize=16)
 
 
 @app.task(name="step")
 def step(incoming, payload, key):
-    answer = agent.request(
-        "POST",
-        os.environ["AGENT_URL"],
-        body=json.dumps({"payload": payload, "incoming_data": incoming}),
-        headers={"content-type": "application/json", "idempotency-key": key},
-    )
-    if answer.status != 200:
-        raise RuntimeError(f"the agent answered {answer.status}")
-    return answer.json()
+    body = json.dumps({"payload": payload, "incoming_data": incoming})
+    return json.loads(agent.post(key, body))
 
 
 def fill(count, size):

@@ -4,16 +4,15 @@ pika.BlockingConnection; one message after the other: POST to the agent, the ans
 the delivery acknowledged. The first argument says whether the broker confirms what is published (confirms) or not
 (plain), as in the plan. It reads and writes no JSON, and keeps its connection to the agent.
 
-Reads RABBITMQ_PORT, QUEUE and AGENT_URL from the environment.
+Reads RABBITMQ_PORT and QUEUE from the environment, and what agent.py does.
 """
 
 import os
 import sys
 
+import agent
 import pika
-import urllib3
 
-agent = urllib3.PoolManager()
 connection = pika.BlockingConnection(
     pika.ConnectionParameters("127.0.0.1", int(os.environ["RABBITMQ_PORT"]), heartbeat=0)
 )
@@ -25,21 +24,11 @@ channel.basic_qos(prefetch_count=100)
 
 
 def carry_out(channel, method, properties, body):
-    answer = agent.request(
-        "POST",
-        os.environ["AGENT_URL"],
-        body=body,
-        headers={
-            "content-type": "application/json",
-            "idempotency-key": properties.headers["Idempotency-Key"],
-        },
-    )
-    if answer.status != 200:
-        raise RuntimeError(f"the agent answered {answer.status}")
+    answer = agent.post(properties.headers["Idempotency-Key"], body)
     channel.basic_publish(
         exchange="ai.coordination",
         routing_key="orchestrator",
-        body=answer.data,
+        body=answer,
         properties=pika.BasicProperties(
             delivery_mode=2,
             content_type="application/json",

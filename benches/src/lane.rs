@@ -2,7 +2,7 @@
 
 use crate::mesh;
 use crate::process::{Process, free_address, free_port};
-use crate::python::{CELERY_QUEUE, Pool, Python};
+use crate::python::{CELERY_QUEUE, Http, Pool, Python};
 use crate::rows::Bench;
 use crate::servers::{RabbitMq, Redis};
 use anyhow::{Context, Result, ensure};
@@ -38,9 +38,11 @@ pub enum Side {
     Plan {
         /// Whether results are confirmed.
         confirms: bool,
+        /// Its HTTP client.
+        http: Http,
     },
     /// `peers/celery_peer.py`.
-    Celery(Pool),
+    Celery(Pool, Http),
 }
 
 /// What is drained.
@@ -134,12 +136,15 @@ impl Lane {
     /// When it does not drain it in time, or what came of it is not one result for each step.
     pub async fn drain(&self, side: Side, load: Load) -> Result<Drained> {
         self.empty().await?;
-        if let Side::Celery(_) = side {
+        if let Side::Celery(..) = side {
             let (steps, bytes) = (load.steps.to_string(), load.bytes.to_string());
             let python = self.python()?;
             python.submitted(&["fill", &steps, &bytes]).await?;
         } else {
-            self.preload(load).await?;
+            // A broker that runs out of room answers nothing.
+            tokio::time::timeout(LIMIT, self.preload(load))
+                .await
+                .context("the queue is not filled")??;
         }
         let mut process = self.start(side, load)?;
         let until = Instant::now() + LIMIT;
@@ -202,8 +207,11 @@ impl Lane {
         match side {
             Side::Sidecar => self.sidecar(load),
             Side::Bare => self.bare(load),
-            Side::Plan { confirms } => self.python()?.plan_lane(&self.id.task_queue(), confirms),
-            Side::Celery(pool) => self.python()?.celery(pool),
+            Side::Plan { confirms, http } => {
+                let queue = self.id.task_queue();
+                self.python()?.plan_lane(&queue, confirms, http)
+            }
+            Side::Celery(pool, http) => self.python()?.celery(pool, http),
         }
     }
 
@@ -237,7 +245,7 @@ impl Lane {
 
     /// How many results there are.
     async fn done(&self, side: Side) -> Result<u32> {
-        if let Side::Celery(_) = side {
+        if let Side::Celery(..) = side {
             let mut counter = self.counter.clone();
             return Ok(redis::cmd("DBSIZE").query_async(&mut counter).await?);
         }

@@ -30,6 +30,28 @@ impl Pool {
     }
 }
 
+/// The HTTP client that calls the agent (`peers/agent.py`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    /// What most programs use.
+    Requests,
+    /// What the plan uses.
+    Httpx,
+    /// The leanest.
+    Urllib3,
+}
+
+impl Http {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Httpx => "httpx",
+            Self::Urllib3 => "urllib3",
+        }
+    }
+}
+
 /// Where they find what they need.
 #[derive(Debug)]
 pub struct Python {
@@ -85,9 +107,10 @@ impl Python {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn celery(&self, pool: Pool) -> Result<Process> {
+    pub fn celery(&self, pool: Pool, http: Http) -> Result<Process> {
         let mut command = self.command(&["-m", "celery", "-A", "celery_peer", "worker"]);
         command
+            .env("HTTP", http.name())
             .args(pool.arguments())
             .args(["--loglevel", "warning"])
             .args([
@@ -102,10 +125,10 @@ impl Python {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn plan_lane(&self, queue: &str, confirms: bool) -> Result<Process> {
+    pub fn plan_lane(&self, queue: &str, confirms: bool, http: Http) -> Result<Process> {
         let form = if confirms { "confirms" } else { "plain" };
         let mut command = self.command(&["plan_lane.py", form]);
-        command.env("QUEUE", queue);
+        command.env("QUEUE", queue).env("HTTP", http.name());
         Process::start("plan-lane", &self.scratch, command)
     }
 

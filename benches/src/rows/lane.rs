@@ -3,7 +3,7 @@
 use super::{Bench, say};
 use crate::lane::{Drained, Lane, Load, Side};
 use crate::median;
-use crate::python::Pool;
+use crate::python::{Http, Pool};
 use crate::row::{Goal, Row, figure};
 use anyhow::{Context, Result};
 
@@ -15,11 +15,11 @@ pub const ABOUT: &str = "A queue of steps is drained by one sidecar, with so man
 pub const ABOUT_SAME: &str = "The same with so many in flight, and messages of this size.";
 /// What the row says.
 pub const ABOUT_CELERY: &str = "The same sidecar with 100 in flight against a Celery worker (`benches/peers/celery_peer.py`) with the same work: RabbitMQ (a quorum queue), a POST to the \
-    same agent for each task over kept connections (urllib3), the result stored in Redis, then acknowledged (`acks_late`). Two processes (prefork); the table has sixteen threads \
-    beside it. Drain only: the queue is filled before, and clients and starts do not count. Celery has no routed result, no dead letters, and asks for no confirm of a result.";
+    same agent for each task over kept connections (requests), the result stored in Redis, then acknowledged (`acks_late`). Two processes (prefork); the table has sixteen threads, and a leaner \
+    client (urllib3), beside it. Drain only: the queue is filled before, and clients and starts do not count. Celery has no routed result, no dead letters, and asks for no confirm of a result.";
 /// What the row says.
-pub const ABOUT_PLAN: &str = "The same against the plan's own shape (`benches/peers/plan_lane.py`): pika's BlockingConnection, one message after the other, a POST to the agent over a kept \
-    connection, the result published without a confirm, then acknowledged. The table has it with confirms beside it.";
+pub const ABOUT_PLAN: &str = "The same against the plan's own shape (`benches/peers/plan_lane.py`): pika's BlockingConnection, one message after the other, a POST to the agent with the plan's \
+    client (httpx, but over a kept connection), the result published without a confirm, then acknowledged. The table has it with confirms, and with a leaner client (urllib3), beside it.";
 
 /// Rounds of the peers in Python, at most: their ratios are far from any noise.
 const PYTHON_ROUNDS: usize = 3;
@@ -43,17 +43,32 @@ const LANES: [(&str, Load); 6] = [
     ("step-lane-64k-10", load(65_536, 10, 3_000)),
     ("step-lane-64k-100", LARGE),
 ];
-/// Against peers in Python: the first of each is the row's, the second stands in the table; both drain fewer.
-const PEERS: [(&str, [Side; 2], Load, u32, f64); 4] = [
+/// Against peers in Python: the first of each is the row's, the second stands in the table, the third is the first
+/// with a leaner client; all drain fewer.
+const PEERS: [(&str, [Side; 3], Load, u32, f64); 4] = [
     ("step-lane-celery", CELERY, SMALL, 1_500, 20.0),
     ("step-lane-celery-64k", CELERY, LARGE, 750, 20.0),
     ("step-lane-pika", PLAN, SMALL, 2_000, 12.0),
     ("step-lane-pika-64k", PLAN, LARGE, 1_000, 12.0),
 ];
-const CELERY: [Side; 2] = [Side::Celery(Pool::Prefork), Side::Celery(Pool::Threads)];
-const PLAN: [Side; 2] = [
-    Side::Plan { confirms: false },
-    Side::Plan { confirms: true },
+const CELERY: [Side; 3] = [
+    Side::Celery(Pool::Prefork, Http::Requests),
+    Side::Celery(Pool::Threads, Http::Requests),
+    Side::Celery(Pool::Prefork, Http::Urllib3),
+];
+const PLAN: [Side; 3] = [
+    Side::Plan {
+        confirms: false,
+        http: Http::Httpx,
+    },
+    Side::Plan {
+        confirms: true,
+        http: Http::Httpx,
+    },
+    Side::Plan {
+        confirms: false,
+        http: Http::Urllib3,
+    },
 ];
 
 struct Measured {
@@ -91,11 +106,20 @@ pub async fn measure(bench: &Bench, wanted: &impl Fn(&str) -> bool) -> Result<Ve
         let row = Row::beside(name, "steps/s", "bare lapin+hyper loop", &both(ours, bare));
         rows.push(noted(row, ours, bare).with_goal(Goal::RatioAtLeast(0.95)));
     }
-    for (name, [first, _], load, steps, goal) in PEERS.into_iter().filter(|peer| wanted(peer.0)) {
+    for (name, [first, _, lean], load, steps, goal) in
+        PEERS.into_iter().filter(|peer| wanted(peer.0))
+    {
         let ours = find(&sides, Side::Sidecar, load)?;
         let peer = find(&sides, first, Load { steps, ..load })?;
-        let row = Row::beside(name, "steps/s", self::name(first), &both(ours, peer));
-        rows.push(noted(row, ours, peer).with_goal(Goal::RatioAtLeast(goal)));
+        let lean = find(&sides, lean, Load { steps, ..load })?;
+        let leaner: Vec<f64> = both(ours, lean).iter().map(|(o, l)| o / l).collect();
+        let row = Row::beside(name, "steps/s", &self::name(first), &both(ours, peer));
+        let row = noted(row, ours, peer).with_goal(Goal::RatioAtLeast(goal));
+        rows.push(row.with_note(format!(
+            "against {}: ratio {}",
+            self::name(lean.side),
+            figure(median(&leaner))
+        )));
     }
     // All that was measured in this run, at its first row.
     let mut rows = rows.into_iter();
@@ -173,14 +197,16 @@ impl Measured {
     }
 }
 
-fn name(side: Side) -> &'static str {
+fn name(side: Side) -> String {
     match side {
-        Side::Sidecar => "sidecar",
-        Side::Bare => "bare loop",
-        Side::Plan { confirms: false } => "pika, no confirms",
-        Side::Plan { confirms: true } => "pika, confirms",
-        Side::Celery(Pool::Prefork) => "Celery, prefork 2",
-        Side::Celery(Pool::Threads) => "Celery, threads 16",
+        Side::Sidecar => "sidecar".to_owned(),
+        Side::Bare => "bare loop".to_owned(),
+        Side::Plan { confirms, http } => {
+            let confirms = if confirms { "confirms" } else { "no confirms" };
+            format!("pika, {confirms}, {}", http.name())
+        }
+        Side::Celery(Pool::Prefork, http) => format!("Celery, prefork 2, {}", http.name()),
+        Side::Celery(Pool::Threads, http) => format!("Celery, threads 16, {}", http.name()),
     }
 }
 
@@ -188,7 +214,7 @@ fn form(side: Side, load: Load) -> String {
     let size = load.bytes / 1024;
     match side {
         Side::Sidecar | Side::Bare => format!("{size} KB, {} in flight", load.in_flight),
-        Side::Plan { .. } | Side::Celery(_) => format!("{size} KB"),
+        Side::Plan { .. } | Side::Celery(..) => format!("{size} KB"),
     }
 }
 
@@ -204,7 +230,7 @@ fn table(sides: &[Measured]) -> Vec<Vec<String>> {
     let mut table = vec![heads.map(str::to_owned).to_vec()];
     table.extend(sides.iter().map(|m| {
         vec![
-            name(m.side).to_owned(),
+            name(m.side),
             form(m.side, m.load),
             m.middle(|d| d.steps_per_s),
             m.middle(|d| d.cpu_ms_per_1000),

@@ -4,7 +4,7 @@ use super::{Bench, say};
 use crate::load::{Call, closed_loop, until_right};
 use crate::mesh::{Laid, Sketch};
 use crate::process::{Process, free_port};
-use crate::python::{CELERY_QUEUE, Pool, Python};
+use crate::python::{CELERY_QUEUE, Http, Pool, Python};
 use crate::row::{Goal, Row, figure};
 use crate::servers::{RabbitMq, Redis};
 use crate::{median, quantile};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub const ABOUT: &str = "Tasks of three steps, each needing the one before, through one orchestrator and one sidecar on RabbitMQ (quorum queues, confirms) and Redis, to an agent that \
     answers at once; from POST to `completed` (`Prefer: wait`), 64 connections that each send the next task when their last one is done. Each is planned by a double of Ollama. \
     The peer is Celery (`benches/peers/celery_peer.py`) with the same promises: quorum queue, `acks_late`, `reject_on_worker_lost`, confirms, results in Redis, a POST to the same agent \
-    for each task. Its chains are submitted by a Python client straight to the broker as fast as that goes, and from the twentieth part on counted until the last is done; \
+    for each task (requests, connections kept). Its chains are submitted by a Python client straight to the broker as fast as that goes, and from the twentieth part on counted until the last is done; \
     without HTTP, without planning, and without anybody who waits for each, which is in Celery's favour. So is that no state of a chain is stored before its tasks are published.";
 /// What the row says.
 pub const ABOUT_CHORD: &str =
@@ -200,7 +200,7 @@ impl Side {
         let agent = format!("http://{endpoint}/process");
         let (broker, redis) = (&ground.broker, &ground.redis);
         let python = Python::new(&bench.root, bench.scratch.path(), broker, redis, &agent)?;
-        let mut worker = python.celery(Pool::Prefork)?;
+        let mut worker = python.celery(Pool::Prefork, Http::Requests)?;
         let shape = self.shape.celery;
         let warm_up = CELERY_WARM_UP.to_string();
         python.submitted(&[shape, &warm_up]).await?;
