@@ -81,7 +81,9 @@ pub async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut levels = Vec::new();
     for tasks in LEVELS {
         if f64::from(tasks) * STORED_MIB > crate::machine::available_mib()? {
-            say(&format!("  {tasks} tasks do not fit into the memory that is left"));
+            say(&format!(
+                "  {tasks} tasks do not fit into the memory that is left"
+            ));
             continue;
         }
         levels.push(Level::new(bench, &broker, tasks).await?);
@@ -309,7 +311,10 @@ fn rows(levels: &[Level]) -> Result<Vec<Row>> {
     Ok(vec![
         row("growth", "ms", |seen| seen.cpu_ms)
             .with_goal(Goal::RatioAtMost(1.1))
-            .with_note(format!("ours has {} finished tasks in its store", many.tasks))
+            .with_note(format!(
+                "ours has {} finished tasks in its store",
+                many.tasks
+            ))
             .with_table(table)
             .with_note(crate::machine::busy()),
         // A task that takes at most 1.1 times as long.
