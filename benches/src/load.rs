@@ -180,6 +180,32 @@ pub async fn closed_loop(
     Ok(Reached { per_s, millis })
 }
 
+/// Makes `count` calls over `connections`, each line the next when its last one was answered, and hands back the
+/// answers.
+///
+/// # Errors
+/// When one request fails.
+pub async fn times(call: &Call, connections: usize, count: usize) -> Result<Vec<Bytes>> {
+    let mut lines = JoinSet::new();
+    for place in 0..connections {
+        let call = call.clone();
+        let share = count / connections + usize::from(place < count % connections);
+        lines.spawn(async move {
+            let mut line = Line::open(call.address).await?;
+            let mut answers = Vec::with_capacity(share);
+            for _ in 0..share {
+                answers.push(line.call(&call).await?);
+            }
+            Ok::<_, anyhow::Error>(answers)
+        });
+    }
+    let mut answers = Vec::with_capacity(count);
+    while let Some(line) = lines.join_next().await {
+        answers.extend(line??);
+    }
+    Ok(answers)
+}
+
 /// An open loop: a request every `1/per_s` seconds, whether or not earlier ones were answered.
 ///
 /// Answers the milliseconds of each request, from when it was to be sent: a request that waits for the client or

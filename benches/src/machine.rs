@@ -1,5 +1,6 @@
 //! On what a table was measured: without it, its figures say nothing.
 
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -23,6 +24,16 @@ pub fn busy() -> String {
         "load of the machine at the end (1, 5, 15 min): {}",
         minutes.join(", ")
     )
+}
+
+/// Memory that processes can still have, in MiB.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn available_mib() -> Result<f64> {
+    let line = line_of("/proc/meminfo", "MemAvailable").context("no MemAvailable in /proc")?;
+    let kib: f64 = line.trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// Facts of this machine and of what was measured, as `(name, value)`.

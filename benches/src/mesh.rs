@@ -6,6 +6,8 @@ use crate::process::{Process, free_address, free_port};
 use crate::rows::Bench;
 use anyhow::{Context, Result, ensure};
 use mesh_bus::{BrokerUrl, BusConfig, Topology};
+use mesh_protocol::AgentId;
+use mesh_protocol::names::ORCHESTRATOR;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
@@ -21,12 +23,20 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Sketch {
     /// The agents and how long a step takes each, in milliseconds.
     pub agents: Vec<(&'static str, u64)>,
-    /// URL of RabbitMQ; memory when there is none. With it parts can be processes, which find each other in a Consul.
+    /// Agents never answer.
+    pub hold: bool,
+    /// Steps that each agent is given at the same time; as many as is usual when none is said.
+    pub concurrency: Option<u16>,
+    /// Most steps of a plan, and most of them side by side; as many as is usual when none are said.
+    pub bounds: Option<(usize, usize)>,
+    /// URL of RabbitMQ; memory when there is none.
     pub rabbitmq: Option<String>,
     /// URL of Redis; memory when there is none.
     pub redis: Option<String>,
     /// URL of the model that is asked first.
     pub ollama: Option<String>,
+    /// Whether there is a Consul, in which gateway, orchestrator and agents find each other as processes.
+    pub consul: bool,
 }
 
 /// A mesh that is described and whose agents run.
@@ -35,6 +45,8 @@ pub struct Laid {
     pub gateway: SocketAddr,
     /// Where its orchestrator listens.
     pub orchestrator: SocketAddr,
+    /// Where its agents listen, in the order of the sketch.
+    pub endpoints: Vec<SocketAddr>,
     home: PathBuf,
     agents: Vec<&'static str>,
     _consul: Option<Consul>,
@@ -56,7 +68,8 @@ impl Sketch {
             let port = free_port()?;
             let (port_text, delay) = (port.to_string(), delay_ms.to_string());
             let arguments = ["agent", "--port", &port_text, "--delay-ms", &delay];
-            let mut process = Process::part(agent, &home, arguments)?;
+            let hold = self.hold.then_some("--hold");
+            let mut process = Process::part(agent, &home, arguments.into_iter().chain(hold))?;
             process
                 .listening(([127, 0, 0, 1], port).into(), START_LIMIT)
                 .await?;
@@ -65,9 +78,10 @@ impl Sketch {
         }
         let (gateway, orchestrator) = (free_address()?, free_address()?);
         let file = home.join("mesh.yaml");
-        let consul = match self.rabbitmq {
-            Some(_) => Some(Consul::start(&home).await?),
-            None => None,
+        let consul = if self.consul {
+            Some(Consul::start(&home).await?)
+        } else {
+            None
         };
         let text = self.yaml(gateway, orchestrator, consul.as_ref(), &ports)?;
         fs::write(&file, text)?;
@@ -87,6 +101,10 @@ impl Sketch {
         Ok(Laid {
             gateway,
             orchestrator,
+            endpoints: ports
+                .iter()
+                .map(|port| SocketAddr::from(([127, 0, 0, 1], *port)))
+                .collect(),
             home,
             agents: self.agents.iter().map(|(agent, _)| *agent).collect(),
             _consul: consul,
@@ -104,13 +122,14 @@ impl Sketch {
         let (out, way_in) = (free_address()?, free_address()?);
         let admin = || free_address().map(|address| format!("admin_listen: \"{address}\""));
         let (beside_gateway, beside_orchestrator) = (admin()?, admin()?);
+        let (steps, width) = self.bounds.unwrap_or((100, 16));
         let mut text = format!(
             "version: 1\nmesh: bench\n\
              gateway:\n  listen: {gateway}\n  auth: {{development: true}}\n  \
                sidecar: {{outbound: \"{out}\", {beside_gateway}}}\n\
              orchestrator:\n  listen: {orchestrator}\n  \
                sidecar: {{listen: \"{way_in}\", {beside_orchestrator}}}\n  \
-               planner:\n    max_steps: 100\n"
+               planner:\n    max_steps: {steps}\n    max_width: {width}\n"
         );
         if let Some(url) = &self.ollama {
             writeln!(
@@ -128,11 +147,15 @@ impl Sketch {
         if let Some(url) = &self.redis {
             writeln!(text, "store: {{backend: redis, url: \"{url}\"}}")?;
         }
+        let concurrency = self
+            .concurrency
+            .map(|steps| format!("concurrency: {steps}, "));
+        let concurrency = concurrency.unwrap_or_default();
         text.push_str("agents:\n");
         for ((agent, _), port) in self.agents.iter().zip(ports) {
             writeln!(
                 text,
-                "  - {{id: {agent}, capabilities: [work], endpoint: \"http://127.0.0.1:{port}\", \
+                "  - {{id: {agent}, capabilities: [work], endpoint: \"http://127.0.0.1:{port}\", {concurrency}\
                  sidecar: {{listen: \"{}\", {}}}}}",
                 free_address()?,
                 admin()?
@@ -167,14 +190,7 @@ impl Laid {
     pub async fn processes(&self, bench: &Bench) -> Result<Vec<Process>> {
         let mut all = vec![self.orchestrator(bench).await?];
         for service in ["gateway", "orchestrator"].iter().chain(&self.agents) {
-            let name = format!("sidecar-{service}");
-            let mut command = ours(&bench.binary("sidecar"));
-            command
-                // Where the authority is that they share.
-                .current_dir(&self.home)
-                .arg("--config")
-                .arg(self.home.join(format!("{name}.secret.json")));
-            all.push(Process::start(&name, &self.home, command)?);
+            all.push(self.sidecar(bench, service)?);
         }
         let mut command = ours(&bench.binary("gateway"));
         command
@@ -195,18 +211,57 @@ impl Laid {
     /// # Errors
     /// When it does not get ready.
     pub async fn orchestrator(&self, bench: &Bench) -> Result<Process> {
+        self.replica(bench, "orchestrator", self.orchestrator).await
+    }
+
+    /// A replica of the orchestrator that listens at `address`.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn replica(&self, bench: &Bench, name: &str, address: SocketAddr) -> Result<Process> {
         let mut command = ours(&bench.binary("orchestrator"));
         command
             .arg("--config")
-            .arg(self.home.join("orchestrator.secret.json"));
-        let mut orchestrator = Process::start("orchestrator", &self.home, command)?;
-        orchestrator
-            .listening(self.orchestrator, START_LIMIT)
-            .await?;
-        load::until_right(&Call::get(self.orchestrator, "/ready"), START_LIMIT)
+            .arg(self.home.join("orchestrator.secret.json"))
+            .env("PORT", address.port().to_string());
+        let mut orchestrator = Process::start(name, &self.home, command)?;
+        orchestrator.listening(address, START_LIMIT).await?;
+        load::until_right(&Call::get(address, "/ready"), START_LIMIT)
             .await
             .with_context(|| orchestrator.log_end())?;
         Ok(orchestrator)
+    }
+
+    /// The sidecars beside the agents, which take their steps.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn workers(&self, bench: &Bench) -> Result<Vec<Process>> {
+        let agents = self.agents.iter();
+        agents.map(|agent| self.sidecar(bench, agent)).collect()
+    }
+
+    fn sidecar(&self, bench: &Bench, service: &str) -> Result<Process> {
+        let name = format!("sidecar-{service}");
+        let mut command = ours(&bench.binary("sidecar"));
+        command
+            // Where the authority is that they share.
+            .current_dir(&self.home)
+            .arg("--config")
+            .arg(self.home.join(format!("{name}.secret.json")));
+        Process::start(&name, &self.home, command)
+    }
+
+    /// The queues of its steps and results.
+    ///
+    /// # Errors
+    /// When an agent's name is none.
+    pub fn queues(&self) -> Result<Vec<String>> {
+        let mut queues = vec![format!("agent.{ORCHESTRATOR}.coordination")];
+        for agent in &self.agents {
+            queues.push(agent.parse::<AgentId>()?.task_queue());
+        }
+        Ok(queues)
     }
 
     /// A token that the gateway accepts, as the value of `Authorization`.

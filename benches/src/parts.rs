@@ -15,7 +15,7 @@ use anyhow::Result;
 /// Which part to play.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Part {
-    /// An agent that answers at once, or after a fixed time
+    /// An agent that answers at once, after a fixed time, or never
     Agent(Agent),
     /// Queue to agent to queue, without our code
     BareLoop(BareLoop),

@@ -92,6 +92,18 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it has ended, and said that all went well.
+    ///
+    /// # Errors
+    /// When it said otherwise; with the end of its log.
+    pub fn ended_well(&mut self) -> Result<bool> {
+        match self.child.try_wait()? {
+            None => Ok(false),
+            Some(status) if status.success() => Ok(true),
+            Some(status) => bail!("{} ended ({status})\n{}", self.name, self.log_end()),
+        }
+    }
+
     /// Asks the process to leave (SIGTERM) and waits for it.
     ///
     /// # Errors

@@ -4,13 +4,17 @@ mod cost;
 mod dag;
 mod discovery;
 mod gateways;
+mod growth;
 mod idle;
+mod in_flight;
 mod keys;
 mod lane;
 mod latency;
 mod pairs;
+mod plans;
 mod post;
 mod resident;
+mod takeover;
 mod tasks;
 
 use crate::row::Row;
@@ -18,8 +22,24 @@ use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Every row, in the table's order, with what it says.
-const ROWS: [(&str, &str); 25] = [
-    ("step-lane", lane::ABOUT),
+const ROWS: [(&str, &str); 43] = [
+    ("step-lane-1k-1", lane::ABOUT),
+    ("step-lane-1k-10", lane::ABOUT_SAME),
+    ("step-lane-1k-100", lane::ABOUT_SAME),
+    ("step-lane-64k-1", lane::ABOUT_SAME),
+    ("step-lane-64k-10", lane::ABOUT_SAME),
+    ("step-lane-64k-100", lane::ABOUT_SAME),
+    ("step-lane-celery", lane::ABOUT_CELERY),
+    ("step-lane-celery-64k", lane::ABOUT_SAME),
+    ("step-lane-pika", lane::ABOUT_PLAN),
+    ("step-lane-pika-64k", lane::ABOUT_SAME),
+    ("chain-3", plans::ABOUT),
+    ("chain-chord", plans::ABOUT_CHORD),
+    ("growth", growth::ABOUT),
+    ("growth-rate", growth::ABOUT_RATE),
+    ("growth-rss", growth::ABOUT_RSS),
+    ("in-flight", in_flight::ABOUT),
+    ("takeover", takeover::ABOUT),
     ("task-memory-p50", tasks::ABOUT_P50_MEMORY),
     ("task-broker-p50", tasks::ABOUT_P50_BROKER),
     ("task-memory-saturation", tasks::ABOUT_SATURATION),
@@ -27,6 +47,8 @@ const ROWS: [(&str, &str); 25] = [
     ("orchestrate-post", post::ABOUT),
     ("dag-100", dag::ABOUT),
     ("dag-100-broker", dag::ABOUT_BROKER),
+    ("dag-1000", dag::ABOUT_1000),
+    ("dag-1000-broker", dag::ABOUT_1000_BROKER),
     ("sidecar-rss", resident::ABOUT),
     ("sidecar-http", pairs::ABOUT),
     ("sidecar-http-p99", pairs::ABOUT_P99),
@@ -94,17 +116,57 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         "no such row; there are: {}",
         names().join(", ")
     );
-    let mut rows = Vec::new();
-    if wanted("step-lane") {
-        say("step-lane: a preloaded queue, drained by the sidecar and by a bare loop in turns");
-        rows.push(lane::measure(&Bench::new(root, rounds)?).await?);
+    let mut rows = lanes(root, &wanted, rounds).await?;
+    rows.extend(tasks(root, &wanted, rounds).await?);
+    if wanted("sidecar-rss") {
+        say("sidecar-rss: an idle sidecar");
+        rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
     }
-    let tasks = ["task-memory-p50", "task-broker-p50"];
-    let saturation = ["task-memory-saturation", "task-broker-saturation"];
-    let (steady, most) = (
-        tasks.into_iter().any(wanted),
-        saturation.into_iter().any(wanted),
-    );
+    rows.extend(sidecars(root, &wanted, rounds).await?);
+    rows.extend(filters(root, &wanted, rounds).await?);
+    rows.retain(|row| wanted(&row.name));
+    Ok(rows)
+}
+
+/// The rows of steps and of plans, and of what becomes of many.
+async fn lanes(root: &Path, wanted: &impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let of = |begin: &str| {
+        names()
+            .into_iter()
+            .any(|name| name.starts_with(begin) && wanted(name))
+    };
+    if of("step-lane") {
+        say("step-lane: a filled queue, drained by the sidecar and its peers in turns");
+        rows.extend(lane::measure(&Bench::new(root, rounds)?, wanted).await?);
+    }
+    let shapes = [plans::CHAIN, plans::CHORD];
+    let shapes = shapes.into_iter().filter(|shape| wanted(shape.row));
+    let shapes: Vec<_> = shapes.collect();
+    if !shapes.is_empty() {
+        say("chain: plans of three steps, ours and Celery's in turns");
+        rows.extend(plans::measure(&Bench::new(root, rounds)?, &shapes).await?);
+    }
+    if of("growth") {
+        say("growth: the cost of a task with up to a million finished ones in the store");
+        rows.extend(growth::measure(&Bench::new(root, rounds)?).await?);
+    }
+    if wanted("in-flight") {
+        say("in-flight: 10,000 runs at agents that hold");
+        rows.push(in_flight::measure(&Bench::new(root, rounds)?).await?);
+    }
+    if wanted("takeover") {
+        say("takeover: kill -9 of one of two orchestrators");
+        rows.push(takeover::measure(&Bench::new(root, rounds)?).await?);
+    }
+    Ok(rows)
+}
+
+/// The rows of whole tasks.
+async fn tasks(root: &Path, wanted: &impl Fn(&str) -> bool, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let steady = wanted("task-memory-p50") || wanted("task-broker-p50");
+    let most = wanted("task-memory-saturation") || wanted("task-broker-saturation");
     if steady || most {
         say("task-*: two-step tasks through gateway, orchestrator and sidecars");
         rows.extend(tasks::measure(&Bench::new(root, rounds)?, steady, most).await?);
@@ -115,18 +177,14 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         );
         rows.push(post::measure(&Bench::new(root, rounds)?).await?);
     }
-    let (memory, broker) = (wanted("dag-100"), wanted("dag-100-broker"));
-    if memory || broker {
-        say("dag-100: 100 steps of 20 ms, 10 wide");
-        rows.extend(dag::measure(&Bench::new(root, rounds)?, memory, broker).await?);
+    for shape in [dag::HUNDRED, dag::THOUSAND] {
+        let (memory, broker) = (wanted(shape.memory), wanted(shape.broker));
+        if memory || broker {
+            say(&format!("{}: steps of 20 ms", shape.memory));
+            let bench = Bench::new(root, rounds)?;
+            rows.extend(dag::measure(&bench, shape, memory, broker).await?);
+        }
     }
-    if wanted("sidecar-rss") {
-        say("sidecar-rss: an idle sidecar");
-        rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
-    }
-    rows.extend(sidecars(root, &wanted, rounds).await?);
-    rows.extend(filters(root, &wanted, rounds).await?);
-    rows.retain(|row| wanted(&row.name));
     Ok(rows)
 }
 

@@ -2,6 +2,9 @@
 
 use crate::process::{Process, free_port};
 use anyhow::{Context, Result};
+use lapin::options::QueueDeleteOptions;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,6 +14,8 @@ use std::time::Duration;
 const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// Erlang starts in a few seconds; a slow disk and a busy machine get the rest.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// For one answer of Redis; forgetting a million tasks takes it a second or two.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A RabbitMQ node on loopback.
 #[derive(Debug)]
@@ -98,12 +103,30 @@ impl RabbitMq {
     }
 }
 
+impl RabbitMq {
+    /// Deletes queues, whether or not they are there; who uses them declares them.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn forget(&self, queues: &[String]) -> Result<()> {
+        let connection = self.connect().await?;
+        let channel = connection.create_channel().await?;
+        for queue in queues {
+            channel
+                .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+                .await?;
+        }
+        connection.close(200, "done".into()).await?;
+        Ok(())
+    }
+}
+
 /// A Redis server on loopback that writes nothing to disk.
 #[derive(Debug)]
 pub struct Redis {
     /// Its port.
     pub port: u16,
-    _server: Process,
+    server: Process,
 }
 
 impl Redis {
@@ -122,10 +145,7 @@ impl Redis {
         let mut server = Process::start("redis", directory, command)
             .context("is Redis installed? `make setup` installs it")?;
         server.listening(loopback(port), START_LIMIT).await?;
-        Ok(Self {
-            port,
-            _server: server,
-        })
+        Ok(Self { port, server })
     }
 
     /// Its URL.
@@ -133,18 +153,41 @@ impl Redis {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// A connection for setting up and counting.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn connect(&self) -> Result<MultiplexedConnection> {
+        let client = redis::Client::open(self.url())?;
+        let settings = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_LIMIT));
+        Ok(client
+            .get_multiplexed_async_connection_with_config(&settings)
+            .await?)
+    }
+
     /// Forgets everything.
     ///
     /// # Errors
     /// When the server does not answer.
     pub async fn clear(&self) -> Result<()> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(loopback(self.port)).await?;
-        stream.write_all(b"FLUSHALL\r\n").await?;
-        let mut answer = [0_u8; 5];
-        stream.read_exact(&mut answer).await?;
-        anyhow::ensure!(&answer == b"+OK\r\n", "Redis refuses to forget");
-        Ok(())
+        let mut connection = self.connect().await?;
+        Ok(redis::cmd("FLUSHALL").exec_async(&mut connection).await?)
+    }
+
+    /// Processor time so far, in seconds.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn cpu_s(&self) -> Result<f64> {
+        self.server.cpu_s()
+    }
+
+    /// Resident memory in MiB.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn resident_mib(&self) -> Result<f64> {
+        self.server.resident_mib()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 const ANSWER: &[u8] = br#"{"status":"done","figures":{"load":0.42,"memory_mib":1824,"disk_free_gib":77},"advice":[]}"#;
 
-/// An agent that answers at once, or after a fixed time.
+/// An agent that answers at once, after a fixed time, or never.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Agent {
     /// Where to listen, on loopback
@@ -22,6 +22,9 @@ pub struct Agent {
     /// How long a step takes
     #[arg(long, default_value_t = 0)]
     pub delay_ms: u64,
+    /// Never answer
+    #[arg(long)]
+    pub hold: bool,
 }
 
 impl Agent {
@@ -35,15 +38,23 @@ impl Agent {
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let service = service_fn(move |request| answer(request, delay));
+            let service = service_fn(move |request| answer(request, delay, self.hold));
             // Ends with its connection.
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     }
 }
 
-async fn answer(request: Request<Incoming>, delay: Duration) -> Result<Response<Full<Bytes>>> {
+async fn answer(
+    request: Request<Incoming>,
+    delay: Duration,
+    hold: bool,
+) -> Result<Response<Full<Bytes>>> {
     request.into_body().collect().await?;
+    if hold {
+        // Until whoever asked hangs up.
+        std::future::pending::<()>().await;
+    }
     if !delay.is_zero() {
         // The runtime's timer rounds up to whole milliseconds, which would be the agent's own delay;
         // a thread's sleep is exact to less than 0.1 ms.

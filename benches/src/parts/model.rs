@@ -26,6 +26,9 @@ pub struct Model {
     /// Steps that can run at the same time
     #[arg(long)]
     pub width: usize,
+    /// Whether one more step needs all of the last ones
+    #[arg(long)]
+    pub join: bool,
 }
 
 impl Model {
@@ -66,24 +69,36 @@ impl Model {
     /// apart far, and every way through the plan is `depth` steps long.
     fn plan(&self) -> Result<Value> {
         let mut steps = Vec::new();
+        let agent = |number: usize| {
+            let turn = number % self.agents.len().max(1);
+            self.agents.get(turn).context("the plan needs an agent")
+        };
         for layer in 0..self.depth {
             for place in 0..self.width {
-                let agent = self
-                    .agents
-                    .get(steps.len() % self.agents.len().max(1))
-                    .context("the plan needs an agent")?;
                 let mut needs = Vec::new();
                 if let Some(before) = layer.checked_sub(1) {
                     needs.push(id(before, place));
-                    needs.push(id(before, (place + 1) % self.width));
+                    if self.width > 1 {
+                        needs.push(id(before, (place + 1) % self.width));
+                    }
                 }
                 steps.push(json!({
                     "id": id(layer, place),
-                    "agent": agent,
+                    "agent": agent(steps.len())?,
                     "action": "work",
                     "dependencies": needs,
                 }));
             }
+        }
+        if self.join {
+            let last = self.depth.saturating_sub(1);
+            let needs = (0..self.width).map(|place| id(last, place));
+            steps.push(json!({
+                "id": "join",
+                "agent": agent(steps.len())?,
+                "action": "work",
+                "dependencies": needs.collect::<Vec<_>>(),
+            }));
         }
         Ok(json!({
             "agents_required": self.agents,
@@ -118,6 +133,7 @@ mod tests {
             agents: vec!["a".into(), "b".into()],
             depth: 10,
             width: 10,
+            join: false,
         };
         let plan = model.plan().unwrap();
         let steps = plan["execution_plan"].as_array().unwrap();
@@ -125,5 +141,23 @@ mod tests {
         assert_eq!(steps[0]["dependencies"], json!([]));
         assert_eq!(steps[99]["id"], "s9-9");
         assert_eq!(steps[99]["dependencies"], json!(["s8-9", "s8-0"]));
+    }
+
+    #[test]
+    fn steps_in_a_row_and_one_that_joins() {
+        let mut model = Model {
+            port: 0,
+            agents: vec!["a".into()],
+            depth: 3,
+            width: 1,
+            join: false,
+        };
+        let needs = |plan: serde_json::Value, step: usize| {
+            plan["execution_plan"][step]["dependencies"].clone()
+        };
+        assert_eq!(needs(model.plan().unwrap(), 2), json!(["s1-0"]));
+        (model.depth, model.width, model.join) = (1, 2, true);
+        assert_eq!(needs(model.plan().unwrap(), 1), json!([]));
+        assert_eq!(needs(model.plan().unwrap(), 2), json!(["s0-0", "s0-1"]));
     }
 }

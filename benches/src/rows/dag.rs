@@ -16,14 +16,52 @@ pub const ABOUT: &str = "100 steps in ten layers of ten, each step needing two o
 /// What the row says.
 pub const ABOUT_BROKER: &str = "The same on RabbitMQ and Redis, each part in its own process: every layer waits for its steps and results to be on disk.";
 
-const STEP_MS: u64 = 20;
-const DEPTH: u64 = 10;
-const WIDTH: u64 = 10;
-/// Tasks per round, one after another.
-const TASKS: usize = 5;
+/// What the row says.
+pub const ABOUT_1000: &str = "The same with 1,000 steps in 50 layers of 20, against the critical path of one second. `max_steps` and `max_width` are raised for it.";
+/// What the row says.
+pub const ABOUT_1000_BROKER: &str = "The same on RabbitMQ and Redis, each part in its own process.";
+
+const STEP_MS: u32 = 20;
+
+/// A plan, and how often it is carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Its row with backends in memory.
+    pub memory: &'static str,
+    /// Its row on RabbitMQ and Redis.
+    pub broker: &'static str,
+    depth: u32,
+    width: u32,
+    /// Tasks per round, one after another.
+    tasks: usize,
+}
+
+/// 100 steps.
+pub const HUNDRED: Shape = Shape {
+    memory: "dag-100",
+    broker: "dag-100-broker",
+    depth: 10,
+    width: 10,
+    tasks: 5,
+};
+/// 1,000 steps.
+pub const THOUSAND: Shape = Shape {
+    memory: "dag-1000",
+    broker: "dag-1000-broker",
+    depth: 50,
+    width: 20,
+    tasks: 2,
+};
+
+impl Shape {
+    fn critical_path_ms(self) -> f64 {
+        f64::from(self.depth * STEP_MS)
+    }
+}
 
 struct Side {
     name: &'static str,
+    shape: Shape,
     call: Call,
     _laid: Laid,
     _processes: Vec<Process>,
@@ -31,21 +69,25 @@ struct Side {
 }
 
 /// Measures the rows, in turns.
-pub async fn measure(bench: &Bench, memory: bool, broker: bool) -> Result<Vec<Row>> {
+pub async fn measure(bench: &Bench, shape: Shape, memory: bool, broker: bool) -> Result<Vec<Row>> {
     let scratch = bench.scratch.path();
     let port = free_port()?;
     let arguments = [
         ("--port", port.to_string()),
         ("--agents", "even-worker,odd-worker".to_owned()),
-        ("--depth", DEPTH.to_string()),
-        ("--width", WIDTH.to_string()),
+        ("--depth", shape.depth.to_string()),
+        ("--width", shape.width.to_string()),
     ];
     let arguments = arguments.iter().flat_map(|(name, value)| [*name, value]);
     let mut model = Process::part("model", scratch, ["model"].into_iter().chain(arguments))?;
     let address = ([127, 0, 0, 1], port).into();
     model.listening(address, Duration::from_secs(10)).await?;
     let sketch = Sketch {
-        agents: vec![("even-worker", STEP_MS), ("odd-worker", STEP_MS)],
+        agents: vec![
+            ("even-worker", STEP_MS.into()),
+            ("odd-worker", STEP_MS.into()),
+        ],
+        bounds: Some((1000, 20)),
         ollama: Some(format!("http://127.0.0.1:{port}")),
         ..Sketch::default()
     };
@@ -58,11 +100,12 @@ pub async fn measure(bench: &Bench, memory: bool, broker: bool) -> Result<Vec<Ro
         let durable = Sketch {
             rabbitmq: Some(servers.0.url()),
             redis: Some(servers.1.url()),
+            consul: true,
             ..sketch.clone()
         };
         let laid = durable.lay(bench, "broker").await?;
         let processes = laid.processes(bench).await?;
-        sides.push(Side::new(bench, "dag-100-broker", laid, processes).await?);
+        sides.push(Side::new(bench, (shape.broker, shape), laid, processes).await?);
         Some(servers)
     } else {
         None
@@ -70,7 +113,10 @@ pub async fn measure(bench: &Bench, memory: bool, broker: bool) -> Result<Vec<Ro
     if memory {
         let laid = sketch.lay(bench, "memory").await?;
         let processes = laid.one_process(bench).await?;
-        sides.insert(0, Side::new(bench, "dag-100", laid, processes).await?);
+        sides.insert(
+            0,
+            Side::new(bench, (shape.memory, shape), laid, processes).await?,
+        );
     }
     for _ in 0..bench.rounds {
         for side in &mut sides {
@@ -84,7 +130,7 @@ pub async fn measure(bench: &Bench, memory: bool, broker: bool) -> Result<Vec<Ro
 impl Side {
     async fn new(
         bench: &Bench,
-        name: &'static str,
+        (name, shape): (&'static str, Shape),
         laid: Laid,
         processes: Vec<Process>,
     ) -> Result<Self> {
@@ -102,13 +148,14 @@ impl Side {
         let steps = plan
             .get("execution_plan")
             .and_then(Value::as_array)
-            .map_or(0, Vec::len);
+            .map_or(0, |steps| u32::try_from(steps.len()).unwrap_or(u32::MAX));
         ensure!(
-            plan.get("source") == Some(&json!("ollama")) && steps == 100,
+            plan.get("source") == Some(&json!("ollama")) && steps == shape.depth * shape.width,
             "the model's plan was not taken: {plan}"
         );
         Ok(Self {
             name,
+            shape,
             call,
             _laid: laid,
             _processes: processes,
@@ -119,7 +166,7 @@ impl Side {
     async fn round(&mut self) -> Result<()> {
         let mut line = Line::open(self.call.address).await?;
         let mut millis = Vec::new();
-        for _ in 0..TASKS {
+        for _ in 0..self.shape.tasks {
             let sent = Instant::now();
             line.call(&self.call).await?;
             millis.push(sent.elapsed().as_secs_f64() * 1000.0);
@@ -131,8 +178,7 @@ impl Side {
     }
 
     fn row(&self) -> Row {
-        #[allow(clippy::cast_precision_loss)] // 200
-        let critical_path = (DEPTH * STEP_MS) as f64;
+        let critical_path = self.shape.critical_path_ms();
         let rounds: Vec<_> = self.rounds.iter().map(|ms| (*ms, critical_path)).collect();
         Row::beside(self.name, "ms", "critical path", &rounds).with_goal(Goal::RatioAtMost(1.1))
     }

@@ -1,281 +1,242 @@
-//! The step lane against a bare loop: what our code costs beside broker, HTTP and agent.
+//! The step lane: one sidecar against a bare loop, Celery and the plan's own shape.
 
 use super::{Bench, say};
-use crate::mesh;
-use crate::parts::BareLoop;
-use crate::process::{Process, free_address, free_port};
+use crate::lane::{Drained, Lane, Load, Side};
+use crate::median;
+use crate::python::{Http, Pool};
 use crate::row::{Goal, Row, figure};
-use crate::servers::RabbitMq;
-use anyhow::{Context, Result, ensure};
-use futures_util::StreamExt;
-use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel};
-use mesh_bus::{QueueKind, Topology};
-use mesh_protocol::AgentId;
-use mesh_protocol::message::{HEADER_IDEMPOTENCY_KEY, StepTask};
-use mesh_protocol::names::{EXCHANGE_TASKS, ORCHESTRATOR};
-use serde_json::json;
-use std::time::{Duration, Instant};
+use anyhow::{Context, Result};
 
 /// What the row says.
-pub const ABOUT: &str = "A queue of 30,000 steps of 1 KB is drained through the sidecar to an agent on loopback that answers at once, \
-    and the results are counted in the orchestrator's queue. The peer is a loop of lapin and hyper alone (`benches/src/parts/bare.rs`): \
-    same broker, quorum queues, prefetch 64, confirms, persistent and mandatory results under the task and the idempotency key, acknowledged after the confirm.";
+pub const ABOUT: &str = "A queue of steps is drained by one sidecar, with so many in flight (its `concurrency`), to an agent on loopback that answers 100 bytes at once; the \
+    results are counted in the orchestrator's queue. The peer is a loop of lapin and hyper alone (`benches/src/parts/bare.rs`): same broker, quorum queues, prefetch, \
+    confirms, persistent and mandatory results under the task and the idempotency key, acknowledged after the confirm. The broker and the agent share the two cores.";
+/// What the row says.
+pub const ABOUT_SAME: &str = "The same with so many in flight, and messages of this size.";
+/// What the row says.
+pub const ABOUT_CELERY: &str = "The same sidecar with 100 in flight against a Celery worker (`benches/peers/celery_peer.py`) with the same work: RabbitMQ (a quorum queue), a POST to the \
+    same agent for each task over kept connections (requests), the result stored in Redis, then acknowledged (`acks_late`). Two processes (prefork); the table has sixteen threads, and a leaner \
+    client (urllib3), beside it. Drain only: the queue is filled before, and clients and starts do not count. Celery has no routed result, no dead letters, and asks for no confirm of a result.";
+/// What the row says.
+pub const ABOUT_PLAN: &str = "The same against the plan's own shape (`benches/peers/plan_lane.py`): pika's BlockingConnection, one message after the other, a POST to the agent with the plan's \
+    client (httpx, but over a kept connection), the result published without a confirm, then acknowledged. The table has it with confirms, and with a leaner client (urllib3), beside it.";
 
-const STEPS: u32 = 30_000;
-/// Also the sidecar's concurrency; enough to keep the broker busy, below where its queue in memory counts.
-const PREFETCH: u16 = 64;
-const LIMIT: Duration = Duration::from_secs(60);
+/// Rounds of the peers in Python, at most: their ratios are far from any noise.
+const PYTHON_ROUNDS: usize = 3;
 
-struct Lane {
-    broker: RabbitMq,
-    agent: AgentId,
-    agent_url: String,
-    channel: Channel,
-    results: String,
-    _connection: lapin::Connection,
-    _agent: Process,
+const fn load(bytes: usize, in_flight: u16, steps: u32) -> Load {
+    Load {
+        bytes,
+        steps,
+        in_flight,
+    }
 }
 
-/// What one drain cost.
-struct Drained {
-    steps_per_s: f64,
-    cpu_ms_per_1000: f64,
-    broker_ms_per_1000: f64,
-    resident_mib: f64,
+const SMALL: Load = load(1024, 100, 20_000);
+const LARGE: Load = load(65_536, 100, 4_000);
+/// Against the bare loop; as many steps as take one or two seconds.
+const LANES: [(&str, Load); 6] = [
+    ("step-lane-1k-1", load(1024, 1, 3_000)),
+    ("step-lane-1k-10", load(1024, 10, 12_000)),
+    ("step-lane-1k-100", SMALL),
+    ("step-lane-64k-1", load(65_536, 1, 1_500)),
+    ("step-lane-64k-10", load(65_536, 10, 3_000)),
+    ("step-lane-64k-100", LARGE),
+];
+/// Against peers in Python: the first of each is the row's, the second stands in the table, the third is the first
+/// with a leaner client; all drain fewer.
+const PEERS: [(&str, [Side; 3], Load, u32, f64); 4] = [
+    ("step-lane-celery", CELERY, SMALL, 1_500, 20.0),
+    ("step-lane-celery-64k", CELERY, LARGE, 750, 20.0),
+    ("step-lane-pika", PLAN, SMALL, 2_000, 12.0),
+    ("step-lane-pika-64k", PLAN, LARGE, 1_000, 12.0),
+];
+const CELERY: [Side; 3] = [
+    Side::Celery(Pool::Prefork, Http::Requests),
+    Side::Celery(Pool::Threads, Http::Requests),
+    Side::Celery(Pool::Prefork, Http::Urllib3),
+];
+const PLAN: [Side; 3] = [
+    Side::Plan {
+        confirms: false,
+        http: Http::Httpx,
+    },
+    Side::Plan {
+        confirms: true,
+        http: Http::Httpx,
+    },
+    Side::Plan {
+        confirms: false,
+        http: Http::Urllib3,
+    },
+];
+
+struct Measured {
+    side: Side,
+    load: Load,
+    most_rounds: usize,
+    rounds: Vec<Drained>,
 }
 
-/// Measures the row.
-pub async fn measure(bench: &Bench) -> Result<Row> {
+/// Measures those of the rows that are wanted, all in turns.
+pub async fn measure(bench: &Bench, wanted: &impl Fn(&str) -> bool) -> Result<Vec<Row>> {
     let lane = Lane::lay(bench).await?;
-    let mut rounds = Vec::new();
-    let (mut cpu, mut broker, mut resident) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sides = sides(bench.rounds, wanted);
     for round in 0..bench.rounds {
-        // Who begins changes, so that neither always finds the broker warmer.
-        let (ours, bare) = if round % 2 == 0 {
-            let ours = lane.drain(lane.sidecar(bench)?).await?;
-            (ours, lane.drain(lane.bare(bench)?).await?)
-        } else {
-            let bare = lane.drain(lane.bare(bench)?).await?;
-            (lane.drain(lane.sidecar(bench)?).await?, bare)
-        };
-        say(&format!(
-            "  sidecar {} steps/s, bare loop {} steps/s",
-            figure(ours.steps_per_s),
-            figure(bare.steps_per_s)
-        ));
-        rounds.push((ours.steps_per_s, bare.steps_per_s));
-        cpu.push((ours.cpu_ms_per_1000, bare.cpu_ms_per_1000));
-        broker.push((ours.broker_ms_per_1000, bare.broker_ms_per_1000));
-        resident.push(ours.resident_mib);
+        let mut turn: Vec<&mut Measured> = sides.iter_mut().collect();
+        // Who begins changes, so that nobody always finds the broker warmer.
+        if round % 2 == 1 {
+            turn.reverse();
+        }
+        for measured in turn.into_iter().filter(|m| round < m.most_rounds) {
+            let drained = lane.drain(measured.side, measured.load).await?;
+            say(&format!(
+                "  {}, {}: {} steps/s",
+                name(measured.side),
+                form(measured.side, measured.load),
+                figure(drained.steps_per_s)
+            ));
+            measured.rounds.push(drained);
+        }
     }
-    let middles = |pairs: Vec<(f64, f64)>| {
-        let (ours, bare): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-        (figure(crate::median(&ours)), figure(crate::median(&bare)))
-    };
-    let (cpu, broker) = (middles(cpu), middles(broker));
-    Ok(
-        Row::beside("step-lane", "steps/s", "bare lapin+hyper loop", &rounds)
-            .with_goal(Goal::RatioAtLeast(0.9))
-            .with_note(format!(
-                "processor ms per 1000 steps: sidecar {}, bare loop {}; the broker's beside them {}, {}",
-                cpu.0, cpu.1, broker.0, broker.1
-            ))
-            .with_note(format!(
-                "resident MiB of the sidecar at the end of a drain: {}",
-                figure(crate::median(&resident))
-            )),
-    )
+    let mut rows = Vec::new();
+    for (name, load) in LANES.into_iter().filter(|lane| wanted(lane.0)) {
+        let ours = find(&sides, Side::Sidecar, load)?;
+        let bare = find(&sides, Side::Bare, load)?;
+        let row = Row::beside(name, "steps/s", "bare lapin+hyper loop", &both(ours, bare));
+        rows.push(noted(row, ours, bare).with_goal(Goal::RatioAtLeast(0.95)));
+    }
+    for (name, [first, _, lean], load, steps, goal) in
+        PEERS.into_iter().filter(|peer| wanted(peer.0))
+    {
+        let ours = find(&sides, Side::Sidecar, load)?;
+        let peer = find(&sides, first, Load { steps, ..load })?;
+        let lean = find(&sides, lean, Load { steps, ..load })?;
+        let leaner: Vec<f64> = both(ours, lean).iter().map(|(o, l)| o / l).collect();
+        let row = Row::beside(name, "steps/s", &self::name(first), &both(ours, peer));
+        let row = noted(row, ours, peer).with_goal(Goal::RatioAtLeast(goal));
+        rows.push(row.with_note(format!(
+            "against {}: ratio {}",
+            self::name(lean.side),
+            figure(median(&leaner))
+        )));
+    }
+    // All that was measured in this run, at its first row.
+    let mut rows = rows.into_iter();
+    let first = rows.next().map(|row| {
+        row.with_table(table(&sides))
+            .with_note(crate::machine::busy())
+    });
+    Ok(first.into_iter().chain(rows).collect())
 }
 
-impl Lane {
-    async fn lay(bench: &Bench) -> Result<Self> {
-        let scratch = bench.scratch.path();
-        let broker = RabbitMq::start(scratch).await?;
-        let agent: AgentId = "lane".parse()?;
-        mesh::declare(
-            &broker.url(),
-            &Topology::exchanges()
-                .with_agent(&agent, QueueKind::Quorum)
-                .with_orchestrator(QueueKind::Quorum),
-        )
-        .await?;
-        let port = free_port()?;
-        let mut process = Process::part("agent", scratch, ["agent", "--port", &port.to_string()])?;
-        process
-            .listening(([127, 0, 0, 1], port).into(), LIMIT)
-            .await?;
-        let connection = broker.connect().await?;
-        let channel = connection.create_channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await?;
-        Ok(Self {
-            broker,
-            agent,
-            agent_url: format!("http://127.0.0.1:{port}"),
-            channel,
-            results: format!("agent.{ORCHESTRATOR}.coordination"),
-            _connection: connection,
-            _agent: process,
-        })
-    }
-
-    fn sidecar(&self, bench: &Bench) -> Result<impl FnOnce() -> Result<Process> + use<>> {
-        let config = json!({
-            "service": self.agent,
-            "app": {"url": self.agent_url},
-            "admin_listen": free_address()?,
-            "worker": {
-                "bus": {"backend": "rabbitmq", "url": self.broker.url()},
-                "concurrency": PREFETCH,
-            },
-        });
-        let (binary, scratch) = (bench.binary("sidecar"), bench.scratch.path().to_owned());
-        Ok(move || mesh::sidecar(&binary, &scratch, "sidecar", &config))
-    }
-
-    fn bare(&self, bench: &Bench) -> Result<impl FnOnce() -> Result<Process> + use<>> {
-        let bare = BareLoop {
-            broker: self.broker.url(),
-            queue: self.agent.task_queue(),
-            agent: format!("{}/process", self.agent_url).parse()?,
-            prefetch: PREFETCH,
-        };
-        let scratch = bench.scratch.path().to_owned();
-        Ok(move || {
-            Process::part(
-                "bare-loop",
-                &scratch,
-                [
-                    "bare-loop",
-                    "--broker",
-                    &bare.broker,
-                    "--queue",
-                    &bare.queue,
-                    "--agent",
-                    &bare.agent.to_string(),
-                    "--prefetch",
-                    &bare.prefetch.to_string(),
-                ],
-            )
-        })
-    }
-
-    async fn drain(&self, start: impl FnOnce() -> Result<Process>) -> Result<Drained> {
-        for queue in [self.agent.task_queue(), self.results.clone()] {
-            self.channel
-                .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
-                .await?;
+/// What the wanted rows need, each once.
+fn sides(rounds: usize, wanted: &impl Fn(&str) -> bool) -> Vec<Measured> {
+    let mut sides: Vec<Measured> = Vec::new();
+    let mut need = |side: Side, load: Load, most_rounds: usize| {
+        if !sides.iter().any(|m| m.side == side && m.load == load) {
+            sides.push(Measured {
+                side,
+                load,
+                most_rounds,
+                rounds: Vec::new(),
+            });
         }
-        self.preload().await?;
-        let mut process = start()?;
-        let until = Instant::now() + LIMIT;
-        // From the first sample past a twentieth, so that starting and connecting do not count, to
-        // the one that sees the last result. Asking the broker costs both sides the same.
-        let mut first = None;
-        let (begin, cpu_begin, broker_begin, done_at_begin) = loop {
-            let done = self.depth(&self.results).await?;
-            let now = Instant::now();
-            if done > STEPS / 20 && first.is_none() {
-                first = Some((now, process.cpu_s()?, self.broker.cpu_s()?, done));
-            }
-            if done >= STEPS {
-                break first.context("the queue was drained before it was looked at")?;
-            }
-            process.alive()?;
-            ensure!(now < until, "{done} of {STEPS} results after {LIMIT:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        let seconds = begin.elapsed().as_secs_f64();
-        let cpu_s = process.cpu_s()? - cpu_begin;
-        let broker_s = self.broker.cpu_s()? - broker_begin;
-        let steps = f64::from(STEPS - done_at_begin);
-        let resident_mib = process.resident_mib()?;
-        let done = self.depth(&self.results).await?;
-        ensure!(done == STEPS, "{done} results for {STEPS} steps");
-        Ok(Drained {
-            steps_per_s: steps / seconds,
-            cpu_ms_per_1000: cpu_s / steps * 1e6,
-            broker_ms_per_1000: broker_s / steps * 1e6,
-            resident_mib,
-        })
+    };
+    for (_, load) in LANES.iter().filter(|lane| wanted(lane.0)) {
+        need(Side::Sidecar, *load, rounds);
+        need(Side::Bare, *load, rounds);
     }
-
-    /// Messages that are ready in `queue`.
-    async fn depth(&self, queue: &str) -> Result<u32> {
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let found = self
-            .channel
-            .queue_declare(queue.into(), options, FieldTable::default())
-            .await?;
-        Ok(found.message_count())
-    }
-
-    async fn preload(&self) -> Result<()> {
-        let key = self.agent.execute_key();
-        let publish = |number: u32| {
-            let key = &key;
-            async move {
-                let (body, properties) = self.message(number)?;
-                let options = BasicPublishOptions::default();
-                let confirm = self
-                    .channel
-                    .basic_publish(
-                        EXCHANGE_TASKS.into(),
-                        key.as_str().into(),
-                        options,
-                        &body,
-                        properties,
-                    )
-                    .await?
-                    .await?;
-                ensure!(confirm.is_ack(), "the broker refused a step");
-                Ok(())
-            }
-        };
-        // As many unconfirmed as keep the broker's log busy.
-        let mut published = futures_util::stream::iter((0..STEPS).map(publish)).buffered(500);
-        while let Some(done) = published.next().await {
-            done?;
+    for (_, peers, load, steps, _) in PEERS.iter().filter(|peer| wanted(peer.0)) {
+        need(Side::Sidecar, *load, rounds);
+        for peer in peers {
+            let load = Load {
+                steps: *steps,
+                ..*load
+            };
+            need(*peer, load, rounds.min(PYTHON_ROUNDS));
         }
-        Ok(())
     }
+    sides
+}
 
-    /// A step of 1 KB as the orchestrator sends it.
-    fn message(&self, number: u32) -> Result<(Vec<u8>, BasicProperties)> {
-        let task = format!("bench-{number}");
-        let payload = json!({"text": "x".repeat(700), "rows": [1, 2, 3], "unit": "MiB"});
-        let step = StepTask {
-            task_id: task.parse()?,
-            step_id: "s1".parse()?,
-            agent: self.agent.clone(),
-            action: "Process bench".to_owned(),
-            role: "Process bench".to_owned(),
-            payload: serde_json::from_value(payload)?,
-            incoming_data: serde_json::Map::new(),
-            timestamp: crate::machine::now(),
-            deadline_ms: None,
-            submitted_ms: None,
-            assertion: None,
-        };
-        let mut headers = FieldTable::default();
-        headers.insert(
-            HEADER_IDEMPOTENCY_KEY.into(),
-            lapin::types::AMQPValue::LongString(format!("{task}:s1").into()),
-        );
-        let properties = BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_content_type("application/json".into())
-            .with_correlation_id(task.as_str().into())
-            .with_message_id(format!("{task}:s1").as_str().into())
-            .with_headers(headers);
-        Ok((serde_json::to_vec(&step)?, properties))
+fn find(sides: &[Measured], side: Side, load: Load) -> Result<&Measured> {
+    let mut sides = sides.iter();
+    sides
+        .find(|m| m.side == side && m.load == load)
+        .context("a side was not measured")
+}
+
+/// Of the rounds in which both were measured.
+fn both(ours: &Measured, peer: &Measured) -> Vec<(f64, f64)> {
+    let rounds = ours.rounds.iter().zip(&peer.rounds);
+    rounds
+        .map(|(ours, peer)| (ours.steps_per_s, peer.steps_per_s))
+        .collect()
+}
+
+fn noted(row: Row, ours: &Measured, peer: &Measured) -> Row {
+    row.with_note(format!(
+        "processor ms per 1000 steps: ours {}, peer {}; the broker's beside them {}, {}",
+        ours.middle(|d| d.cpu_ms_per_1000),
+        peer.middle(|d| d.cpu_ms_per_1000),
+        ours.middle(|d| d.broker_ms_per_1000),
+        peer.middle(|d| d.broker_ms_per_1000),
+    ))
+    .with_note(format!(
+        "of a core, the agent took {} beside ours, {} beside the peer; MiB of our sidecar at the end of a drain: {}",
+        ours.middle(|d| d.agent_share),
+        peer.middle(|d| d.agent_share),
+        ours.middle(|d| d.resident_mib),
+    ))
+}
+
+impl Measured {
+    fn middle(&self, of: impl Fn(&Drained) -> f64) -> String {
+        figure(median(&self.rounds.iter().map(of).collect::<Vec<_>>()))
     }
+}
+
+fn name(side: Side) -> String {
+    match side {
+        Side::Sidecar => "sidecar".to_owned(),
+        Side::Bare => "bare loop".to_owned(),
+        Side::Plan { confirms, http } => {
+            let confirms = if confirms { "confirms" } else { "no confirms" };
+            format!("pika, {confirms}, {}", http.name())
+        }
+        Side::Celery(Pool::Prefork, http) => format!("Celery, prefork 2, {}", http.name()),
+        Side::Celery(Pool::Threads, http) => format!("Celery, threads 16, {}", http.name()),
+    }
+}
+
+fn form(side: Side, load: Load) -> String {
+    let size = load.bytes / 1024;
+    match side {
+        Side::Sidecar | Side::Bare => format!("{size} KB, {} in flight", load.in_flight),
+        Side::Plan { .. } | Side::Celery(..) => format!("{size} KB"),
+    }
+}
+
+fn table(sides: &[Measured]) -> Vec<Vec<String>> {
+    let heads = [
+        "who",
+        "messages",
+        "steps/s",
+        "processor ms per 1000",
+        "the broker's",
+        "of a core, the agent's",
+    ];
+    let mut table = vec![heads.map(str::to_owned).to_vec()];
+    table.extend(sides.iter().map(|m| {
+        vec![
+            name(m.side),
+            form(m.side, m.load),
+            m.middle(|d| d.steps_per_s),
+            m.middle(|d| d.cpu_ms_per_1000),
+            m.middle(|d| d.broker_ms_per_1000),
+            m.middle(|d| d.agent_share),
+        ]
+    }));
+    table
 }

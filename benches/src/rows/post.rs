@@ -2,15 +2,13 @@
 
 use super::{Bench, say};
 use crate::load::{Call, Reached, closed_loop, until_right};
-use crate::mesh::Sketch;
+use crate::mesh::{Laid, Sketch};
 use crate::process::{Process, free_address, free_port};
 use crate::row::{Goal, Row, figure};
 use crate::servers::{RabbitMq, Redis};
 use crate::{median, quantile};
 use anyhow::{Result, ensure};
 use lapin::options::QueuePurgeOptions;
-use mesh_protocol::AgentId;
-use mesh_protocol::names::ORCHESTRATOR;
 use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
@@ -43,6 +41,7 @@ pub async fn measure(bench: &Bench) -> Result<Row> {
         rabbitmq: Some(broker.url()),
         redis: Some(redis.url()),
         ollama: Some(model.clone()),
+        ..Sketch::default()
     };
     let laid = sketch.lay(bench, "post").await?;
     // Its queues and bindings are there before the peer publishes.
@@ -53,13 +52,13 @@ pub async fn measure(bench: &Bench) -> Result<Row> {
     let (mut ours_ms, mut peer_ms) = (Vec::new(), Vec::new());
     let (mut ours_cpu, mut peer_cpu) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
-        clear(&broker, &redis).await?;
+        clear(&laid, &broker, &redis).await?;
         let orchestrator = laid.orchestrator(bench).await?;
         let call = Call::post(laid.orchestrator, "/orchestrate", &body, r#""task_id""#);
         let ours = side(&call, &orchestrator).await?;
         drop(orchestrator);
 
-        clear(&broker, &redis).await?;
+        clear(&laid, &broker, &redis).await?;
         let address = free_address()?;
         let mut command = Command::new(&uvicorn);
         command
@@ -116,15 +115,11 @@ async fn side(call: &Call, process: &Process) -> Result<(Reached, f64)> {
 }
 
 /// Neither side finds what the other left: an orchestrator takes up the tasks it finds in its store.
-async fn clear(broker: &RabbitMq, redis: &Redis) -> Result<()> {
+async fn clear(laid: &Laid, broker: &RabbitMq, redis: &Redis) -> Result<()> {
     redis.clear().await?;
     let connection = broker.connect().await?;
     let channel = connection.create_channel().await?;
-    let mut queues = vec![format!("agent.{ORCHESTRATOR}.coordination")];
-    for (agent, _) in AGENTS {
-        queues.push(agent.parse::<AgentId>()?.task_queue());
-    }
-    for queue in queues {
+    for queue in laid.queues()? {
         channel
             .queue_purge(queue.as_str().into(), QueuePurgeOptions::default())
             .await?;

@@ -47,6 +47,7 @@ pub async fn measure(bench: &Bench, steady: bool, full: bool) -> Result<Vec<Row>
     let durable = Sketch {
         rabbitmq: Some(broker.url()),
         redis: Some(redis.url()),
+        consul: true,
         ..memory.clone()
     };
     let memory = memory.lay(bench, "memory").await?;
