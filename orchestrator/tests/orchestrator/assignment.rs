@@ -174,7 +174,7 @@ impl Bench {
 async fn the_quick_one_gets_the_work_and_the_slow_one_when_it_is_quick_again() {
     let bench = Bench::start().await;
     // Nothing is known: both take part.
-    let first = bench.many(8).await;
+    let first = bench.together(8).await;
     assert!(first.iter().all(|&n| n >= 2), "{first:?}");
     bench.manners[0].takes_ms.store(200, Ordering::Relaxed);
     // Learns it within some steps.
