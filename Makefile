@@ -60,7 +60,7 @@ bench: setup filters ## side-by-side measurements, one table (ONLY=name for one 
 filters: ## the filters as .wasm, into target/filters
 	@kong-plugins/filters/build.sh
 
-setup: ## the servers that tests run (RabbitMQ 3 and 4, Redis, Consul, Prometheus, Envoy, an OpenTelemetry collector), and pika
+setup: ## the servers that tests run (RabbitMQ 3 and 4, Redis, Consul, Prometheus, Envoy, an OpenTelemetry collector), pika and Ollama's client
 	@deploy/setup.sh servers
 
 fmt: ## format everything

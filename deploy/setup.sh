@@ -159,8 +159,9 @@ servers)
     unpack_debian13
     install_envoy
     install_otel
-    # The client library of the plan's own publishers.
+    # The client libraries of the plan's own publishers, and of agents that ask the shared model.
     install_venv pika pika python -c 'import pika'
+    install_venv ollama "Ollama's client" python -c 'import ollama'
     ;;
 envoy)
     install_envoy

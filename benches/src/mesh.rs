@@ -134,7 +134,7 @@ impl Sketch {
         if let Some(url) = &self.ollama {
             writeln!(
                 text,
-                "    ollama: {{url: \"{url}\", model: double, num_predict: 32768}}"
+                "    ollama: {{url: \"{url}\", model: double, num_predict: 32768, cache: {{entries: 0}}}}"
             )?;
         }
         if let Some(consul) = consul {

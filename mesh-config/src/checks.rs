@@ -3,13 +3,13 @@
 mod delivery;
 mod filters;
 mod gateway;
+mod ollama;
 mod resources;
 mod trust;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
 use crate::finding::{Finding, Place, nearest};
-use crate::mesh::Builtin;
-use crate::schema::{self, Agent, At, File};
+use crate::schema::{Agent, At, File};
 use crate::secret::Source;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +20,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     let mut out = Vec::new();
     agents(file, &mut out);
     planner(file, &mut out);
+    ollama::run(file, &mut out);
     gateway::run(file, &mut out);
     filters::run(file, &mut out);
     backends(file, &mut out);
@@ -172,27 +173,6 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
                 )));
             }
         }
-    }
-    let asks = |run: &At<schema::Run>| {
-        let builtin = run.value.builtin.as_ref();
-        builtin.is_some_and(|b| b.value == Builtin::GeneralAgent)
-    };
-    if let Some(ollama) = &planner.ollama
-        && let Some(url) = &ollama.value.url
-        && url.value.scheme() != "http"
-        && file
-            .agents
-            .iter()
-            .any(|a| a.value.run.as_ref().is_some_and(asks))
-    {
-        let message = format!(
-            "{}: the builtin general-agent asks it too, in plain http",
-            url.path
-        );
-        out.push(
-            error("invalid_url", url, message)
-                .hint("write an http:// URL, or leave that agent out"),
-        );
     }
     if let (Some(width), Some(steps)) = (&planner.max_width, &planner.max_steps)
         && width.value > steps.value

@@ -3,14 +3,15 @@
 //! Everything that can be said about the file is said in one go: reading goes on after a fault, the
 //! checks run on what was read, and the mesh is built only when there is no error.
 
+mod ollama;
 mod trust;
 
 use crate::checks;
 use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report};
 use crate::mesh::{
-    ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Ollama,
-    Orchestrator, Route, Run, Store,
+    ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Orchestrator,
+    Route, Run, Store,
 };
 use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
@@ -261,14 +262,7 @@ fn orchestrator(raw: schema::Orchestrator) -> Orchestrator {
         resources: amounts(raw.resources),
         rules: rules.unwrap_or_else(orchestrator::plan_rules),
         general_agent: value(planner.general_agent),
-        ollama: value(planner.ollama).and_then(|o| {
-            Some(Ollama {
-                url: value(o.url)?,
-                model: value(o.model)?,
-                timeout: value(o.timeout).unwrap_or(Duration::from_secs(30)),
-                num_predict: value(o.num_predict).unwrap_or(1024),
-            })
-        }),
+        ollama: value(planner.ollama).and_then(ollama::ollama),
         max_steps: value(planner.max_steps).unwrap_or(100),
         max_width: value(planner.max_width).unwrap_or(16),
         limits: orchestrator::Limits {

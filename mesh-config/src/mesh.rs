@@ -4,7 +4,7 @@ use crate::filters::Filters;
 use crate::secret::Source;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
-use mesh_orchestrator::config::{Limits, OnFailure};
+use mesh_orchestrator::config::{Limits, Ollama, OnFailure};
 use mesh_orchestrator::resources::Amounts;
 use mesh_policy::config::{Algorithm, JwksUrl};
 use mesh_protocol::AgentId;
@@ -160,19 +160,6 @@ pub struct Orchestrator {
     pub step_timeout: Duration,
     /// What a failed step does to its task.
     pub on_failure: OnFailure,
-}
-
-/// A server that speaks Ollama's API.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ollama {
-    /// Base URL.
-    pub url: Url,
-    /// Model name.
-    pub model: String,
-    /// Time limit of one call.
-    pub timeout: Duration,
-    /// Most tokens of an answer.
-    pub num_predict: u32,
 }
 
 /// How steps travel.
@@ -341,13 +328,12 @@ impl Mesh {
                 let problem = "a URL with more than scheme, host, port and path: it is written into files that anyone may read, so it must hold no user, password, query or fragment";
                 return Err(refuse("OLLAMA_URL", problem));
             }
-            let ollama = self.orchestrator.ollama.get_or_insert_with(|| Ollama {
-                url: url.clone(),
-                // The plan's own default.
-                model: "tinyllama".to_owned(),
-                timeout: Duration::from_secs(30),
-                num_predict: 1024,
-            });
+            let url = url.as_str().trim_end_matches('/').to_owned();
+            // The plan's own default.
+            let ollama = self
+                .orchestrator
+                .ollama
+                .get_or_insert_with(|| Ollama::new(url.clone(), "tinyllama"));
             ollama.url = url;
         }
         if let (Some(model), Some(ollama)) =

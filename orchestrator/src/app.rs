@@ -14,6 +14,7 @@ use crate::coordination::socket::Sockets;
 use crate::intake;
 use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::ollama::Models;
 use crate::planner::Planning;
 use crate::quota::Quota;
 use crate::resources::{Arbiter, Desk, Times};
@@ -80,6 +81,7 @@ pub struct Bound {
     config: Config,
     deps: Deps,
     planning: Planning,
+    models: Option<Arc<Models>>,
     load: Arc<Load>,
     metrics: Arc<Metrics>,
     sockets: Arc<Sockets>,
@@ -96,13 +98,21 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         .and_then(|metrics| deps.tracer.register(&deps.metrics).map(|()| metrics))
         .map_err(|e| BuildError::Config(e.to_string()))?;
     let metrics = Arc::new(metrics);
+    let models = match &config.planner.ollama {
+        None => None,
+        Some(ollama) => {
+            let quota = Arc::clone(&deps.quota);
+            let models = Models::new(ollama, &config.agents, quota, &deps.metrics);
+            Some(models.map_err(BuildError::Config)?)
+        }
+    };
     let planning = Planning::new(
         &config.planner,
         &config.agents,
         &config.resources,
+        models.as_ref(),
         Arc::clone(&metrics),
-    )
-    .map_err(BuildError::Config)?;
+    );
     let agents = config.agents.iter().map(|a| a.id.clone()).collect();
     let load = Arc::new(Load::new(
         Arc::clone(&deps.bus),
@@ -136,6 +146,7 @@ pub async fn build(config: Config, deps: Deps) -> Result<Bound, BuildError> {
         config,
         deps,
         planning,
+        models,
         load,
         metrics,
         sockets,
@@ -172,6 +183,7 @@ impl Bound {
             max_runs: self.config.limits.max_runs,
             ready: ready_seen,
             tracing: Tracing::new(self.deps.tracer, self.config.bus.system()),
+            plans: self.planning.cache().cloned(),
             halt: halt.clone(),
         });
         let planning = Arc::new(self.planning);
@@ -186,6 +198,7 @@ impl Bound {
         };
         let parts = api::Parts {
             submissions: Arc::clone(&submissions),
+            models: self.models.clone(),
             quota: self.deps.quota,
             sockets: Arc::clone(&self.sockets),
             registry: self.deps.metrics,
@@ -194,6 +207,9 @@ impl Bound {
         let api = Arc::new(api);
         tracing::info!(replica = %executor.replica(), "this replica");
         executor.start();
+        if let Some(models) = self.models {
+            executor.spawn("models", models.run(halt.clone()));
+        }
         executor.spawn("relay", relay::publish(Arc::clone(&executor)));
         executor.spawn("intake", intake::run(Arc::clone(&executor), submissions));
         self.sockets.start();

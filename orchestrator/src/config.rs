@@ -1,7 +1,9 @@
 //! What the orchestrator reads; `mesh-config` writes it from mesh.yaml.
 
+mod ollama;
 mod token;
 
+pub use ollama::{Budget, Budgets, Cache, Ollama, Queue};
 pub use token::InternalToken;
 
 use crate::coordination::socket::Settings;
@@ -101,23 +103,6 @@ pub struct Planner {
     /// Most steps of a plan that can run at the same time.
     #[serde(default = "max_width")]
     pub max_width: usize,
-}
-
-/// A server that speaks Ollama's API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ollama {
-    /// Base URL.
-    pub url: String,
-    /// Model name, such as `tinyllama`.
-    pub model: String,
-    /// Time limit of one call, in milliseconds. There are at most two, which together get at most a third
-    /// of the task's time; then the rules plan.
-    #[serde(default = "ollama_timeout_ms")]
-    pub timeout_ms: u64,
-    /// Most tokens of an answer; a longer answer is a failed plan.
-    #[serde(default = "num_predict")]
-    pub num_predict: u32,
 }
 
 /// Bounds on what clients may ask for.
@@ -270,14 +255,6 @@ fn max_steps() -> usize {
 
 fn max_width() -> usize {
     16
-}
-
-fn ollama_timeout_ms() -> u64 {
-    30_000
-}
-
-fn num_predict() -> u32 {
-    1024
 }
 
 fn retention_s() -> u64 {

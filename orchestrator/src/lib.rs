@@ -8,6 +8,7 @@ pub mod coordination;
 pub mod intake;
 pub mod load;
 pub mod metrics;
+pub mod ollama;
 pub mod planner;
 pub mod quota;
 pub mod resources;

@@ -8,19 +8,19 @@
 //! Every part is one task with a token of its own. None may end before it is told to: a mesh that lost
 //! a part looks alive and does no work, so the first loss ends all of it.
 
-use crate::child::{Program, Running};
+use crate::agents::{Started, address, agent_options, reach_the_model, serve, start};
 use crate::group::Groups;
 use crate::sidecars::Sidecars;
 use crate::tracers::Tracers;
 use crate::{Addresses, AgentAddress, LocalError, filters};
 use mesh_bus::Bus;
-use mesh_config::mesh::{Agent, Builtin, Mesh, Run};
+use mesh_config::mesh::{Mesh, Run};
 use mesh_config::render;
 use mesh_config::secret::Secrets;
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -42,14 +42,14 @@ pub struct Options {
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A part that is bound and does not work yet.
-struct Part {
+pub(crate) struct Part {
     name: String,
     stop: CancellationToken,
     work: Work,
 }
 
 impl Part {
-    fn new<F>(name: impl Into<String>, work: impl FnOnce(CancellationToken) -> F) -> Self
+    pub(crate) fn new<F>(name: impl Into<String>, work: impl FnOnce(CancellationToken) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -110,18 +110,26 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     let arbiter =
         mesh_orchestrator::resources::connect(&config).map_err(|e| part("resources", &e))?;
 
+    reach_the_model(&mut mesh);
     let tracers = Tracers::new(&mesh.trust.traces);
     let beside = Sidecars::new(&mesh, &base, Arc::clone(&bus), &tracers);
     let (mut agents, mut sidecars, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for agent in &mesh.agents {
-        let (endpoint, started) = start(&mesh, agent, &base, &groups).await?;
-        agents.extend(started);
+        let (endpoint, started) = start(agent, &base, &groups).await?;
         let mut config = render::sidecar(&mesh, agent, &secrets)?;
         if let (Some(endpoint), Some(app)) = (endpoint, &mut config.app) {
             app.url = endpoint;
         }
         let endpoint = config.app.as_ref().map(|app| app.url.clone());
         let sidecar = beside.build(config).await?;
+        agents.extend(match started {
+            None => None,
+            Some(Started::Program(part)) => Some(part),
+            Some(Started::Builtin(builtin, listener)) => {
+                let options = agent_options(&mesh, sidecar.outbound_address())?;
+                Some(serve(agent, builtin, listener, &options))
+            }
+        });
         found.push(AgentAddress {
             id: agent.id.clone(),
             endpoint: endpoint.unwrap_or_default(),
@@ -226,85 +234,6 @@ pub(crate) async fn free(name: &str, address: SocketAddr) -> Result<(), LocalErr
             source,
         }),
     }
-}
-
-/// Starts an agent that runs here; its base URL where the system chose the port.
-async fn start(
-    mesh: &Mesh,
-    agent: &Agent,
-    base: &Path,
-    groups: &Groups,
-) -> Result<(Option<String>, Option<Part>), LocalError> {
-    let name = format!("agent {}", agent.id);
-    match &agent.run {
-        None => Ok((None, None)),
-        Some(Run::Command { command, dir }) => {
-            let program = Program {
-                agent: agent.id.clone(),
-                command: command.clone(),
-                dir: dir
-                    .as_ref()
-                    .map_or_else(|| base.to_owned(), |dir| base.join(dir)),
-                address: address(agent),
-                groups: groups.clone(),
-            };
-            let running: Running = program.start()?;
-            Ok((None, Some(Part::new(name, |stop| running.run(stop)))))
-        }
-        Some(Run::Builtin(builtin)) => {
-            let address =
-                address(agent).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-            let refused = |source| LocalError::Listen {
-                part: name.clone(),
-                address,
-                source,
-            };
-            let listener = TcpListener::bind(address).await.map_err(refused)?;
-            let address = listener.local_addr().map_err(refused)?;
-            let router = kind(*builtin).router(&agent_options(mesh)?);
-            let work = |stop: CancellationToken| {
-                let name = name.clone();
-                async move {
-                    if let Err(error) = mesh_agents::serve(listener, router, stop).await {
-                        tracing::error!(part = %name, %error, "listener failed");
-                    }
-                }
-            };
-            let started = Part::new(name.clone(), work);
-            Ok((Some(format!("http://{address}")), Some(started)))
-        }
-    }
-}
-
-/// Where an agent that is started here listens, if mesh.yaml says so; in figures, as it was checked.
-fn address(agent: &Agent) -> Option<SocketAddr> {
-    let url = agent.endpoint.as_ref()?;
-    url.socket_addrs(|| None).ok()?.first().copied()
-}
-
-fn kind(builtin: Builtin) -> mesh_agents::Kind {
-    match builtin {
-        Builtin::HardwareOptimizer => mesh_agents::Kind::HardwareOptimizer,
-        Builtin::ResourceArbitrator => mesh_agents::Kind::ResourceArbitrator,
-        Builtin::DataProcessor => mesh_agents::Kind::DataProcessor,
-        Builtin::GeneralAgent => mesh_agents::Kind::GeneralAgent,
-    }
-}
-
-fn agent_options(mesh: &Mesh) -> Result<mesh_agents::Options, LocalError> {
-    let model = match &mesh.orchestrator.ollama {
-        Some(ollama) => {
-            let url = ollama.url.as_str().trim_end_matches('/');
-            let model = mesh_agents::general_agent::Model::new(url, &ollama.model)
-                .map_err(|e| part("general-agent", &e))?;
-            Some(model)
-        }
-        None => None,
-    };
-    Ok(mesh_agents::Options {
-        model,
-        ..mesh_agents::Options::default()
-    })
 }
 
 /// Which row a part belongs to, and its name, by the id of its task: a part that broke down has

@@ -4,6 +4,7 @@
 //! sidecars their rendered configurations. Backends are those of mesh.yaml: within the process, or a
 //! broker and a store elsewhere.
 
+mod agents;
 mod app;
 mod child;
 mod filters;

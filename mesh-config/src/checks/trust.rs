@@ -134,7 +134,7 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
     }
 }
 
-fn allows(intention: &Intention, from: &str, to: &str) -> bool {
+pub(super) fn allows(intention: &Intention, from: &str, to: &str) -> bool {
     let holds =
         |services: &Option<At<Services>>, name: &str| match services.as_ref().map(|s| &s.value) {
             Some(Services::Any) => true,

@@ -5,9 +5,7 @@ use crate::derive::{self, derived};
 use crate::mesh::{GATEWAY, Mesh};
 use crate::secret::{Secrets, Source, signing_key};
 use mesh_bus::{BrokerUrl, BusConfig};
-use mesh_orchestrator::config::{
-    Agent, Config, InternalToken, Ollama, Planner, Steps, Store, StoreUrl,
-};
+use mesh_orchestrator::config::{Agent, Config, InternalToken, Planner, Steps, Store, StoreUrl};
 use mesh_orchestrator::coordination::socket::Settings as Coordination;
 use mesh_protocol::assertion::{AssertionKey, Assertions};
 use std::time::Duration;
@@ -33,12 +31,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         planner: Planner {
             rules: from.rules.clone(),
             general_agent: from.general_agent.clone(),
-            ollama: from.ollama.as_ref().map(|o| Ollama {
-                url: o.url.as_str().trim_end_matches('/').to_owned(),
-                model: o.model.clone(),
-                timeout_ms: millis(o.timeout),
-                num_predict: o.num_predict,
-            }),
+            ollama: from.ollama.clone(),
             max_steps: from.max_steps,
             max_width: from.max_width,
         },

@@ -6,7 +6,7 @@ use super::orchestrator::{assertions, bus, millis};
 use crate::mesh::{Agent, Destination, GATEWAY, Mesh};
 use crate::secret::{Secrets, Source};
 use crate::trust::{IdentitySource, SERVICE_PLACEHOLDER, Sidecar};
-use mesh_orchestrator::api::HEADER_PEER;
+use mesh_orchestrator::api::{HEADER_PEER, MODELS};
 use mesh_protocol::names::ORCHESTRATOR;
 use mesh_sidecar::config::{
     self, Action, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health, Inbound,
@@ -251,13 +251,17 @@ fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, Rend
         ORCHESTRATOR => {
             let agents = mesh.agents.iter();
             let agents = agents.map(|agent| ServiceName::from(&agent.id)).collect();
+            let mut paths = COORDINATION.map(str::to_owned).to_vec();
+            if mesh.orchestrator.ollama.is_some() {
+                paths.push(MODELS.to_owned());
+            }
             vec![
                 open(GATEWAY, None)?,
                 Intention {
                     from: From::Services(agents),
                     action: Action::Allow,
                     methods: Vec::new(),
-                    paths: COORDINATION.map(str::to_owned).to_vec(),
+                    paths,
                     callers: None,
                 },
             ]

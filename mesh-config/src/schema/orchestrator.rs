@@ -2,6 +2,7 @@
 
 use super::delivery::{Delivery, Overflow, QUEUE_KINDS, delivery};
 use super::gateway::filled;
+use super::ollama::{Ollama, ollama};
 use super::reader::{At, Reader, Spot};
 use super::resources::{Amount, resources};
 use super::services::{Sidecar, Ways, sidecar};
@@ -14,7 +15,6 @@ use mesh_orchestrator::config::OnFailure;
 use mesh_protocol::AgentId;
 use std::net::SocketAddr;
 use std::time::Duration;
-use url::Url;
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
@@ -45,14 +45,6 @@ pub(crate) struct Planner {
 pub(crate) struct Rule {
     pub task_type: String,
     pub agents: Vec<At<AgentId>>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Ollama {
-    pub url: Option<At<Url>>,
-    pub model: Option<At<String>>,
-    pub timeout: Option<At<Duration>>,
-    pub num_predict: Option<At<u32>>,
 }
 
 #[derive(Debug, Default)]
@@ -154,20 +146,6 @@ fn rules(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Rule>>> {
         });
     }
     Some(rules)
-}
-
-fn ollama(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Ollama> {
-    let mut f = reader.fields(spot)?;
-    let http = values::open_url(&["http", "https"], "http://127.0.0.1:11434");
-    let calls = Duration::from_millis(100)..=Duration::from_secs(600);
-    let ollama = Ollama {
-        url: f.required(reader, "url", "http://127.0.0.1:11434", http),
-        model: f.required(reader, "model", "tinyllama", values::text),
-        timeout: f.optional(reader, "timeout", values::duration(calls)),
-        num_predict: f.optional(reader, "num_predict", values::integer(16..=32_768)),
-    };
-    f.finish(reader);
-    Some(ollama)
 }
 
 pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messaging> {

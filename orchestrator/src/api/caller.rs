@@ -198,7 +198,7 @@ fn refusal(error: AssertionError) -> Failure {
 
 /// The service that the sidecar beside this orchestrator names. It comes from this machine, adds where the request
 /// came from, and puts the orchestrator's own address as the host; what else a gateway or a browser adds is not there.
-fn service(peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Option<AgentId> {
+pub(super) fn service(peer: SocketAddr, headers: &HeaderMap, uri: &Uri) -> Option<AgentId> {
     let mut plain = headers.clone();
     for added in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"] {
         plain.remove(added);

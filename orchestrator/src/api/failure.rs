@@ -247,6 +247,34 @@ impl Failure {
         )
     }
 
+    /// A call to the model that is not made, or came to nothing.
+    pub fn model(
+        status: StatusCode,
+        code: &str,
+        detail: impl Into<String>,
+        retry_after: Option<u64>,
+    ) -> Self {
+        let name = format!("model-{}", code.replace('_', "-"));
+        let mut failure = Self::new(status, &name, "The model cannot be asked").detail(detail);
+        if let Some(seconds) = retry_after {
+            let value = HeaderValue::from(seconds);
+            failure.headers.insert(RETRY_AFTER, value);
+        }
+        failure
+    }
+
+    /// The same with a member `error`, where clients of Ollama look; RFC 9457, section 3.2, allows for more
+    /// members.
+    pub fn for_ollama(self) -> Response {
+        let problem = &self.problem;
+        let said = problem.detail.as_ref().unwrap_or(&problem.title).clone();
+        let mut body = serde_json::to_value(problem).unwrap_or_default();
+        if let Some(members) = body.as_object_mut() {
+            members.insert("error".to_owned(), said.into());
+        }
+        self.with_body(body.to_string().into_bytes())
+    }
+
     /// 503, to be tried again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(
@@ -273,9 +301,15 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.problem).unwrap_or_default();
+        self.with_body(body)
+    }
+}
+
+impl Failure {
+    fn with_body(self, body: Vec<u8>) -> Response {
         let status =
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self.problem).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -14,6 +14,7 @@ mod failure;
 mod feed;
 mod internal;
 mod key;
+mod models;
 mod place;
 mod prefer;
 mod resources;
@@ -28,12 +29,14 @@ mod ws;
 
 pub use caller::{Caller, HEADER_PEER, is_local};
 pub use failure::Failure;
+pub use models::PATH as MODELS;
 pub use prefer::Preferences;
 pub use tasks::{Found, find};
 
 use crate::config::{Config, InternalToken, Limits};
 use crate::coordination::socket::Sockets;
 use crate::metrics::Metrics;
+use crate::ollama::Models;
 use crate::planner::Planning;
 use crate::quota::Quota;
 use crate::run::executor::Executor;
@@ -55,6 +58,7 @@ pub const MAX_FOLLOWERS: usize = 256;
 /// What the handlers share.
 pub struct Api {
     pub(crate) executor: Arc<Executor>,
+    pub(crate) models: Option<Arc<Models>>,
     pub(crate) planning: Arc<Planning>,
     pub(crate) submissions: Arc<Submissions>,
     pub(crate) tracer: Tracer,
@@ -78,6 +82,8 @@ pub struct Parts {
     pub submissions: Arc<Submissions>,
     /// Keeps what gateways share.
     pub quota: Arc<dyn Quota>,
+    /// Share a model server, where there is one.
+    pub models: Option<Arc<Models>>,
     /// Connects agents.
     pub sockets: Arc<Sockets>,
     /// What `/metrics` shows.
@@ -99,6 +105,7 @@ impl Api {
             executor,
             planning: Arc::clone(parts.submissions.planning()),
             submissions: parts.submissions,
+            models: parts.models,
             limits: config.limits.clone(),
             internal_token: config.internal_token.clone(),
             quota: parts.quota,
@@ -126,6 +133,7 @@ pub fn router(api: Arc<Api>) -> Router {
         // The gateway strips no prefix here: `/` would be a task for the planner.
         .route("/ai/coordinate", post(coordinate::coordinate))
         .route("/ws/{agent}", get(ws::connect))
+        .route("/models", get(models::show))
         .route("/resources", get(resources::show))
         .route("/resources/leases", post(resources::take))
         .route(
@@ -142,6 +150,7 @@ pub fn router(api: Arc<Api>) -> Router {
             caller::identify,
         ))
         .merge(internal(&api))
+        .merge(models::router(&api))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&api),

@@ -24,6 +24,8 @@ use crate::assign::Assigner;
 use crate::config;
 use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::ollama::Models;
+use crate::ollama::cache::PlanCache;
 use crate::resources::Amounts;
 use crate::run::dag::Dag;
 use async_trait::async_trait;
@@ -165,6 +167,8 @@ pub struct Planning {
     catalog: Arc<Catalog>,
     bounds: Bounds,
     model: Option<Arc<dyn Planner>>,
+    /// Plans of the model that are used again.
+    cache: Option<Arc<PlanCache>>,
     /// The model behind it, for whatever else is asked of it.
     chat: Option<Arc<ollama::Chat>>,
     /// What it is called, for traces.
@@ -177,44 +181,51 @@ pub struct Planning {
 }
 
 impl Planning {
-    /// The planners that `config` names.
-    ///
-    /// # Errors
-    /// What is wrong with the configuration of the model.
+    /// The planners that `config` names; the model is one of `models`.
     pub fn new(
         config: &config::Planner,
         agents: &[config::Agent],
         resources: &Amounts,
+        models: Option<&Arc<Models>>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, String> {
+    ) -> Self {
         let catalog = Arc::new(Catalog::new(agents.to_vec()).with_resources(resources.clone()));
         let bounds = Bounds {
             max_steps: config.max_steps,
             max_width: config.max_width,
         };
-        let chat = config.ollama.clone().map(ollama::Chat::new).transpose()?;
-        let chat = chat.map(Arc::new);
+        let chat = models.map(|models| Arc::new(ollama::Chat::new(Arc::clone(models))));
         let model = chat.as_ref().map(|chat| {
             let planner = ollama::OllamaPlanner::new(Arc::clone(chat), &catalog, bounds);
             Arc::new(planner) as Arc<dyn Planner>
+        });
+        let cache = models.and_then(|models| {
+            let metrics = Arc::clone(models.metrics());
+            PlanCache::new(models.config(), &catalog, bounds, metrics)
         });
         let rules = rules::RulesPlanner::new(
             config.rules.clone(),
             config.general_agent.clone(),
             Arc::clone(&catalog),
         );
-        Ok(Self {
+        Self {
             catalog,
             bounds,
             model,
             chat,
-            model_name: config.ollama.as_ref().map(|o| o.model.clone()),
+            cache,
+            model_name: models.map(|models| models.config().model.clone()),
             task_types: rules.task_types(),
             general_agent: rules.general_agent().cloned(),
             rules: Arc::new(rules),
             assigner: None,
             metrics,
-        })
+        }
+    }
+
+    /// The plans that are used again, to be told how their runs end.
+    pub fn cache(&self) -> Option<&Arc<PlanCache>> {
+        self.cache.as_ref()
     }
 
     /// The same, with what `load` knows for the choice of agents; without it, steps have to name theirs.
@@ -280,11 +291,20 @@ impl Planning {
     ) -> Result<CheckedPlan, NoPlan> {
         let started = Instant::now();
         let mut usage = Usage::default();
-        let planned = self.plan_by_either(request, &mut usage).await;
+        let kept = self.cache.as_ref().and_then(|cache| cache.find(request));
+        let cached = kept.is_some();
+        let planned = match kept {
+            Some(plan) => Ok(plan),
+            None => self.plan_by_either(request, &mut usage).await,
+        };
         if span.is_recording() {
             self.tell(span, request, &planned, usage);
+            if cached {
+                span.set("mesh.plan.cached", "true");
+            }
         }
         let source = match &planned {
+            Ok(_) if cached => "cache",
             Ok(p) => source_name(p.plan.source),
             Err(_) => "none",
         };

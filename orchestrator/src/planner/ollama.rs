@@ -1,62 +1,39 @@
 //! Plans by a model, over Ollama's API: `POST /api/chat`, not streamed, `format` = a JSON schema.
 //!
-//! Everything that comes back is bounded and doubted: the time of the whole answer, its size, its
-//! status, its form. Calls at the same time are few, since a model server queues what it cannot do
-//! and refuses (503) when the queue is full; waiting here counts against the same time limit.
+//! It is one consumer of the model server among others ([`crate::ollama`]): what it waits for its turn counts
+//! against its own time, and where it is refused the rules plan.
 
 use super::check::{Bounds, Finding};
 use super::draft::{Draft, Usage, clip};
-use super::{Catalog, Planner, PlannerError, prompt};
-use crate::config;
+use super::{Catalog, MODEL_SHARE, Planner, PlannerError, prompt};
+use crate::ollama::{Consumer, Models};
 use async_trait::async_trait;
+use bytes::Bytes;
 use mesh_protocol::plan::PlanSource;
 use mesh_protocol::task::TaskRequest;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-/// Calls at the same time; Ollama's own default is four requests to a model in parallel.
-const MAX_CALLS: usize = 4;
 /// Largest answer, in bytes; 1024 tokens are some kilobytes.
 const MAX_ANSWER: usize = 1024 * 1024;
+/// A server that did not answer within so long is at fault, however little time the task has.
+const ENOUGH: Duration = Duration::from_secs(10);
 
-/// The server and the model: what everything that is asked of them goes through.
+/// What the orchestrator asks the first of the shared models, for any plan.
 pub struct Chat {
-    client: reqwest::Client,
-    url: reqwest::Url,
-    config: config::Ollama,
-    calls: Semaphore,
+    models: Arc<Models>,
 }
 
 impl Chat {
-    /// The server of `config`.
-    ///
-    /// # Errors
-    /// What is wrong with the configuration.
-    pub fn new(config: config::Ollama) -> Result<Self, String> {
-        let base = config.url.trim_end_matches('/');
-        let url = reqwest::Url::parse(&format!("{base}/api/chat"))
-            .map_err(|e| format!("planner.ollama.url: {e}"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err("planner.ollama.url: not an http or https URL".to_owned());
-        }
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(2))
-            .timeout(Duration::from_millis(config.timeout_ms))
-            .build()
-            .map_err(|e| format!("planner.ollama: {e}"))?;
-        Ok(Self {
-            client,
-            url,
-            config,
-            calls: Semaphore::new(MAX_CALLS),
-        })
+    /// Questions to the first of `models`.
+    pub fn new(models: Arc<Models>) -> Self {
+        Self { models }
     }
 
-    /// What the model answers to `user` under `system`: JSON, which is asked to have the form `schema`.
+    /// What the model answers to `user` under `system`: JSON, which is asked to have the form `schema`. `request`
+    /// is what it is asked for: its priority holds in the line, and a part of its time for the whole call.
     ///
     /// # Errors
     /// Why there is no such answer, without the URL.
@@ -65,13 +42,10 @@ impl Chat {
         system: &str,
         user: &str,
         schema: &Value,
+        request: &TaskRequest,
     ) -> Result<(Value, Usage), String> {
-        let limit = Duration::from_millis(self.config.timeout_ms);
-        match tokio::time::timeout(limit, self.call(system, user, schema)).await {
-            Ok(answer) => answer,
-            Err(_) => Err("no answer within the time limit".to_owned()),
-        }
-        .map_err(|e| format!("ollama: {e}"))
+        let asked = self.call(system, user, schema, request).await;
+        asked.map_err(|e| format!("ollama: {e}"))
     }
 
     async fn call(
@@ -79,40 +53,46 @@ impl Chat {
         system: &str,
         user: &str,
         schema: &Value,
+        request: &TaskRequest,
     ) -> Result<(Value, Usage), String> {
-        let _turn = self
-            .calls
-            .acquire()
-            .await
-            .map_err(|_| "the model is gone".to_owned())?;
-        let body = json!({
-            "model": self.config.model,
+        let config = self.models.config();
+        let own = Duration::from_millis(config.timeout_ms);
+        // A little less than the share, so that it is known here what came of the call.
+        let share = Duration::from_secs(request.timeout.into()) / MODEL_SHARE * 19 / 20;
+        let limit = own.min(share);
+        let late = || {
+            if share < own {
+                "no plan within its share of the task's time".to_owned()
+            } else {
+                "no answer within the time limit".to_owned()
+            }
+        };
+        let begun = Instant::now();
+        let turn = self
+            .models
+            .begin(Consumer::Planner, request.priority, &config.model);
+        let call = tokio::time::timeout(limit, turn).await;
+        let call = call.map_err(|_| late())?.map_err(|e| e.to_string())?;
+        let mut body = json!({
+            "model": config.model,
             "stream": false,
             "format": schema,
-            "options": {"temperature": 0, "num_predict": self.config.num_predict},
+            "options": {"temperature": 0, "num_predict": config.num_predict},
             "messages": [
                 {"role": "system", "content": system},
                 {"role": "user", "content": user},
             ],
         });
-        let mut response = self
-            .client
-            .post(self.url.clone())
-            .json(&body)
-            .send()
-            .await
-            .map_err(|e| transport(&e))?;
-        let status = response.status();
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e))? {
-            if answer.len() + chunk.len() > MAX_ANSWER {
-                return Err(format!("answer is larger than {MAX_ANSWER} bytes"));
-            }
-            answer.extend_from_slice(&chunk);
+        if let Some(seconds) = config.keep_alive_s {
+            body["keep_alive"] = json!(seconds);
         }
-        if status != reqwest::StatusCode::OK {
-            return Err(format!("answered {}", status.as_u16()));
-        }
+        let body = Bytes::from(body.to_string());
+        let left = limit.saturating_sub(begun.elapsed());
+        let answer = call.whole("/api/chat", body, MAX_ANSWER, left, own.min(ENOUGH));
+        let answer = answer.await.map_err(|fault| match fault {
+            crate::ollama::client::Fault::Late => late(),
+            other => other.to_string(),
+        })?;
         read(&answer)
     }
 }
@@ -166,17 +146,6 @@ fn read(answer: &[u8]) -> Result<(Value, Usage), String> {
     Ok((plan, usage))
 }
 
-fn transport(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        "no answer within the time limit".to_owned()
-    } else if error.is_connect() {
-        "cannot be reached".to_owned()
-    } else {
-        // Without the URL: it may hold credentials.
-        "the connection broke".to_owned()
-    }
-}
-
 #[async_trait]
 impl Planner for OllamaPlanner {
     async fn draft(
@@ -185,7 +154,10 @@ impl Planner for OllamaPlanner {
         findings: &[Finding],
     ) -> Result<Draft, PlannerError> {
         let user = prompt::task(request, findings);
-        let asked = self.chat.ask(&self.system, &user, &self.schema).await;
+        let asked = self
+            .chat
+            .ask(&self.system, &user, &self.schema, request)
+            .await;
         let (plan, usage) = asked.map_err(PlannerError::Model)?;
         Draft::from_json(&plan)
             .map(|draft| Draft { usage, ..draft })

@@ -11,6 +11,8 @@ use mesh_protocol::task::TaskRequest;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
+/// Changes with every change to what a model is told of a task: plans that were made before are others.
+pub const VERSION: &str = "1";
 /// Most characters of a payload that a model is shown: enough to see what it is about.
 pub const MAX_PAYLOAD: usize = 4000;
 

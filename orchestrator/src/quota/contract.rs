@@ -36,6 +36,7 @@ where
     debt_is_paid_off_by_time(&*make().await).await;
     usage_counts_from_when_it_began(&*make().await).await;
     silent_gateways_leave(&*make().await).await;
+    without_a_name_it_is_no_gateway(&*make().await).await;
     as_many_entries_as_allowed(&*make().await).await;
     nothing_is_lost_between_many(make().await).await;
 }
@@ -80,6 +81,15 @@ async fn gateways_share_a_bucket(quota: &dyn Quota) {
     let third = tell(quota, "a", &[("k", HOUR * 4, 1)]).await;
     assert_eq!(third.gateways, 2);
     assert!(hours(third.debts_ns[0], 9), "{third:?}");
+}
+
+async fn without_a_name_it_is_no_gateway(quota: &dyn Quota) {
+    let own = tell(quota, "", &[("k", HOUR, 2)]).await;
+    assert_eq!(own.gateways, 0);
+    let first = tell(quota, "a", &[("k", HOUR, 1)]).await;
+    assert_eq!(first.gateways, 1);
+    assert!(hours(first.debts_ns[0], 3), "{first:?}");
+    assert_eq!(tell(quota, "", &[("k", HOUR, 0)]).await.gateways, 1);
 }
 
 async fn buckets_stand_apart(quota: &dyn Quota) {

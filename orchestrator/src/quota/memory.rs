@@ -64,7 +64,9 @@ impl Inner {
     fn exchange(&mut self, usage: &Usage, now: u64) -> Standings {
         self.gateways.forget(now);
         let until = now.saturating_add(life_us(usage));
-        self.gateways.set(&usage.gateway, until);
+        if !usage.gateway.is_empty() {
+            self.gateways.set(&usage.gateway, until);
+        }
         self.buckets.forget(now.saturating_sub(KEPT_US));
         let debts_ns = usage.used.iter().map(|used| {
             let begun = now.saturating_sub(ago_us(used, usage));

@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[async_trait]
 pub trait Quota: Send + Sync {
     /// Counts what `usage` says, all of it or nothing, and tells where each bucket stands then. The time is
-    /// the backend's, so the gateways' clocks do not matter.
+    /// the backend's, so the gateways' clocks do not matter. Usage of a gateway without a name is the
+    /// orchestrator's own: no gateway is counted for it.
     ///
     /// Not idempotent: usage whose answer was lost may have been counted, and counts again when it is told
     /// again. Buckets then stand too high, never too low.

@@ -291,6 +291,10 @@ impl Actor {
         }
         if let Some(end) = &change.end {
             metrics.task(end.status.as_str());
+            if let Some(plans) = &self.executor.context().plans {
+                self.handle
+                    .read(|run| plans.ended(run, end, self.machine.dag()));
+            }
         }
     }
 

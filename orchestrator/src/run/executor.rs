@@ -14,6 +14,7 @@ use super::trace::Tracing;
 use crate::config::Steps;
 use crate::load::Load;
 use crate::metrics::Metrics;
+use crate::ollama::cache::PlanCache;
 use crate::resources::Desk;
 use crate::store::{
     Created, Earlier, NOT_ACCEPTED, ReplicaId, RunRecord, RunStore, StoreError, Updated,
@@ -53,6 +54,8 @@ pub struct Context {
     pub ready: watch::Receiver<Ready>,
     /// Begins the spans of messages.
     pub tracing: Tracing,
+    /// Hears how the runs of plans end, where plans are used again.
+    pub plans: Option<Arc<PlanCache>>,
     /// Cancelled to leave: runs stay in the store as they are.
     pub halt: CancellationToken,
 }

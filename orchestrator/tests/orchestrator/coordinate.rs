@@ -351,10 +351,9 @@ async fn a_model_plans_and_is_told_once_what_is_wrong() {
         let model = Ollama::start(answers).await.unwrap();
         let mut config = config();
         config.planner.ollama = Some(OllamaConfig {
-            url: model.url(),
-            model: "tinyllama".into(),
             timeout_ms: 5000,
             num_predict: 256,
+            ..OllamaConfig::new(model.url(), "tinyllama")
         });
         let mesh = Mesh::start(config).await;
         let answer = answered(&mesh, &json!({"task": "data_processing"})).await;
@@ -365,6 +364,11 @@ async fn a_model_plans_and_is_told_once_what_is_wrong() {
                 answer["execution_order"],
                 json!(["data-processor", "general-agent"])
             );
+            // It is no plan for a task of its type.
+            let task = mesh.post(&json!({"task": "data_processing"})).await;
+            let task: Value = task.json().await.unwrap();
+            let risks = task["plan"]["risks"].to_string();
+            assert!(!risks.contains("plan cache"), "{task}");
         } else {
             let risk = answer["plan"]["risks"][0].as_str().unwrap();
             assert!(risk.starts_with("planned by rules"), "{risk}");

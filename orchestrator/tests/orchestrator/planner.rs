@@ -53,10 +53,9 @@ async fn run_task(answers: Vec<Answer>, timeout_ms: u64, task: &Value) -> (Value
     let model = Ollama::start(answers).await.unwrap();
     let mut config = config();
     config.planner.ollama = Some(OllamaConfig {
-        url: model.url(),
-        model: "tinyllama".into(),
         timeout_ms,
         num_predict: 256,
+        ..OllamaConfig::new(model.url(), "tinyllama")
     });
     let mesh = Mesh::start(config).await;
     let answer = mesh.post_with(task, &[("prefer", "wait=20")]).await;
@@ -197,10 +196,8 @@ async fn a_model_that_is_not_there_is_left() {
     let gone = Ollama::start(vec![]).await.unwrap().url();
     let mut config = config();
     config.planner.ollama = Some(OllamaConfig {
-        url: gone,
-        model: "tinyllama".into(),
         timeout_ms: 1000,
-        num_predict: 256,
+        ..OllamaConfig::new(gone, "tinyllama")
     });
     let mesh = Mesh::start(config).await;
     let answer = mesh.post(&json!({"task": "data_processing"})).await;

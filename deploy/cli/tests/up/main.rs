@@ -6,6 +6,7 @@
 mod ends;
 mod example;
 mod filters;
+mod model;
 mod running;
 
 use running::{Up, command, text};

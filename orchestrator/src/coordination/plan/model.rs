@@ -45,7 +45,8 @@ async fn ask(
     let mut findings: Vec<Finding> = Vec::new();
     for again in [false, true] {
         let user = task(joint, &findings);
-        let answer = chat.ask(&system, &user, &schema).await.map_err(|error| {
+        let answer = chat.ask(&system, &user, &schema, &joint.request).await;
+        let answer = answer.map_err(|error| {
             if again {
                 format!("its plan was wrong ({}), then: {error}", codes(&findings))
             } else {

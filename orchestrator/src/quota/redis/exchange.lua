@@ -26,10 +26,13 @@ if redis.call('TYPE', gateways).ok ~= 'zset' then
     redis.call('DEL', gateways)
 end
 redis.call('ZREMRANGEBYSCORE', gateways, '-inf', whole(now))
-redis.call('ZADD', gateways, whole(now + life), gateway)
-redis.call('ZREMRANGEBYRANK', gateways, 0, -1 - most_gateways)
-local last = redis.call('ZRANGE', gateways, -1, -1, 'WITHSCORES')
-redis.call('PEXPIRE', gateways, whole(math.ceil((tonumber(last[2]) - now) / 1000)))
+-- Without a name it is the orchestrator itself.
+if gateway ~= '' then
+    redis.call('ZADD', gateways, whole(now + life), gateway)
+    redis.call('ZREMRANGEBYRANK', gateways, 0, -1 - most_gateways)
+    local last = redis.call('ZRANGE', gateways, -1, -1, 'WITHSCORES')
+    redis.call('PEXPIRE', gateways, whole(math.ceil((tonumber(last[2]) - now) / 1000)))
+end
 
 local answer = {now, redis.call('ZCARD', gateways)}
 for entry = 2, #KEYS do
