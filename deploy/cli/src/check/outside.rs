@@ -92,21 +92,27 @@ pub async fn planner(mesh: &Mesh) -> Group {
         }
     };
     group.push(Finding::pass("the model server answers"));
-    let names = models.get("models").and_then(Value::as_array);
-    let mut names = names
+    let names: Vec<&str> = models
+        .get("models")
+        .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .filter_map(|m| m.get("name")?.as_str());
-    // A name without a tag means the tag `latest`.
-    let is_it = |name: &str| name == ollama.model || name == format!("{}:latest", ollama.model);
-    group.push(if names.any(is_it) {
-        Finding::pass(format!("{} is there", ollama.model))
-    } else {
-        Finding::warn("model_missing", format!("{} is not there", ollama.model)).mend(format!(
-            "ollama pull {}; rules plan meanwhile",
-            ollama.model
-        ))
-    });
+        .filter_map(|m| m.get("name")?.as_str())
+        .collect();
+    for model in ollama.shared() {
+        // A name without a tag means the tag `latest`.
+        let is_it = |name: &&str| *name == model || *name == format!("{model}:latest");
+        if names.iter().any(is_it) {
+            group.push(Finding::pass(format!("{model} is there")));
+            continue;
+        }
+        let missing = Finding::warn("model_missing", format!("{model} is not there"));
+        group.push(missing.mend(if ollama.pull {
+            "the orchestrator pulls it; rules plan meanwhile".to_owned()
+        } else {
+            format!("ollama pull {model}, or planner.ollama.pull: true; rules plan meanwhile")
+        }));
+    }
     group
 }
 

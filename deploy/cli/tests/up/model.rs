@@ -102,4 +102,29 @@ async fn the_general_agent_asks_the_shared_model() {
         .body(r#"{"task": "x", "model": "tinyllama"}"#)
         .send();
     assert_eq!(asked.await.unwrap().status(), 404);
+    assert_eq!(missing(&up, &model, "model: tinyllama"), [""; 0]);
+    let others = "model: tinyllama, models: [embedder, \"tinyllama:1b\"]";
+    assert_eq!(
+        missing(&up, &model, others),
+        ["embedder is not there", "tinyllama:1b is not there"]
+    );
+}
+
+/// What `mesh check` misses at the model server, where mesh.yaml shares `models`; beside a mesh that has made its keys.
+fn missing(up: &Up, url: &str, models: &str) -> Vec<String> {
+    let yaml = YAML.replace(
+        "{general_agent: general-agent}",
+        &format!("{{general_agent: general-agent, ollama: {{url: \"{url}\", {models}}}}}"),
+    );
+    fs::write(up.dir().join("checked.yaml"), yaml).unwrap();
+    let said = up.mesh(&["check", "checked.yaml", "--pre", "-o", "json"]);
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let groups = report["groups"].as_array().unwrap();
+    let planner = groups.iter().find(|group| group["name"] == "planner");
+    let planner = planner.unwrap_or_else(|| panic!("{report}"));
+    let findings = planner["findings"].as_array().unwrap();
+    let missing = findings.iter().filter(|f| f["code"] == "model_missing");
+    missing
+        .map(|f| f["what"].as_str().unwrap().to_owned())
+        .collect()
 }
