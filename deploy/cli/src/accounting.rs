@@ -94,7 +94,9 @@ pub async fn run(args: Load) -> anyhow::Result<ExitCode> {
         Output::Json => out.line(screen::json(&tally.report(seconds))?)?,
         Output::Text => out.line(tally.shown(&out, seconds))?,
     }
-    Ok(if tally.lost == 0 && tally.duplicated == 0 {
+    // Where nothing was taken, nothing was shown.
+    let none = tally.refused == tally.attempted && tally.attempted > 0;
+    Ok(if tally.lost == 0 && tally.duplicated == 0 && !none {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

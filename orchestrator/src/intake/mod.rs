@@ -172,15 +172,15 @@ async fn submit(submissions: &Submissions, delivery: &Delivery) -> Result<Taken,
 }
 
 /// What makes a message that comes again the same one. `Idempotency-Key` is the one of HTTP; names that others
-/// give have a space of their own.
+/// give have a space of their own: no header of HTTP holds its first character.
 fn key(properties: &Properties, task_id: Option<&str>) -> Option<String> {
     let present = |text: &&str| !text.is_empty();
     let given = properties.idempotency_key.as_deref().filter(present);
     let message = properties.message_id.as_deref().filter(present);
     given
         .map(str::to_owned)
-        .or_else(|| message.map(|id| format!("amqp message {id}")))
-        .or_else(|| task_id.map(|id| format!("amqp task {id}")))
+        .or_else(|| message.map(|id| format!("\u{1}message {id}")))
+        .or_else(|| task_id.map(|id| format!("\u{1}task {id}")))
 }
 
 fn place(properties: &Properties) -> Context {
@@ -198,11 +198,11 @@ mod tests {
     fn names_of_messages_and_of_tasks_are_no_keys_of_http() {
         let mut properties = Properties::default();
         assert_eq!(key(&properties, None), None);
-        assert_eq!(key(&properties, Some("x")).as_deref(), Some("amqp task x"));
+        assert_eq!(key(&properties, Some("x")).as_deref(), Some("\u{1}task x"));
         properties.message_id = Some("x".to_owned());
         assert_eq!(
             key(&properties, Some("x")).as_deref(),
-            Some("amqp message x")
+            Some("\u{1}message x")
         );
         properties.idempotency_key = Some("x".to_owned());
         assert_eq!(key(&properties, Some("x")).as_deref(), Some("x"));

@@ -22,6 +22,9 @@ use tokio::sync::watch;
 pub const PREFETCH: u16 = 256;
 /// How often queues with wrong arguments are looked at again: an operator mends them by hand.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long a task may be gone from the store before it is unknown: renewals of a lease find out that a store was
+/// emptied, and are two seconds apart.
+const GONE: Duration = Duration::from_secs(5);
 
 /// Whether the queues stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +213,7 @@ fn route(executor: &Executor, delivery: Delivery) -> Option<(Delivery, How)> {
 async fn hand_over(executor: &Executor, result: &StepResult, keyed: bool) -> How {
     let metrics = &executor.context().metrics;
     let mut pauses = pauses();
+    let begun = tokio::time::Instant::now();
     loop {
         match executor.context().store.hand_over(result).await {
             Ok(HandedOver::Kept) => {
@@ -225,6 +229,8 @@ async fn hand_over(executor: &Executor, result: &StepResult, keyed: bool) -> How
                 metrics.results("foreign");
                 return How::Ack;
             }
+            // Of a store that was emptied: whoever runs the task writes it again, within a renewal of its lease.
+            Ok(HandedOver::Gone) if begun.elapsed() < GONE => {}
             Ok(HandedOver::Gone) => {
                 metrics.results("unknown");
                 let reason = format!("task {} is not in the store", result.task_id);

@@ -192,8 +192,17 @@ impl Executor {
     /// Goes on with a run that is this replica's from now on. `false` when the store has to be asked again.
     async fn take_up(self: &Arc<Self>, claim: Claim) -> bool {
         let id = &claim.run;
-        if self.find(id).is_some() || self.is_withdrawing(id) {
+        if self.is_withdrawing(id) {
             return true;
+        }
+        if let Some(handle) = self.find(id) {
+            // Under an older token it was another's in between, and finds that out by what it writes next. It is
+            // taken up anew when it is gone: nobody else would, for it is this replica's.
+            let stale = handle.read(|run| run.fence < claim.fence);
+            if stale {
+                let _busy = handle.inbox().try_send(Input::Look);
+            }
+            return !stale;
         }
         let mut record = match self.context().store.load(id).await {
             Ok(Some(record)) => record,

@@ -199,6 +199,46 @@ async fn one_that_wakes_up_leaves_what_was_taken_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_wakes_up_twice_goes_on_with_what_came_back_to_it() {
+    let pair = Pair::start().await;
+    // Its agent is not there yet.
+    let posts = (0..10).map(|_| async {
+        let body = r#"{"task":"data_processing"}"#;
+        let request = pair.client.post(&pair.replicas[0].base).body(body);
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
+        answer["task_id"].as_str().unwrap().to_owned()
+    });
+    let ids = join_all(posts).await;
+    let taken_up = async |replica: usize| {
+        let name = "orchestrator_runs_taken_up_total";
+        wait_for("the runs to be taken up", async || {
+            pair.metric(replica, name).await >= 10
+        })
+        .await;
+    };
+    pair.signal(0, "STOP");
+    taken_up(1).await;
+    pair.signal(1, "STOP");
+    // Longer than its lease.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    pair.signal(0, "CONT");
+    taken_up(0).await;
+    pair.signal(1, "CONT");
+    for id in ["data-processor", "general-agent"] {
+        agent(Arc::clone(&pair.agents), id, Arc::clone(&pair.seen)).await;
+    }
+    for id in &ids {
+        wait_for("a task to end", async || {
+            let task = pair.task(0, id).await;
+            assert_ne!(task["status"], "failed", "{task}");
+            task["status"] == "completed"
+        })
+        .await;
+    }
+    pair.agents.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_known_to_all_and_a_task_can_be_followed_from_anywhere() {
     let pair = Pair::start().await;
     let submit = async |replica: usize, wait: &'static str| -> Value {

@@ -9,6 +9,7 @@ mod cloud_event;
 mod config;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod direct_reply;
 pub mod memory;
 mod outgoing;
 mod rabbitmq;

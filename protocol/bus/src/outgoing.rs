@@ -3,7 +3,7 @@
 //! AMQP answers some of these faults by closing the channel, which would hit every other publish on
 //! it; so they are found here, and a message that passes on memory passes on RabbitMQ too.
 
-use crate::{BusError, CloudEvent, Message};
+use crate::{BusError, CloudEvent, Message, direct_reply};
 
 /// Largest body that is published, in bytes. A step may repeat a payload of 1 MiB once for each
 /// predecessor; brokers hold messages in memory and 4.x refuses more than this by default.
@@ -40,6 +40,12 @@ pub(crate) fn prepare(mut message: Message) -> Result<Message, BusError> {
 }
 
 fn check(message: &Message) -> Result<(), BusError> {
+    if message.exchange.is_empty() && !direct_reply::is_sound(&message.routing_key) {
+        return Err(BusError::Unroutable {
+            exchange: String::new(),
+            routing_key: message.routing_key.clone(),
+        });
+    }
     let properties = &message.properties;
     let event = properties.cloud_event.as_ref();
     let bounds: [(&str, usize, usize); 13] = [

@@ -6,7 +6,7 @@ use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError};
 use mesh_config::Mesh;
 use mesh_config::secret::Secrets;
 use mesh_protocol::AgentId;
-use mesh_protocol::names::ORCHESTRATOR;
+use mesh_protocol::names::{ORCHESTRATOR, QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS};
 use std::sync::Arc;
 
 /// Steps that wait for an agent before that is worth a word.
@@ -33,7 +33,18 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
     } else {
         group.push(Finding::pass("RabbitMQ answers"));
         if !pre {
-            results(&*bus, &mut group).await;
+            let results = format!("agent.{ORCHESTRATOR}.coordination");
+            taken(&*bus, &results, "results", &mut group).await;
+            taken(
+                &*bus,
+                QUEUE_PRIORITY_TASKS,
+                "tasks over the broker",
+                &mut group,
+            )
+            .await;
+            let dead = format!("agent.{ORCHESTRATOR}.dead");
+            dead_letters(&*bus, &dead, "orchestrator", &mut group).await;
+            dead_letters(&*bus, QUEUE_PRIORITY_DEAD, "intake", &mut group).await;
             for agent in &mesh.agents {
                 queue(&*bus, &agent.id, &mut group).await;
             }
@@ -56,16 +67,28 @@ fn unreachable(error: &BusError) -> Finding {
         .mend("start RabbitMQ, or mend messaging.url; until then no task is accepted")
 }
 
-async fn results(bus: &dyn Bus, group: &mut Group) {
-    let queue = format!("agent.{ORCHESTRATOR}.coordination");
-    group.push(match bus.depth(&queue).await {
-        Ok(depth) if depth.consumers > 0 => Finding::pass("results are taken"),
+/// Whether the orchestrator takes from its queues.
+async fn taken(bus: &dyn Bus, queue: &str, what: &str, group: &mut Group) {
+    group.push(match bus.depth(queue).await {
+        Ok(depth) if depth.consumers > 0 => Finding::pass(format!("{what} are taken")),
         Ok(_) | Err(BusError::NoQueue { .. }) => {
-            Finding::fail("results_not_taken", format!("nobody takes from {queue}"))
+            Finding::fail("not_taken", format!("nobody takes from {queue}"))
                 .mend("start the orchestrator")
         }
         Err(error) => unreachable(&error),
     });
+}
+
+async fn dead_letters(bus: &dyn Bus, queue: &str, whose: &str, group: &mut Group) {
+    if let Ok(dead) = bus.depth(queue).await
+        && dead.messages > 0
+    {
+        let dead = count(dead.messages as usize, "dead letter");
+        group.push(
+            Finding::warn("dead_letters", format!("{whose} has {dead}"))
+                .mend(format!("mesh dlq list --agent {whose}")),
+        );
+    }
 }
 
 async fn queue(bus: &dyn Bus, agent: &AgentId, group: &mut Group) {
@@ -96,13 +119,5 @@ async fn queue(bus: &dyn Bus, agent: &AgentId, group: &mut Group) {
         let takers = count(depth.consumers as usize, "consumer");
         Finding::pass(format!("{agent}: {takers}, {} waiting", depth.messages))
     });
-    if let Ok(dead) = bus.depth(&agent.dead_queue()).await
-        && dead.messages > 0
-    {
-        let dead = count(dead.messages as usize, "dead letter");
-        group.push(
-            Finding::warn("dead_letters", format!("{agent} has {dead}"))
-                .mend(format!("mesh dlq list --agent {agent}")),
-        );
-    }
+    dead_letters(bus, &agent.dead_queue(), agent.as_str(), group).await;
 }

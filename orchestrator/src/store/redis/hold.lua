@@ -38,7 +38,12 @@ while #claimed < most * 3 do
         for _, id in ipairs(runs) do
             local task, fence = 'task:' .. id, 0
             if redis.call('TYPE', task).ok == 'hash' then
-                fence = redis.call('HINCRBY', task, 'fence', 1)
+                -- One that is no number, or too large a one, is a run that cannot be read: its holder says so.
+                fence = redis.pcall('HINCRBY', task, 'fence', 1)
+                if type(fence) ~= 'number' then
+                    redis.call('HSET', task, 'fence', 1)
+                    fence = 1
+                end
             end
             redis.call('ZADD', unfinished, mine, id)
             claimed[#claimed + 1] = id
@@ -70,7 +75,7 @@ if ARGV[7] == '1' then
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', unfinished, mine, mine)) do
         local task, fence = 'task:' .. id, 0
         if redis.call('TYPE', task).ok == 'hash' then
-            fence = tonumber(redis.call('HGET', task, 'fence') or 0)
+            fence = tonumber(redis.call('HGET', task, 'fence') or 0) or 0
         end
         all[#all + 1] = id
         all[#all + 1] = fence

@@ -185,6 +185,36 @@ pub async fn an_unknown_exchange_is_unroutable(connect: &Connect) {
     assert_eq!(drain(&*bus, "q", 1).await, ["still"]);
 }
 
+pub async fn a_reply_address_that_leads_nowhere_holds_nothing_up(connect: &Connect) {
+    // The last two have the form of one, of a broker that is not there.
+    const ADDRESSES: [&str; 6] = [
+        "amq.rabbitmq.reply-to",
+        "amq.rabbitmq.reply-to.garbage",
+        "amq.rabbitmq.reply-to.g1h2AAx!!.xx",
+        "amq.rabbitmq.reply-to.AAAA.AAAA",
+        "amq.rabbitmq.reply-to.g1h3AW4AAAAAAAAAAAAAAAA=.AAAA",
+        "amq.rabbitmq.reply-to.g1h3B25vZGVAaDEAAAABAAAAAgAAAAM=.AAAA",
+    ];
+    let bus = connect().await;
+    bus.declare(&queue("q", QueueKind::Classic)).await.unwrap();
+    for address in ADDRESSES {
+        for mandatory in [true, false] {
+            let mut answer = message("", address, "answer");
+            answer.mandatory = mandatory;
+            // There is nobody, said or not.
+            let said = bus.publish(answer).await;
+            assert!(
+                matches!(said, Ok(()) | Err(BusError::Unroutable { .. })),
+                "{address}: {said:?}"
+            );
+        }
+        put(&*bus, "q", address).await;
+    }
+    let mut all = ADDRESSES.map(str::to_owned);
+    all.sort_unstable();
+    assert_eq!(drain(&*bus, "q", ADDRESSES.len()).await, all);
+}
+
 pub async fn unroutable_messages_are_told_apart(connect: &Connect) {
     let bus = connect().await;
     let topology = bound(exchange("x", ExchangeKind::Direct), "q", "known");

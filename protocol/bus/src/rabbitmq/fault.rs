@@ -63,6 +63,12 @@ pub(super) fn is_frame_error(error: &Error) -> bool {
         if matches!(said.kind(), AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR)))
 }
 
+/// Whether the broker broke over what it was sent.
+pub(super) fn is_internal_error(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said)
+        if matches!(said.kind(), AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR)))
+}
+
 /// Whether the broker's own limit on bodies is lower than ours: `message size X is larger than ...`.
 fn is_size(said: &AMQPError) -> bool {
     matches!(

@@ -164,8 +164,14 @@ pub(super) fn read(properties: &BasicProperties) -> Properties {
 /// The assertion; empty where there is one that cannot be read, or where nobody knows what was there.
 fn assertion(headers: &FieldTable) -> Option<String> {
     let there = |name| headers.inner().contains_key(name);
+    // Whoever writes it otherwise means it all the same, and must not be taken for somebody without one.
+    let alias = |name: &str| {
+        let plain = name.replace(['_', '.'], "-");
+        plain.eq_ignore_ascii_case(HEADER_ASSERTION)
+    };
+    let misspelt = || headers.inner().keys().any(|name| alias(name.as_str()));
     header(headers, HEADER_ASSERTION)
-        .or_else(|| (there(HEADER_ASSERTION) || there(HEADER_LEFT_OUT)).then(String::new))
+        .or_else(|| (there(HEADER_LEFT_OUT) || misspelt()).then(String::new))
 }
 
 /// Why the broker dead-lettered the message the last time.

@@ -8,7 +8,7 @@
 use super::connection::{self, Link, Session};
 use super::properties::Outgoing;
 use super::{buried, fault};
-use crate::BusError;
+use crate::{BusError, direct_reply};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,8 +64,11 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
     let header = buried::size(&message.properties);
     let mut pauses = None;
     let mut losses = 0;
+    // In a lane of its own, an error is known to be its own.
+    let direct = message.exchange.as_str().is_empty()
+        && direct_reply::is_address(message.routing_key.as_str());
     // Lanes that the message takes, none for the trunk, all so that no other is beside it.
-    let mut lanes = 0;
+    let mut lanes = u32::from(direct);
     loop {
         let session = match link.current_session() {
             Some(session) => session,
@@ -110,6 +113,8 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
                 });
             }
             Err(error) if fault::is_absence(&error) => return Err(unroutable()),
+            // A broker may break over the address of a process of another broker, or of an earlier life of its own.
+            Err(error) if direct && fault::is_internal_error(&error) => return Err(unroutable()),
             Err(error) if apart && fault::is_frame_error(&error) => {
                 return Err(BusError::Refused {
                     detail: format!("publishing: {}", fault::text(&error)),
