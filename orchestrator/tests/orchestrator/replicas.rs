@@ -101,9 +101,25 @@ impl Pair {
     }
 
     async fn task(&self, replica: usize, id: &str) -> Value {
-        let url = format!("{}/task/{id}", self.replicas[replica].base);
-        let response = self.client.get(url).send().await.unwrap();
+        let response = self.get(replica, &format!("/task/{id}")).await;
         response.json().await.unwrap()
+    }
+
+    /// Asks again when a connection broke: whoever was stopped closes those that stood idle meanwhile, as soon as it
+    /// wakes up.
+    async fn get(&self, replica: usize, path: &str) -> reqwest::Response {
+        let url = format!("{}{path}", self.replicas[replica].base);
+        let mut left = 100;
+        loop {
+            match self.client.get(&url).send().await {
+                Ok(response) => return response,
+                Err(error) => {
+                    left -= 1;
+                    assert!(left > 0, "{url}: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
     }
 
     async fn all_complete(&self, replica: usize, ids: &[String]) {
@@ -121,9 +137,7 @@ impl Pair {
     }
 
     async fn metric(&self, replica: usize, name: &str) -> u64 {
-        let url = format!("{}/metrics", self.replicas[replica].base);
-        let text = self.client.get(url).send().await.unwrap().text().await;
-        let text = text.unwrap();
+        let text = self.get(replica, "/metrics").await.text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap().trim().parse().unwrap()
     }
