@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod ollama;
 pub mod planner;
 pub mod quota;
+mod redis_link;
 pub mod resources;
 pub mod run;
 pub mod store;

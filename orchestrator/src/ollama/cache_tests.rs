@@ -1,3 +1,5 @@
+//! What is kept, found again, and dropped.
+
 use super::*;
 use crate::config::Agent;
 use crate::planner::check;

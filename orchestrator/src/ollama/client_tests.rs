@@ -1,3 +1,5 @@
+//! One call after another, against the double.
+
 use super::*;
 use crate::double::{Answer, Ollama};
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Who waits, who goes first, who is refused.
+
 use super::*;
 use futures_util::FutureExt;
 use std::pin::Pin;

@@ -14,9 +14,10 @@
 
 use super::{MAX_GATEWAYS, Quota, QuotaError, ago_us, cost_us, life_us, max_debt_us};
 use crate::config::StoreUrl;
+use crate::redis_link;
 use async_trait::async_trait;
 use mesh_protocol::quota::{Standings, Usage};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::{Client, RedisError, RedisResult, Script};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ impl RedisQuota {
         let client = Client::open(url.expose()).map_err(config)?;
         Ok(Self {
             line: Mutex::new(Line {
-                connection: lay(&client, patience).map_err(config)?,
+                connection: redis_link::lazy(&client, patience, 1).map_err(config)?,
                 heard: Instant::now(),
                 clock: None,
             }),
@@ -141,23 +142,11 @@ impl RedisQuota {
         if line.heard.elapsed() < self.patience * SILENCE {
             return;
         }
-        if let Ok(connection) = lay(&self.client, self.patience) {
+        if let Ok(connection) = redis_link::lazy(&self.client, self.patience, 1) {
             line.connection = connection;
             line.heard = Instant::now();
         }
     }
-}
-
-/// A connection that mends itself; its first command connects.
-fn lay(client: &Client, patience: Duration) -> RedisResult<ConnectionManager> {
-    // Not the run store's connection: what waits on one would hold up the other.
-    let settings = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(patience))
-        .set_response_timeout(Some(patience))
-        .set_number_of_retries(1)
-        .set_min_delay(Duration::from_millis(50))
-        .set_max_delay(Duration::from_secs(1));
-    ConnectionManager::new_lazy_with_config(client.clone(), settings)
 }
 
 impl Clock {

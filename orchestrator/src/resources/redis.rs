@@ -9,16 +9,14 @@ use super::{
     MAX_SHOWN, MAX_WAITING, Renewed, Stand, Standing, Times, excess, millis,
 };
 use crate::config::StoreUrl;
+use crate::redis_link::{self, PATIENCE};
 use crate::store::ReplicaId;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::{Client, FromRedisValue, RedisError, Script, ScriptInvocation};
 use std::time::Duration;
-
-/// Time for one call; whoever asked asks again.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The arbiter.
 pub struct RedisArbiter {
@@ -42,15 +40,8 @@ impl RedisArbiter {
     pub fn connect(url: &StoreUrl, capacity: Amounts, times: Times) -> Result<Self, ArbiterError> {
         let config = |detail: String| ArbiterError::Config { detail };
         let client = Client::open(url.expose()).map_err(|e| config(e.to_string()))?;
-        // Not the run store's connection: what waits on one would hold up the other.
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_secs(1));
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), settings)
-            .map_err(|e| config(e.to_string()))?;
+        let connection =
+            redis_link::lazy(&client, PATIENCE, 2).map_err(|e| config(e.to_string()))?;
         let written = serde_json::to_string(&capacity).map_err(|e| config(e.to_string()))?;
         let script = |body: &str| Script::new(&format!("{}{body}", include_str!("redis/book.lua")));
         Ok(Self {
@@ -193,22 +184,10 @@ impl Arbiter for RedisArbiter {
     }
 
     async fn listen(&self, owner: ReplicaId) -> Result<BoxStream<'static, Grant>, ArbiterError> {
-        let subscribed = async {
-            let mut channel = self.client.get_async_pubsub().await?;
-            channel
-                .subscribe(format!("resources:granted:{owner}"))
-                .await?;
-            Ok::<_, RedisError>(channel)
-        };
-        let channel = match tokio::time::timeout(PATIENCE, subscribed).await {
-            Ok(channel) => channel.map_err(unavailable)?,
-            Err(_) => {
-                return Err(ArbiterError::Unavailable {
-                    detail: "listening: no answer in time".to_owned(),
-                });
-            }
-        };
-        let grants = channel.into_on_message().filter_map(|message| {
+        let messages = redis_link::listen(&self.client, &format!("resources:granted:{owner}"))
+            .await
+            .map_err(unavailable)?;
+        let grants = messages.filter_map(|message| {
             let text = String::from_utf8_lossy(message.get_payload_bytes()).into_owned();
             let mut words = text.split(' ');
             let read = match (words.next(), words.next(), words.next()) {

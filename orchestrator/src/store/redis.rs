@@ -18,13 +18,14 @@ use super::{
     SubmissionKey, Updated, log::KEPT_CHANGES,
 };
 use crate::config::StoreUrl;
+use crate::redis_link::{self, PATIENCE};
 use crate::run::{events, new_task_id_prefix};
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
 use codec::{Field, SUMMARY_FIELDS, json};
 use mesh_protocol::task::MAX_TIMEOUT_S;
 use mesh_protocol::{TaskId, Timestamp};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::{
     Client, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, ScriptInvocation,
 };
@@ -67,14 +68,7 @@ impl RedisStore {
             detail: e.to_string(),
         };
         let client = Client::open(url.expose()).map_err(config)?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(2)))
-            .set_response_timeout(Some(Duration::from_secs(2)))
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_secs(1));
-        let connection =
-            ConnectionManager::new_lazy_with_config(client.clone(), settings).map_err(config)?;
+        let connection = redis_link::lazy(&client, PATIENCE, 2).map_err(config)?;
         Ok(Self {
             client,
             connection,

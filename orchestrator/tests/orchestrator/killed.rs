@@ -10,9 +10,10 @@ use mesh_protocol::outcome::Outcome;
 use mesh_tests::{rabbitmq, redis, server, wait_for};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 const TASKS: usize = 200;
@@ -75,8 +76,22 @@ pub async fn ready(client: &reqwest::Client, base: &str) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_task_ends_and_no_step_is_lost() {
+/// An orchestrator that is not started yet, and its agents.
+pub struct Alone {
+    /// Its configuration.
+    pub file: PathBuf,
+    /// Where it will listen.
+    pub base: String,
+    /// The bus, past the orchestrator.
+    pub agents: Arc<dyn Bus>,
+    /// What the agents saw.
+    pub seen: Seen,
+    /// Holds the file.
+    pub _directory: TempDir,
+}
+
+/// One over a RabbitMQ and a Redis.
+pub async fn alone() -> Alone {
     let (broker, store) = (rabbitmq::shared().await, redis::shared().await);
     let bus: BusConfig =
         serde_json::from_value(json!({"backend": "rabbitmq", "url": broker.vhost().await}))
@@ -99,8 +114,24 @@ async fn every_task_ends_and_no_step_is_lost() {
     for id in ["hardware-optimizer", "resource-arbitrator"] {
         agent(Arc::clone(&agents), id, Arc::clone(&seen)).await;
     }
+    Alone {
+        file,
+        base: format!("http://127.0.0.1:{port}"),
+        agents,
+        seen,
+        _directory: directory,
+    }
+}
 
-    let base = format!("http://127.0.0.1:{port}");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_task_ends_and_no_step_is_lost() {
+    let Alone {
+        file,
+        base,
+        agents,
+        seen,
+        _directory,
+    } = alone().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut process = start(&file);
     ready(&client, &base).await;

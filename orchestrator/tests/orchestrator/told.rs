@@ -2,13 +2,11 @@
 //! answered, and everything that happened is told, on `ai.events` and by `GET /events`.
 
 use crate::feed::listener;
-use crate::killed::{Seen, agent, ready, start};
-use crate::mesh::config;
-use mesh_bus::{Bus, BusConfig, Deliveries, Message, Properties, Queue, QueueKind, Topology};
-use mesh_orchestrator::config::{Config, Store};
+use crate::killed::{Alone, alone, ready, start};
+use mesh_bus::{Bus, Deliveries, Message, Properties, Queue, QueueKind, Topology};
 use mesh_protocol::event::Event;
 use mesh_protocol::names::QUEUE_PRIORITY_TASKS;
-use mesh_tests::{rabbitmq, redis, server, wait_for};
+use mesh_tests::wait_for;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -55,28 +53,13 @@ async fn submit(bus: &dyn Bus, number: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_submitter_is_answered_and_everything_is_told() {
-    let (broker, store) = (rabbitmq::shared().await, redis::shared().await);
-    let bus: BusConfig =
-        serde_json::from_value(json!({"backend": "rabbitmq", "url": broker.vhost().await}))
-            .unwrap();
-    let port = server::free_port();
-    let config = Config {
-        listen: ([127, 0, 0, 1], port).into(),
-        bus: bus.clone(),
-        store: Store::Redis {
-            url: store.database().try_into().unwrap(),
-            retention_s: 3600,
-        },
-        ..config()
-    };
-    let directory = server::directory("orchestrator");
-    let file = directory.path().join("orchestrator.json");
-    std::fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
-    let bus = mesh_bus::connect(&bus).await.unwrap();
-    let seen = Seen::default();
-    for id in ["hardware-optimizer", "resource-arbitrator"] {
-        agent(Arc::clone(&bus), id, Arc::clone(&seen)).await;
-    }
+    let Alone {
+        file,
+        base,
+        agents: bus,
+        seen,
+        _directory,
+    } = alone().await;
     let mut topology = Topology::exchanges().with_intake(QueueKind::Quorum);
     topology.queues.push(Queue {
         name: "answers".to_owned(),
@@ -99,7 +82,6 @@ async fn every_submitter_is_answered_and_everything_is_told() {
         )
     });
 
-    let base = format!("http://127.0.0.1:{port}");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut process = start(&file);
     ready(&client, &base).await;

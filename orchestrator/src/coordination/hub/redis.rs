@@ -18,22 +18,20 @@ use super::{
     Posted, REMEMBERED, Receivers, Registration, Taken, Wake, new_mailbox,
 };
 use crate::config::StoreUrl;
+use crate::redis_link::{self, PATIENCE};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use mesh_protocol::AgentId;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::ConnectionManager;
 use redis::{Client, FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
 
 const REGISTRY: &str = "agents:registry";
 const PRESENT: &str = "{agents}:present";
 const JOINED: &str = "{agents}:joined";
 const WAKE: &str = "{agents}:wake";
-/// Time for one answer, and for a connection to listen.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The hub.
 pub struct RedisHub {
@@ -60,16 +58,8 @@ impl RedisHub {
             detail: e.to_string(),
         };
         let client = Client::open(url.expose()).map_err(config)?;
-        // Not the run store's connection: what waits on one would hold up the other.
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE))
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_secs(1));
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client.clone(), settings)
-                .map_err(config)?,
+            connection: redis_link::lazy(&client, PATIENCE, 2).map_err(config)?,
             client,
             bounds,
             register: Script::new(include_str!("redis/register.lua")),
@@ -279,20 +269,10 @@ impl Mailboxes for RedisHub {
     }
 
     async fn listen(&self) -> Result<BoxStream<'static, Wake>, HubError> {
-        let subscribed = async {
-            let mut channel = self.client.get_async_pubsub().await?;
-            channel.subscribe(WAKE).await?;
-            Ok::<_, RedisError>(channel)
-        };
-        let channel = match tokio::time::timeout(PATIENCE, subscribed).await {
-            Ok(channel) => channel.map_err(unavailable)?,
-            Err(_) => {
-                return Err(HubError::Unavailable {
-                    detail: "listening: no answer in time".to_owned(),
-                });
-            }
-        };
-        let wakes = channel.into_on_message().map(|message| {
+        let messages = redis_link::listen(&self.client, WAKE)
+            .await
+            .map_err(unavailable)?;
+        let wakes = messages.map(|message| {
             let agent = std::str::from_utf8(message.get_payload_bytes()).unwrap_or_default();
             // What is no agent is about all of them.
             agent.parse().map_or(Wake::Presence, Wake::Agent)

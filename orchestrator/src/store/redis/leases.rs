@@ -6,14 +6,13 @@
 
 use super::log::HOLDER;
 use super::{RedisStore, UNFINISHED, codec::json, unavailable};
+use crate::redis_link;
 use crate::store::{Claim, HandedOver, Held, Hold, Leases, ReplicaId, StoreError};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use mesh_protocol::TaskId;
 use mesh_protocol::outcome::StepResult;
-use redis::RedisError;
-use std::time::Duration;
 
 /// Results that were handed over and are not settled, as `<run>/<step>`, scored by replica.
 pub(super) const HANDED: &str = "tasks:handed";
@@ -23,8 +22,6 @@ pub(super) const EPOCH: &str = "orchestrators:epoch";
 const CLOCKS: &str = "orchestrators:clocks";
 /// Most handed-over results that one renewal tells of; the next tells of more.
 const MAX_TOLD: usize = 1000;
-/// How long a connection to listen may take.
-const CONNECT: Duration = Duration::from_secs(2);
 
 fn lease_of(replica: ReplicaId) -> String {
     format!("orchestrators:lease:{replica}")
@@ -87,24 +84,11 @@ impl Leases for RedisStore {
         &self,
         replica: ReplicaId,
     ) -> Result<BoxStream<'static, StepResult>, StoreError> {
-        let subscribed = async {
-            let mut channel = self.client.get_async_pubsub().await?;
-            channel
-                .subscribe(format!("orchestrators:handed:{replica}"))
-                .await?;
-            Ok::<_, RedisError>(channel)
-        };
-        let channel = match tokio::time::timeout(CONNECT, subscribed).await {
-            Ok(channel) => channel.map_err(unavailable)?,
-            Err(_) => {
-                return Err(StoreError::Unavailable {
-                    detail: "listening: no answer in time".to_owned(),
-                    reached: false,
-                });
-            }
-        };
+        let messages = redis_link::listen(&self.client, &format!("orchestrators:handed:{replica}"))
+            .await
+            .map_err(unavailable)?;
         // What is no result was written by nobody here.
-        let results = channel.into_on_message().filter_map(|message| {
+        let results = messages.filter_map(|message| {
             let result = serde_json::from_slice(message.get_payload_bytes()).ok();
             std::future::ready(result)
         });
