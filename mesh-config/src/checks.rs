@@ -1,6 +1,7 @@
 //! What concerns more than one value of the file.
 
 mod delivery;
+mod deploy;
 mod filters;
 mod gateway;
 mod ollama;
@@ -27,6 +28,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     delivery::run(file, &mut out);
     resources::run(file, &mut out);
     trust::run(file, &mut out);
+    deploy::run(file, &mut out);
     ports(file, &mut out);
     out
 }

@@ -3,6 +3,7 @@
 //! Everything that can be said about the file is said in one go: reading goes on after a fault, the
 //! checks run on what was read, and the mesh is built only when there is no error.
 
+mod deploy;
 mod ollama;
 mod trust;
 
@@ -133,6 +134,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             retention: value(file.store.retention).unwrap_or(Duration::from_secs(86_400)),
         },
+        deploy: deploy::deploy(file.deploy),
         agents: file
             .agents
             .into_iter()
@@ -293,8 +295,10 @@ fn agent(
             })
         })
     });
+    let id = value(raw.id)?;
     Some(Agent {
-        id: value(raw.id)?,
+        container: value(raw.container).map(|raw| deploy::container(raw, id.as_str())),
+        id,
         capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
         description: value(raw.description).unwrap_or_default(),
         endpoint: value(raw.endpoint),

@@ -6,6 +6,7 @@
 
 mod checks;
 mod compile;
+pub mod deploy;
 pub mod derive;
 pub mod filters;
 mod finding;

@@ -1,5 +1,6 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::deploy::{Container, Deploy};
 use crate::filters::Filters;
 use crate::secret::Source;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
@@ -44,6 +45,8 @@ pub struct Mesh {
     pub store: Store,
     /// Who is who, and who may call whom.
     pub trust: Trust,
+    /// How it lies in containers.
+    pub deploy: Deploy,
     /// Who does the work; ids are unique.
     pub agents: Vec<Agent>,
 }
@@ -219,6 +222,8 @@ pub struct Agent {
     pub traffic: Settings,
     /// What one of its steps takes.
     pub resources: Amounts,
+    /// What holds it where it runs in a container.
+    pub container: Option<Container>,
 }
 
 /// How `mesh up` starts an agent.
@@ -389,6 +394,20 @@ impl Mesh {
             all.push(("identity.token".to_owned(), token));
         }
         all
+    }
+
+    /// What containers beside the mesh's own parts need of secrets, with its field.
+    pub fn container_sources(&self) -> Vec<(String, &Source)> {
+        let agents = self
+            .agents
+            .iter()
+            .filter_map(|agent| agent.container.as_ref());
+        let all = self.deploy.parts.values().chain(agents);
+        all.flat_map(|container| {
+            let secrets = container.secrets.iter();
+            secrets.map(|(name, source)| (format!("secrets.{name} of {}", container.name), source))
+        })
+        .collect()
     }
 
     /// The agent of this name.

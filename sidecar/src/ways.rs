@@ -70,7 +70,7 @@ pub(crate) fn bind(given: &Given<'_>) -> Result<Ways, SidecarError> {
     let bound = ways.inbound.as_ref().map(proxy::Inbound::address);
     let announcer = Announcer::new(
         Arc::clone(given.registry),
-        registered(config, bound, given.admin),
+        registered(config, bound, given.admin)?,
         health(given.probe),
         Arc::clone(&dealings),
     );
@@ -102,8 +102,12 @@ fn health(probe: Option<&Probe>) -> watch::Receiver<Health> {
 
 /// What the registry is told. A sidecar that nobody calls is there to be scraped: its address is the admin
 /// listener's, and it speaks no protocol.
-fn registered(config: &Config, bound: Option<SocketAddr>, admin: SocketAddr) -> Registered {
-    let (address, protocol) = match (&config.inbound, bound) {
+fn registered(
+    config: &Config,
+    bound: Option<SocketAddr>,
+    admin: SocketAddr,
+) -> Result<Registered, SidecarError> {
+    let (mut address, protocol) = match (&config.inbound, bound) {
         (Some(inbound), Some(bound)) => {
             // A port that the system chose is known only now.
             let address = inbound.advertise.map_or(bound, |advertise| {
@@ -117,11 +121,18 @@ fn registered(config: &Config, bound: Option<SocketAddr>, admin: SocketAddr) -> 
         }
         _ => (admin, "none"),
     };
-    Registered::new(
+    let registration = &config.registry.registration;
+    if let Some(advertised) = registration.address
+        && address.ip().is_unspecified()
+    {
+        let found = registry::found::address(advertised, config.registry.consul());
+        address.set_ip(found.map_err(SidecarError::Address)?);
+    }
+    Ok(Registered::new(
         &config.service,
-        &config.registry.registration,
+        registration,
         address,
         protocol,
         admin.port(),
-    )
+    ))
 }

@@ -3,7 +3,9 @@
 //! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
 
 mod agents;
+mod container;
 mod delivery;
+mod deploy;
 pub(crate) mod filters;
 mod gateway;
 mod ollama;
@@ -16,7 +18,9 @@ mod trust;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
+pub(crate) use container::Container;
 pub(crate) use delivery::{Delivery, Overflow};
+pub(crate) use deploy::Deploy;
 pub(crate) use filters::{Filters, Setting};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
 pub(crate) use ollama::{Budget, Ollama};
@@ -46,6 +50,7 @@ pub(crate) struct File {
     pub audit: Option<At<String>>,
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
+    pub deploy: Option<At<Deploy>>,
     /// Whether there is a list of agents, be it empty.
     pub agents_listed: bool,
     pub agents: Vec<At<Agent>>,
@@ -109,6 +114,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let audit = f.optional(reader, "audit", values::text);
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
+    let deploy = f.optional(reader, "deploy", deploy::deploy);
     let agents = f.required(reader, "agents", "[...]", |reader, spot| {
         reader.list(spot, agents::agent)
     });
@@ -126,6 +132,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         audit,
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
+        deploy,
         agents_listed: agents.is_some(),
         agents: agents.map(|a| a.value).unwrap_or_default(),
     })
