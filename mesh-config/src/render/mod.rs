@@ -6,6 +6,7 @@
 
 mod files;
 mod filters;
+mod fronted;
 mod kong;
 mod orchestrator;
 mod sidecar;
