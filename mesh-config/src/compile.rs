@@ -5,11 +5,13 @@
 
 mod deploy;
 mod ollama;
+mod services;
 mod trust;
 
 use crate::checks;
 use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report};
+use crate::fronted::Extras;
 use crate::mesh::{
     ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Orchestrator,
     Route, Run, Store,
@@ -111,10 +113,14 @@ fn build(mut file: File, revision: String) -> Mesh {
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
     let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
+    let mut extras = services::extras(&mut file.gateway);
+    let services = services::services(std::mem::take(&mut file.services));
+    extras.secrets = services::secrets(&extras, &services);
+    let guarded = !file.agents.is_empty();
     Mesh {
         name,
         revision,
-        gateway: gateway(file.gateway),
+        gateway: gateway(file.gateway, extras, guarded),
         orchestrator: orchestrator(file.orchestrator),
         messaging: Messaging {
             rabbitmq: value(file.messaging.rabbitmq)
@@ -140,11 +146,13 @@ fn build(mut file: File, revision: String) -> Mesh {
             .into_iter()
             .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref(), queue_kind))
             .collect(),
+        services,
         trust,
     }
 }
 
-fn gateway(raw: schema::Gateway) -> Gateway {
+/// `guarded`: whether there is an agent that the usual routes lead to.
+fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
     let auth = value(raw.auth).unwrap_or_default();
     let issuers = value(auth.issuers).unwrap_or_default();
     Gateway {
@@ -164,9 +172,11 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
+        extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
-            None => default_routes(),
+            None if guarded => default_routes(),
+            None => Vec::new(),
         },
     }
 }
@@ -297,7 +307,7 @@ fn agent(
     });
     let id = value(raw.id)?;
     Some(Agent {
-        container: value(raw.container).map(|raw| deploy::container(raw, id.as_str())),
+        container: value(raw.container).map(services::container),
         id,
         capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
         description: value(raw.description).unwrap_or_default(),

@@ -6,15 +6,18 @@
 
 mod checks;
 mod compile;
+pub mod container;
 pub mod deploy;
 pub mod derive;
 pub mod filters;
 mod finding;
+pub mod fronted;
 mod guard;
 pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod secret_names;
 mod snippet;
 pub mod trust;
 

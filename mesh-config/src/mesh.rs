@@ -1,7 +1,9 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
-use crate::deploy::{Container, Deploy};
+use crate::container::Container;
+use crate::deploy::Deploy;
 use crate::filters::Filters;
+use crate::fronted::{Extras, Service};
 use crate::secret::Source;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
@@ -47,8 +49,10 @@ pub struct Mesh {
     pub trust: Trust,
     /// How it lies in containers.
     pub deploy: Deploy,
-    /// Who does the work; ids are unique.
+    /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
     pub agents: Vec<Agent>,
+    /// What the mesh fronts or leans on; names are unique.
+    pub services: Vec<Service>,
 }
 
 /// Where clients come in.
@@ -68,6 +72,8 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
+    /// What it has beside the mesh's own routes.
+    pub extras: Extras,
 }
 
 /// Who may come in.
@@ -393,21 +399,48 @@ impl Mesh {
         if let IdentitySource::Vault { token, .. } = &self.trust.identity.source {
             all.push(("identity.token".to_owned(), token));
         }
+        let extras = &self.gateway.extras;
+        all.extend(extras.secrets.iter().map(|(path, s)| (path.clone(), s)));
+        for (number, certificate) in extras
+            .tls
+            .iter()
+            .flat_map(|t| t.certificates.iter().enumerate())
+        {
+            let path = format!("gateway.tls.certificates[{number}]");
+            all.push((format!("{path}.cert"), &certificate.cert));
+            all.push((format!("{path}.key"), &certificate.key));
+        }
         all
     }
 
     /// What containers beside the mesh's own parts need of secrets, with its field.
     pub fn container_sources(&self) -> Vec<(String, &Source)> {
+        let named = |name: &str, secrets: &'_ BTreeMap<String, Source>| -> Vec<String> {
+            secrets
+                .keys()
+                .map(|key| format!("secrets.{key} of {name}"))
+                .collect()
+        };
+        let parts = self
+            .deploy
+            .parts
+            .values()
+            .map(|part| (part.name.as_str(), &part.secrets));
         let agents = self
             .agents
             .iter()
-            .filter_map(|agent| agent.container.as_ref());
-        let all = self.deploy.parts.values().chain(agents);
-        all.flat_map(|container| {
-            let secrets = container.secrets.iter();
-            secrets.map(|(name, source)| (format!("secrets.{name} of {}", container.name), source))
-        })
-        .collect()
+            .filter_map(|agent| Some((agent.id.as_str(), &agent.container.as_ref()?.secrets)));
+        let services = self.services.iter().filter_map(|service| {
+            Some((service.name.as_str(), &service.container.as_ref()?.secrets))
+        });
+        let all = parts.chain(agents).chain(services);
+        all.flat_map(|(name, secrets)| named(name, secrets).into_iter().zip(secrets.values()))
+            .collect()
+    }
+
+    /// Whether there is an orchestrator: agents to hand tasks to, or a way that leads to it.
+    pub fn has_orchestrator(&self) -> bool {
+        !self.agents.is_empty() || !self.gateway.routes.is_empty()
     }
 
     /// The agent of this name.

@@ -1,7 +1,8 @@
 //! Containers, as far as they concern one another: names, published ports, who waits for whom.
 
-use super::{error, warning};
-use crate::deploy::{Part, Port, usual};
+use super::{error, services, warning};
+use crate::container::Port;
+use crate::deploy::{Part, usual};
 use crate::finding::{Finding, nearest};
 use crate::schema::{At, Container, File};
 use std::collections::BTreeMap;
@@ -24,7 +25,28 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     waited_for(&all, out);
     for named in &all {
         if let Some(container) = named.container {
-            alone(named.part, container, out);
+            replicas(container, out);
+        }
+    }
+    // Those of services are looked at with their services.
+    for agent in &file.agents {
+        if let Some(container) = &agent.value.container {
+            services::imaged(container, out);
+            services::contents(container, out);
+        }
+    }
+    let parts = file
+        .deploy
+        .iter()
+        .flat_map(|deploy| deploy.value.parts.values());
+    for at in parts {
+        if let Some(container) = &at.value {
+            let at = At {
+                value: container,
+                place: at.place,
+                path: at.path.clone(),
+            };
+            services::contents(&at, out);
         }
     }
 }
@@ -67,6 +89,24 @@ fn containers(file: &File) -> Vec<Named<'_>> {
             part: None,
         });
     }
+    for service in &file.services {
+        let service = &service.value;
+        let Some(container) = service.container.as_ref().map(|at| &at.value) else {
+            continue;
+        };
+        let said = container.name.as_ref();
+        let host = service.url.as_ref().and_then(|url| url.value.host_str());
+        let name = said.map(|name| name.value.as_str()).or(host);
+        let name = name.or(service.name.as_ref().map(|name| name.value.as_str()));
+        if let Some(name) = name {
+            all.push(Named {
+                name: name.to_owned(),
+                said,
+                container: Some(container),
+                part: None,
+            });
+        }
+    }
     all
 }
 
@@ -76,7 +116,7 @@ fn names(all: &[Named<'_>], out: &mut Vec<Finding>) {
         let Some(other) = seen.insert(&named.name, named) else {
             continue;
         };
-        // Of two that say nothing, both are agents of one id, which is said elsewhere.
+        // Of two that say nothing, both are of one id or one host, which is said elsewhere.
         if let Some(at) = named.said.or(other.said) {
             let message = format!("two containers have the name {}", named.name);
             out.push(error("duplicate_container", at, message).hint("choose another name"));
@@ -90,37 +130,44 @@ fn published(file: &File, all: &[Named<'_>], out: &mut Vec<Finding>) {
         .as_ref()
         .and_then(|deploy| deploy.value.publish.as_ref());
     let publish = publish.map_or(IpAddr::from([127, 0, 0, 1]), |at| at.value);
-    let mut taken: Vec<(Port, String)> = Vec::new();
     // What is written down comes last, so that it is what a finding names.
-    let usual_ports = all.iter().filter_map(|named| {
-        let silent = named
-            .container
-            .is_none_or(|container| container.ports.is_none());
-        let part = named.part.filter(|_| silent)?;
-        Some((named, usual(part).ports))
-    });
-    for (named, ports) in usual_ports {
-        taken.extend(ports.into_iter().map(|port| (port, named.name.clone())));
+    let mut taken: Vec<(Port, &str)> = Vec::new();
+    for named in all {
+        if let Some(part) = named.part
+            && named
+                .container
+                .is_none_or(|container| container.ports.is_empty())
+        {
+            taken.extend(
+                usual(part)
+                    .ports
+                    .into_iter()
+                    .map(|port| (port, named.name.as_str())),
+            );
+        }
     }
     for named in all {
-        let ports = named
+        for at in named
             .container
-            .and_then(|container| container.ports.as_ref());
-        for at in ports.into_iter().flat_map(|ports| &ports.value) {
-            let same = |(other, _): &&(Port, String)| {
+            .into_iter()
+            .flat_map(|container| &container.ports)
+        {
+            let same = |(other, _): &&(Port, &str)| {
                 let address = |port: &Port| port.address.unwrap_or(publish);
                 let (a, b) = (address(&at.value), address(other));
                 let ip = a == b || a.is_unspecified() || b.is_unspecified();
-                at.value.host.is_some()
-                    && at.value.host == other.host
-                    && at.value.udp == other.udp
-                    && ip
+                at.value.host == other.host && at.value.udp == other.udp && ip
             };
-            if let (Some(host), Some((_, other))) = (at.value.host, taken.iter().find(same)) {
+            // A container's own are compared with its own elsewhere.
+            let other = taken
+                .iter()
+                .find(same)
+                .filter(|(_, name)| *name != named.name);
+            if let (Some(host), Some((_, other))) = (at.value.host, other) {
                 let message = format!("port {host} of the machine is also that of {other}");
                 out.push(error("port_conflict", at, message).hint("choose another port"));
             }
-            taken.push((at.value, named.name.clone()));
+            taken.push((at.value.clone(), named.name.as_str()));
         }
     }
 }
@@ -128,41 +175,29 @@ fn published(file: &File, all: &[Named<'_>], out: &mut Vec<Finding>) {
 fn waited_for(all: &[Named<'_>], out: &mut Vec<Finding>) {
     let known: Vec<&str> = all.iter().map(|named| named.name.as_str()).collect();
     for named in all {
-        let waits = named
+        for at in named
             .container
-            .and_then(|container| container.depends_on.as_ref());
-        for at in waits.into_iter().flat_map(|names| &names.value) {
-            if at.value == named.name {
+            .into_iter()
+            .flat_map(|container| &container.depends_on)
+        {
+            let name = at.value.name.as_str();
+            if name == named.name {
                 let message = format!("{} waits for itself", named.name);
                 out.push(error("conflict", at, message).hint("take it off the list"));
-            } else if !known.contains(&at.value.as_str()) {
-                let message = format!("{}: there is no container {}", at.path, at.value);
-                let hint = match nearest(&at.value, known.iter().copied()) {
+            } else if !known.contains(&name) {
+                // It may run beside this file: Compose alone can say.
+                let message = format!("{}: no container of this file is {name}", at.path);
+                let hint = match nearest(name, known.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
-                    None => format!("containers here: {}", known.join(", ")),
+                    None => "it is not waited for".to_owned(),
                 };
-                out.push(error("unknown_container", at, message).hint(hint));
+                out.push(warning("unknown_container", at, message).hint(hint));
             }
         }
     }
 }
 
-/// What concerns one container alone.
-fn alone(part: Option<Part>, container: &Container, out: &mut Vec<Finding>) {
-    if part.is_none()
-        && container.image.is_none()
-        && container.build.is_none()
-        && let Some(at) = container.name.as_ref().or(container.user.as_ref())
-    {
-        let message = "the container has neither image nor build";
-        out.push(
-            error("missing", at, message).hint("add `image: NAME:VERSION` or `build: DIRECTORY`"),
-        );
-    }
-    if let (Some(file), None) = (&container.dockerfile, &container.build) {
-        let message = format!("{} has no effect without build", file.path);
-        out.push(warning("no_effect", file, message).hint("add `build: DIRECTORY`"));
-    }
+fn replicas(container: &Container, out: &mut Vec<Finding>) {
     if let (Some(most), Some(least)) = (&container.max_replicas, &container.replicas)
         && most.value < least.value
     {

@@ -10,7 +10,9 @@ pub use placed::{Place, placed};
 pub(crate) use parts::{OWNER, usual};
 pub(crate) use placed::{ADMIN_PORT, GATEWAY_ADMIN_PORT, STATE, mounted};
 
+use crate::container::{self, Build, Dependency, Healthcheck, Port, Text, Volume};
 use crate::secret::Source;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -45,41 +47,47 @@ impl Default for Deploy {
     }
 }
 
-/// One container, and how it is held.
+/// One container with all that is usual filled in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Container {
     /// Name: of the service, of its host, of its objects in Kubernetes.
     pub name: String,
     /// Image with a version.
     pub image: Option<String>,
-    /// Directory that the image is built from, relative to mesh.yaml.
-    pub build: Option<String>,
-    /// File in it; `Dockerfile` when absent.
-    pub dockerfile: Option<String>,
-    /// What is run instead of the image's own.
+    /// How the image is built; the directory is relative to mesh.yaml.
+    pub build: Option<Build>,
+    /// Program instead of the image's own.
+    pub entrypoint: Vec<String>,
+    /// Arguments instead of the image's own.
     pub command: Vec<String>,
-    /// Ports.
+    /// Ports; those without a port of the machine are the mesh's alone.
     pub ports: Vec<Port>,
     /// Variables.
-    pub environment: BTreeMap<String, Setting>,
+    pub environment: BTreeMap<String, Text>,
     /// Files under `/run/secrets`.
     pub secrets: BTreeMap<String, Source>,
-    /// `NAME:/PATH[:ro]` or `./PATH:/PATH[:ro]`.
-    pub volumes: Vec<String>,
+    /// What is mounted.
+    pub volumes: Vec<Volume>,
     /// Directories in memory, writable for everybody in the container.
     pub tmpfs: Vec<String>,
     /// The networks it is in.
-    pub tiers: BTreeSet<Tier>,
-    /// Containers that must be well before it starts.
-    pub depends_on: Vec<String>,
-    /// What says whether it is well: a command in it, or a line for its shell when it begins with `CMD-SHELL`.
-    pub healthcheck: Vec<String>,
+    pub networks: BTreeSet<String>,
+    /// Containers that must be there before it starts.
+    pub depends_on: Vec<Dependency>,
+    /// What says whether it is well.
+    pub healthcheck: Option<Healthcheck>,
     /// User and group in it; the image's own when absent.
     pub user: Option<String>,
     /// Whether its files can be changed.
     pub writable: bool,
+    /// Whether it keeps what Docker lets an image do; ours keep nothing.
+    pub open: bool,
     /// Capabilities that it cannot do without.
     pub capabilities: Vec<String>,
+    /// When it is started anew.
+    pub restart: Option<String>,
+    /// What Compose alone has; it goes over what is rendered.
+    pub compose: Map<String, Value>,
     /// How many there are.
     pub replicas: u16,
     /// How many there may be where they are added by need.
@@ -95,42 +103,66 @@ impl Container {
     pub fn first_port(&self) -> Option<u16> {
         self.ports.first().map(|port| port.container)
     }
-}
 
-/// A listener of a container, and where it is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Port {
-    /// Address of the machine.
-    pub address: Option<IpAddr>,
-    /// Port of the machine; not published when absent.
-    pub host: Option<u16>,
-    /// Port in the container.
-    pub container: u16,
-    /// UDP instead of TCP.
-    pub udp: bool,
-}
-
-impl Port {
-    /// As Docker writes it, `usual` being the address where none is said; nothing for a port of the mesh alone.
-    pub fn published(&self, usual: &str) -> Option<String> {
-        let host = self.host?;
-        let address = match self.address {
-            Some(IpAddr::V6(address)) => format!("[{address}]"),
-            Some(address) => address.to_string(),
-            None => usual.to_owned(),
+    /// This container, with what mesh.yaml says over it.
+    #[must_use]
+    pub fn with(self, said: container::Container) -> Self {
+        fn filled<T>(said: Vec<T>, usual: Vec<T>) -> Vec<T> {
+            if said.is_empty() { usual } else { said }
+        }
+        let mut environment = self.environment;
+        environment.extend(said.environment);
+        let mut networks = if said.tier.is_some() {
+            BTreeSet::new()
+        } else {
+            self.networks
         };
-        let udp = if self.udp { "/udp" } else { "" };
-        Some(format!("{address}:{host}:{}{udp}", self.container))
+        networks.extend(said.tier.into_iter().chain(said.networks));
+        let mut depends_on = self.depends_on;
+        depends_on.retain(|usual| said.depends_on.iter().all(|own| own.name != usual.name));
+        depends_on.extend(said.depends_on);
+        // Only their owner reads the files that hold secrets.
+        let reader = (!said.secrets.is_empty()).then(|| OWNER.to_owned());
+        Self {
+            name: said.name.unwrap_or(self.name),
+            // Who builds it and names no image has no use for ours.
+            image: said.image.or(self.image.filter(|_| said.build.is_none())),
+            build: said.build,
+            entrypoint: filled(said.entrypoint, self.entrypoint),
+            command: filled(said.command, self.command),
+            ports: filled(said.ports, self.ports),
+            environment,
+            secrets: said.secrets,
+            volumes: self.volumes.into_iter().chain(said.volumes).collect(),
+            tmpfs: self.tmpfs,
+            networks,
+            depends_on,
+            healthcheck: said.healthcheck.or(self.healthcheck),
+            user: said.user.or(reader).or(self.user),
+            writable: said.read_only.map_or(self.writable, |read_only| !read_only),
+            open: self.open,
+            capabilities: self.capabilities,
+            restart: said.restart.or(self.restart),
+            compose: said.compose,
+            replicas: said.replicas.unwrap_or(self.replicas),
+            max_replicas: said.max_replicas.or(self.max_replicas),
+            memory: said.memory.unwrap_or(self.memory),
+            cpus: said.cpus.unwrap_or(self.cpus),
+        }
     }
 }
 
-/// Value of a variable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setting {
-    /// In the open.
-    Text(String),
-    /// What the variable of this name holds where the containers are started.
-    Env(String),
+/// A port as Docker publishes it, `usual` being the address where none is said; nothing for one of the mesh alone.
+pub(crate) fn published(port: &Port, usual: IpAddr) -> Option<String> {
+    port.host?;
+    let address = port.address.or(Some(usual));
+    Some(
+        Port {
+            address,
+            ..port.clone()
+        }
+        .to_string(),
+    )
 }
 
 /// Networks: each tier sees its own.

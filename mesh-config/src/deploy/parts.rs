@@ -3,8 +3,8 @@
 //! Ports are those of the plan where it names any. Images are short names with a version, so that tomorrow's
 //! container is today's.
 
-use super::{Container, Port, Setting, Tier};
-use std::collections::BTreeMap;
+use super::{Container, Tier};
+use crate::container::{Condition, Dependency, Healthcheck, Port, Text, Volume};
 
 /// What runs beside the agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -276,8 +276,7 @@ fn of(name: &str, image: &str, tiers: &[Tier], memory_mib: u64, cpus: u32) -> De
     Described(Container {
         name: name.to_owned(),
         image: Some(image.to_owned()),
-        tiers: tiers.iter().copied().collect(),
-        environment: BTreeMap::new(),
+        networks: tiers.iter().map(|tier| tier.name().to_owned()).collect(),
         replicas: 1,
         memory: memory_mib * MIB,
         cpus,
@@ -314,13 +313,13 @@ impl Described {
     }
 
     fn set(mut self, name: &str, value: &str) -> Self {
-        let value = Setting::Text(value.to_owned());
+        let value = Text::Plain(value.to_owned());
         self.0.environment.insert(name.to_owned(), value);
         self
     }
 
     fn keeps(mut self, volume: &str) -> Self {
-        self.0.volumes.push(volume.to_owned());
+        self.0.volumes.extend(Volume::read(volume));
         self
     }
 
@@ -335,7 +334,11 @@ impl Described {
     }
 
     fn needs(mut self, name: &str) -> Self {
-        self.0.depends_on.push(name.to_owned());
+        let name = name.to_owned();
+        self.0.depends_on.push(Dependency {
+            name,
+            condition: Condition::Healthy,
+        });
         self
     }
 
@@ -350,7 +353,10 @@ impl Described {
     }
 
     fn healthy(mut self, command: &[&str]) -> Self {
-        self.0.healthcheck = command.iter().map(|&word| word.to_owned()).collect();
+        self.0.healthcheck = Some(Healthcheck {
+            test: command.iter().map(|&word| word.to_owned()).collect(),
+            ..Healthcheck::default()
+        });
         self
     }
 }

@@ -7,6 +7,7 @@
 pub mod compose;
 mod files;
 mod filters;
+mod fronted;
 mod kong;
 mod orchestrator;
 mod sidecar;

@@ -1,31 +1,37 @@
-//! A container as it is written: `container:` of an agent or a service, and every part under `deploy:`.
+//! A container as it is written, in Compose's words and short forms: of a service, of an agent, and every part
+//! under `deploy:`.
 
 use super::gateway::filled;
-use super::reader::{At, Reader, Spot, join};
+use super::kong::{foreign, names};
+use super::orchestrator::DAY;
+use super::reader::{At, Fields, Reader, Spot, join};
 use super::tree::Value;
 use super::values;
-use crate::deploy::{Port, Setting, Tier};
+use crate::container::{Condition, Port, Text, Volume};
 use crate::finding::Finding;
 use crate::secret::Source;
+use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::time::Duration;
 
-/// What is said of one container; what is not said is the usual.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Container {
     pub name: Option<At<String>>,
     pub image: Option<At<String>>,
-    pub build: Option<At<String>>,
-    pub dockerfile: Option<At<String>>,
-    pub command: Option<At<Vec<At<String>>>>,
-    pub ports: Option<At<Vec<At<Port>>>>,
-    pub environment: Option<At<BTreeMap<String, Setting>>>,
-    pub secrets: Option<At<BTreeMap<String, Source>>>,
-    pub volumes: Option<At<Vec<At<String>>>>,
-    pub tier: Option<At<Vec<At<Tier>>>>,
-    pub depends_on: Option<At<Vec<At<String>>>>,
-    pub healthcheck: Option<At<Vec<At<String>>>>,
+    pub build: Option<At<Build>>,
+    pub ports: Vec<At<Port>>,
+    pub environment: Vec<At<(String, Text)>>,
+    pub volumes: Vec<At<Volume>>,
+    pub command: Vec<At<String>>,
+    pub entrypoint: Vec<At<String>>,
+    pub tier: Option<At<String>>,
+    pub networks: Vec<At<String>>,
+    pub depends_on: Vec<At<Dependency>>,
+    pub healthcheck: Option<At<Healthcheck>>,
     pub user: Option<At<String>>,
+    pub restart: Option<At<String>>,
+    pub compose: Option<At<Map<String, Json>>>,
+    pub secrets: Option<At<BTreeMap<String, Source>>>,
     pub read_only: Option<At<bool>>,
     pub replicas: Option<At<u16>>,
     pub max_replicas: Option<At<u16>>,
@@ -33,36 +39,258 @@ pub(crate) struct Container {
     pub cpus: Option<At<u32>>,
 }
 
-/// Reads a container.
+#[derive(Debug, Default)]
+pub(crate) struct Build {
+    pub context: Option<At<String>>,
+    pub dockerfile: Option<At<String>>,
+    pub target: Option<At<String>>,
+    pub args: Option<At<BTreeMap<String, String>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Dependency {
+    pub name: String,
+    pub condition: Condition,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Healthcheck {
+    pub test: Vec<At<String>>,
+    pub interval: Option<At<Duration>>,
+    pub timeout: Option<At<Duration>>,
+    pub retries: Option<At<u32>>,
+    pub start_period: Option<At<Duration>>,
+}
+
 pub(super) fn container(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Container> {
-    const LEAST_MEMORY: usize = 6 * 1024 * 1024; // Docker's own least
     let mut f = reader.fields(spot)?;
     let container = Container {
-        name: f.optional(reader, "name", name),
-        image: f.optional(reader, "image", image),
-        build: f.optional(reader, "build", values::text),
-        dockerfile: f.optional(reader, "dockerfile", values::text),
-        command: f.optional(reader, "command", |r, s| filled(r, s, values::text)),
-        ports: f.optional(reader, "ports", |r, s| r.list(s, port)),
-        environment: f.optional(reader, "environment", environment),
-        secrets: f.optional(reader, "secrets", secrets),
-        volumes: f.optional(reader, "volumes", |r, s| r.list(s, volume)),
-        tier: f.optional(reader, "tier", tiers),
-        depends_on: f.optional(reader, "depends_on", |r, s| r.list(s, name)),
-        healthcheck: f.optional(reader, "healthcheck", |r, s| filled(r, s, values::text)),
+        name: f.optional(reader, "name", host),
+        image: f.optional(reader, "image", values::text),
+        build: f.optional(reader, "build", build),
+        ports: names(&mut f, reader, "ports", port),
+        environment: f
+            .optional(reader, "environment", environment)
+            .map_or_else(Vec::new, |list| list.value),
+        volumes: names(&mut f, reader, "volumes", volume),
+        command: names(&mut f, reader, "command", word),
+        entrypoint: names(&mut f, reader, "entrypoint", word),
+        tier: f.optional(reader, "tier", label),
+        networks: names(&mut f, reader, "networks", label),
+        depends_on: f
+            .optional(reader, "depends_on", depends_on)
+            .map_or_else(Vec::new, |list| list.value),
+        healthcheck: f.optional(reader, "healthcheck", healthcheck),
         user: f.optional(reader, "user", values::text),
+        restart: f.optional(reader, "restart", values::text),
+        compose: f.optional(reader, "compose", foreign),
+        secrets: f.optional(reader, "secrets", secrets),
         read_only: f.optional(reader, "read_only", values::boolean),
         replicas: f.optional(reader, "replicas", values::integer(1..=100)),
         max_replicas: f.optional(reader, "max_replicas", values::integer(1..=1000)),
-        memory: f.optional(reader, "memory", values::size(LEAST_MEMORY..=1 << 42)),
+        // Docker's own least.
+        memory: f.optional(reader, "memory", values::size(6 << 20..=1 << 42)),
         cpus: f.optional(reader, "cpus", cpus),
     };
     f.finish(reader);
     Some(container)
 }
 
+fn build(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Build> {
+    if matches!(spot.node.value, Value::Text(_)) {
+        let context = values::text(reader, spot)?;
+        return Some(Build {
+            context: Some(At {
+                value: context,
+                place: spot.node.place,
+                path: spot.path.to_owned(),
+            }),
+            ..Build::default()
+        });
+    }
+    let mut f = reader.fields(spot)?;
+    let build = Build {
+        context: f.required(reader, "context", "./service", values::text),
+        dockerfile: f.optional(reader, "dockerfile", values::text),
+        target: f.optional(reader, "target", values::text),
+        args: f.optional(reader, "args", super::trust::texts),
+    };
+    f.finish(reader);
+    Some(build)
+}
+
+/// A word of a command; one may be empty, and a number is taken as it was written.
+fn word(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    match &spot.node.value {
+        Value::Text(text) if text.trim().is_empty() => {
+            reader.open(spot.node);
+            Some(text.clone())
+        }
+        _ => values::text(reader, spot),
+    }
+}
+
+fn port(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Port> {
+    let text = values::text(reader, spot)?;
+    let port = Port::read(&text);
+    if port.is_none() {
+        let message = format!("{}: `{text}` is no published port", spot.path);
+        let finding = Finding::error("invalid_port", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write \"HOST:CONTAINER\", such as \"10101:6333\""));
+    }
+    port
+}
+
+fn volume(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Volume> {
+    let text = values::text(reader, spot)?;
+    let volume = Volume::read(&text);
+    if volume.is_none() {
+        let message = format!("{}: `{text}` is no volume", spot.path);
+        let finding = Finding::error("invalid_volume", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write SOURCE:/PATH or SOURCE:/PATH:ro"));
+    }
+    volume
+}
+
+/// A name that Compose and Kubernetes take for a network.
+fn label(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let text = values::text(reader, spot)?;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if text.len() <= 63 && text.bytes().all(legal) {
+        return Some(text);
+    }
+    let message = format!("{}: `{text}` is no name", spot.path);
+    let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+    reader.push(finding.hint("letters, digits and hyphens"));
+    None
+}
+
+/// Variables, each text or a reference.
+fn environment(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<(String, Text)>>> {
+    // Reports keys that stand twice.
+    reader.fields(spot)?;
+    let Value::Map(entries) = &spot.node.value else {
+        return None;
+    };
+    let mut out = Vec::new();
+    for (key, node) in entries {
+        reader.open_at(key.place);
+        let path = join(spot.path, &key.text);
+        let inner = Spot { node, path: &path };
+        if key.text.is_empty() || key.text.contains(['=', ' ', '\0']) {
+            let message = format!("{path} is no name of a variable");
+            reader.push(Finding::error(
+                "invalid_name",
+                key.place,
+                path.as_str(),
+                message,
+            ));
+            continue;
+        }
+        let value = match &node.value {
+            Value::Map(_) => values::source(reader, inner).map(Text::Secret),
+            // Closed: it may be a secret, which the checks say.
+            Value::Text(text) => Some(Text::Plain(text.clone())),
+            Value::Null => Some(Text::Plain(String::new())),
+            Value::Bool(value) => Some(Text::Plain(value.to_string())),
+            Value::Int(_) | Value::Float => reader
+                .written(node)
+                .map(|text| Text::Plain(text.to_owned())),
+            Value::List(_) => {
+                reader.wrong_type(inner, "text, {env: NAME} or {file: PATH}");
+                None
+            }
+        };
+        if let Some(value) = value {
+            out.push(At {
+                value: (key.text.clone(), value),
+                place: node.place,
+                path,
+            });
+        }
+    }
+    Some(out)
+}
+
+/// A list of names, or a mapping from names to conditions.
+fn depends_on(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Dependency>>> {
+    if matches!(spot.node.value, Value::List(_)) {
+        return reader.list(spot, |reader, spot| {
+            Some(Dependency {
+                name: values::text(reader, spot)?,
+                condition: Condition::default(),
+            })
+        });
+    }
+    reader.fields(spot)?;
+    let Value::Map(entries) = &spot.node.value else {
+        return None;
+    };
+    let mut out = Vec::new();
+    for (key, node) in entries {
+        reader.open_at(key.place);
+        let path = join(spot.path, &key.text);
+        let mut f: Fields<'_> = reader.fields(Spot { node, path: &path })?;
+        let condition = f.optional(reader, "condition", values::choice(&Condition::ALL));
+        f.finish(reader);
+        out.push(At {
+            value: Dependency {
+                name: key.text.clone(),
+                condition: condition.map(|at| at.value).unwrap_or_default(),
+            },
+            place: key.place,
+            path,
+        });
+    }
+    Some(out)
+}
+
+/// A mapping, or the command alone.
+fn healthcheck(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Healthcheck> {
+    if matches!(spot.node.value, Value::List(_)) {
+        return Some(Healthcheck {
+            test: test(reader, spot)?,
+            ..Healthcheck::default()
+        });
+    }
+    let times = || values::duration(Duration::from_millis(1)..=DAY);
+    let mut f = reader.fields(spot)?;
+    let check = Healthcheck {
+        test: f
+            .required(
+                reader,
+                "test",
+                "[CMD, curl, -f, http://localhost/health]",
+                test,
+            )
+            .map_or_else(Vec::new, |list| list.value),
+        interval: f.optional(reader, "interval", times()),
+        timeout: f.optional(reader, "timeout", times()),
+        retries: f.optional(reader, "retries", values::integer(1..=1000)),
+        start_period: f.optional(
+            reader,
+            "start_period",
+            values::duration(Duration::ZERO..=DAY),
+        ),
+    };
+    f.finish(reader);
+    Some(check)
+}
+
+fn test(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<String>>> {
+    let test = filled(reader, spot, word)?;
+    let first = test.first().map(|word| word.value.as_str());
+    if matches!(first, Some("CMD" | "CMD-SHELL" | "NONE")) {
+        return Some(test);
+    }
+    let message = format!("{} begins with neither CMD, CMD-SHELL nor NONE", spot.path);
+    let finding = Finding::error("invalid_command", spot.node.place, spot.path, message);
+    reader.push(finding.hint("write [CMD, PROGRAM, ARGUMENT], or [CMD-SHELL, \"LINE\"]"));
+    None
+}
+
 /// A name that Docker and Kubernetes both take: a label of DNS (RFC 1123).
-pub(super) fn name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+pub(super) fn host(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let text = values::text(reader, spot)?;
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let inner = !text.starts_with('-') && !text.ends_with('-');
@@ -74,115 +302,6 @@ pub(super) fn name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
     reader.push(finding.hint("at most 50 lower-case letters, digits and hyphens"));
     None
-}
-
-/// `NAME:TAG` or `NAME@sha256:…`. Without a tag, or with `latest`, tomorrow's container is another one.
-fn image(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
-    let text = values::text(reader, spot)?;
-    let odd = text.contains(|c: char| c.is_whitespace() || c == '$');
-    let last = text.rsplit('/').next().unwrap_or_default();
-    let pinned = match last.split_once('@') {
-        Some((_, digest)) => digest.starts_with("sha256:") && digest.len() == 71,
-        None => last
-            .split_once(':')
-            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty() && tag != "latest"),
-    };
-    if !odd && pinned {
-        return Some(text);
-    }
-    let message = format!("{}: `{text}` names no version", spot.path);
-    let finding = Finding::error("unpinned_image", spot.node.place, spot.path, message);
-    reader.push(finding.hint("write NAME:VERSION, such as redis:7.2, or NAME@sha256:DIGEST"));
-    None
-}
-
-/// `[ADDRESS:]HOST:CONTAINER[/udp]`, or `CONTAINER` alone, which is not published.
-fn port(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Port> {
-    let text = values::text(reader, spot)?;
-    if let Some(port) = parse_port(&text) {
-        return Some(port);
-    }
-    let message = format!("{}: `{text}` is no pair of ports", spot.path);
-    let finding = Finding::error("invalid_port", spot.node.place, spot.path, message);
-    reader.push(finding.hint(
-        "write HOST:CONTAINER, such as \"10005:8000\", with /udp where it is UDP; \
-         0.0.0.0:HOST:CONTAINER for other machines; CONTAINER alone for the mesh only",
-    ));
-    None
-}
-
-fn parse_port(text: &str) -> Option<Port> {
-    let (ports, udp) = match text.rsplit_once('/') {
-        Some((ports, "udp")) => (ports, true),
-        Some((ports, "tcp")) => (ports, false),
-        Some(_) => return None,
-        None => (text, false),
-    };
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    let Some((outer, container)) = ports.rsplit_once(':') else {
-        return Some(Port {
-            address: None,
-            host: None,
-            container: number(ports)?,
-            udp,
-        });
-    };
-    let (address, host) = match outer.rsplit_once(':') {
-        Some((address, host)) => {
-            let address = address.trim_start_matches('[').trim_end_matches(']');
-            (Some(address.parse::<IpAddr>().ok()?), host)
-        }
-        None => (None, outer),
-    };
-    Some(Port {
-        address,
-        host: Some(number(host)?),
-        container: number(container)?,
-        udp,
-    })
-}
-
-/// Variables and their values: texts, numbers, true or false, or `{env: NAME}` for what nobody may read here.
-fn environment(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<BTreeMap<String, Setting>> {
-    // Reports duplicates; the names are the user's own.
-    reader.fields(spot)?;
-    let Value::Map(entries) = &spot.node.value else {
-        return None;
-    };
-    let mut out = BTreeMap::new();
-    for (key, node) in entries {
-        reader.open_at(key.place);
-        let path = join(spot.path, &key.text);
-        let spot = Spot { node, path: &path };
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if key.text.is_empty() || !key.text.chars().all(legal) {
-            let message = format!("`{}` cannot be a variable", key.text);
-            let finding = Finding::error("invalid_name", key.place, path.as_str(), message);
-            reader.push(finding.hint("letters, digits, _, . and - only"));
-            continue;
-        }
-        let value = match &node.value {
-            Value::Bool(value) => {
-                reader.open(node);
-                Some(Setting::Text(value.to_string()))
-            }
-            Value::Map(_) => match values::source(reader, spot) {
-                Some(Source::Env(name)) => Some(Setting::Env(name)),
-                Some(_) => {
-                    let message = format!("{path} must be text or {{env: NAME}}");
-                    let finding = Finding::error("wrong_type", node.place, path.as_str(), message);
-                    reader.push(finding.hint("a file is mounted: name it under `secrets`"));
-                    None
-                }
-                None => None,
-            },
-            _ => values::text(reader, spot).map(Setting::Text),
-        };
-        if let Some(value) = value {
-            out.insert(key.text.clone(), value);
-        }
-    }
-    Some(out)
 }
 
 /// Names of files under `/run/secrets`, and where their contents come from.
@@ -209,34 +328,6 @@ fn secrets(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<BTreeMap<String, S
     Some(out)
 }
 
-/// `NAME:/PATH` for what is kept, `./PATH:/PATH` for what is there; `:ro` behind it.
-fn volume(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
-    let text = values::text(reader, spot)?;
-    let mut parts = text.split(':');
-    let good = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(from), Some(to), mode, None) => {
-            !from.is_empty() && to.starts_with('/') && mode.is_none_or(|m| matches!(m, "ro" | "rw"))
-        }
-        _ => false,
-    };
-    if good && !text.contains(['$', '\n']) {
-        return Some(text);
-    }
-    let message = format!("{}: `{text}` is no volume", spot.path);
-    let finding = Finding::error("invalid_volume", spot.node.place, spot.path, message);
-    reader.push(finding.hint("write NAME:/PATH or ./PATH:/PATH:ro"));
-    None
-}
-
-fn tiers(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Tier>>> {
-    if matches!(spot.node.value, Value::List(_)) {
-        return filled(reader, spot, values::choice(&Tier::ALL));
-    }
-    let value = values::choice(&Tier::ALL)(reader, spot)?;
-    let (place, path) = (spot.node.place, spot.path.to_owned());
-    Some(vec![At { value, place, path }])
-}
-
 /// Processors, in thousandths: `2`, `0.5` or `500m`.
 fn cpus(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<u32> {
     let text = values::text(reader, spot)?;
@@ -253,32 +344,6 @@ fn cpus(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<u32> {
             let finding = Finding::error("invalid_amount", spot.node.place, spot.path, message);
             reader.push(finding.hint("write 2, 0.5 or 500m; at least 10m"));
             None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports() {
-        let port = |text| parse_port(text).map(|port| port.published("127.0.0.1"));
-        assert_eq!(
-            port("10005:8000"),
-            Some(Some("127.0.0.1:10005:8000".to_owned()))
-        );
-        assert_eq!(
-            port("8600:8600/udp"),
-            Some(Some("127.0.0.1:8600:8600/udp".to_owned()))
-        );
-        assert_eq!(port("0.0.0.0:1:2"), Some(Some("0.0.0.0:1:2".to_owned())));
-        assert_eq!(port("[::1]:1:2"), Some(Some("[::1]:1:2".to_owned())));
-        assert_eq!(port("8080"), Some(None));
-        for bad in [
-            "", "a:1", "1:a", "0:1", "1:70000", "1:2/sctp", "x:1:2", "1:2:3:4",
-        ] {
-            assert_eq!(parse_port(bad), None, "{bad}");
         }
     }
 }

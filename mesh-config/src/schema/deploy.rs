@@ -1,6 +1,6 @@
 //! `deploy:` as it is written: how the mesh lies in containers.
 
-use super::container::{Container, container, name};
+use super::container::{Container, container, host};
 use super::reader::{At, Reader, Spot};
 use super::tree::Value;
 use super::values;
@@ -29,8 +29,8 @@ pub(super) fn deploy(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Deploy> 
     };
     f.optional(reader, "kubernetes", |reader, spot| {
         let mut f = reader.fields(spot)?;
-        deploy.infrastructure_namespace = f.optional(reader, "infrastructure", name);
-        deploy.telemetry_namespace = f.optional(reader, "telemetry", name);
+        deploy.infrastructure_namespace = f.optional(reader, "infrastructure", host);
+        deploy.telemetry_namespace = f.optional(reader, "telemetry", host);
         f.finish(reader);
         Some(())
     });

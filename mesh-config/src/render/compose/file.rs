@@ -4,6 +4,7 @@
 
 use crate::render::RenderError;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// The file.
@@ -18,6 +19,9 @@ pub struct ComposeFile {
     /// Files that are mounted under `/run/secrets`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretFile>,
+    /// What mesh.yaml says in Compose's own words, by service; it goes over the rest.
+    #[serde(skip)]
+    pub own_words: BTreeMap<String, Map<String, Value>>,
 }
 
 /// One container.
@@ -32,6 +36,9 @@ pub struct Service {
     /// Name of its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// What is run instead of the image's own program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
     /// What is run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -68,6 +75,7 @@ pub struct Service {
     /// Whether its own files cannot be changed.
     pub read_only: bool,
     /// Capabilities that it has not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cap_drop: Vec<String>,
     /// Capabilities that it has nevertheless.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -100,6 +108,9 @@ pub struct Build {
     /// Stage of that file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Arguments.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<String, String>,
 }
 
 /// How a container is known in a network.
@@ -141,7 +152,7 @@ pub struct Healthcheck {
     /// How long at most.
     pub timeout: String,
     /// So many failures are one.
-    pub retries: u8,
+    pub retries: u32,
     /// Failures before this are none.
     pub start_period: String,
 }
@@ -199,6 +210,17 @@ impl ComposeFile {
     /// # Errors
     /// [`RenderError::Write`] for a value that YAML cannot hold.
     pub fn to_yaml(&self) -> Result<String, RenderError> {
-        crate::render::yaml("docker-compose.yml", self)
+        const PART: &str = "docker-compose.yml";
+        let failed = |error: serde_json::Error| RenderError::Write {
+            part: PART,
+            detail: error.to_string(),
+        };
+        let mut file = serde_json::to_value(self).map_err(failed)?;
+        for (name, words) in &self.own_words {
+            if let Some(Value::Object(service)) = file.pointer_mut(&format!("/services/{name}")) {
+                service.extend(words.clone());
+            }
+        }
+        crate::render::yaml(PART, &file)
     }
 }

@@ -4,6 +4,7 @@
 //! theirs alone. Each tier has a network of its own. Every file that holds a secret is mounted as one, from
 //! what `mesh render compose --secrets` writes beside this file.
 
+mod described;
 mod file;
 mod ours;
 mod promtail;
@@ -17,8 +18,11 @@ pub use promtail::promtail;
 pub use secrets::{defaults, secret_files};
 
 use super::RenderError;
-use crate::deploy::{Container, Deploy, Part, Place, Setting, Tier, placed};
+use crate::container::{Condition, Volume as Mount};
+use crate::deploy::{Container, Deploy, Part, Place, Tier, placed};
+use crate::fronted::Service as Fronted;
 use crate::mesh::Mesh;
+use described::{bounded, mounted, service};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The container that gives volumes to those who write them.
@@ -33,140 +37,30 @@ const OUTSIDE: &str = "outside";
 /// `root` is where the repository lies, as a path from the file's own directory: our images are built from there.
 ///
 /// # Errors
-/// [`RenderError::Container`] for an agent that no image is named for.
+/// [`RenderError::Container`] for an agent that no image is named for, and a variable that is a file.
 pub fn compose(mesh: &Mesh, root: &str) -> Result<ComposeFile, RenderError> {
     let mesh = &placed(mesh, Place::Compose);
     let mut file = ComposeFile::default();
     for (part, container) in &mesh.deploy.parts {
         if !part.is_image() && !matches!(part, Part::Gateway | Part::Orchestrator) {
-            add(
-                &mut file,
-                &mesh.deploy,
-                &with_configuration(*part, container),
-            );
+            let container = with_configuration(*part, container);
+            let service = service(&mut file, &mesh.deploy, &container)?;
+            file.services.insert(container.name.clone(), service);
         }
     }
+    for container in mesh.services.iter().filter_map(Fronted::contained) {
+        let service = service(&mut file, &mesh.deploy, &container)?;
+        file.services.insert(container.name.clone(), service);
+    }
     ours::add(&mut file, mesh, root)?;
+    own_secrets(&mut file, mesh);
     waits(&mut file, mesh);
     prepare(&mut file);
     named(&mut file, &mesh.deploy);
     Ok(file)
 }
 
-/// Adds a container as it is described.
-fn add(file: &mut ComposeFile, deploy: &Deploy, container: &Container) {
-    let service = service(file, deploy, container);
-    file.services.insert(container.name.clone(), service);
-}
-
-/// What mesh.yaml says of a container; whom it waits for comes when all are there.
-fn service(file: &mut ComposeFile, deploy: &Deploy, container: &Container) -> Service {
-    let publish = deploy.publish.to_string();
-    let publish = if deploy.publish.is_ipv6() {
-        format!("[{publish}]")
-    } else {
-        publish
-    };
-    let mut service = Service {
-        image: container.image.clone(),
-        build: container.build.as_ref().map(|context| Build {
-            context: escaped(context),
-            dockerfile: container
-                .dockerfile
-                .clone()
-                .unwrap_or_else(|| "Dockerfile".to_owned()),
-            target: None,
-        }),
-        hostname: Some(container.name.clone()),
-        command: container.command.iter().map(|word| escaped(word)).collect(),
-        user: container.user.clone(),
-        environment: container.environment.iter().map(variable).collect(),
-        ports: container
-            .ports
-            .iter()
-            .filter_map(|port| port.published(&publish))
-            .collect(),
-        networks: container
-            .tiers
-            .iter()
-            .map(|tier| (tier.name().to_owned(), Names::default()))
-            .collect(),
-        volumes: container.volumes.clone(),
-        tmpfs: container.tmpfs.clone(),
-        healthcheck: healthcheck(&container.healthcheck),
-        cap_add: container.capabilities.clone(),
-        ..bounded(container)
-    };
-    for name in container.secrets.keys() {
-        let source = format!("{}-{name}", container.name);
-        let target = format!("/run/secrets/{name}");
-        mounted(file, &mut service, source, target, "");
-    }
-    service
-}
-
-/// What holds for every container: nothing that it does not need, and bounds.
-fn bounded(container: &Container) -> Service {
-    const MIB: u64 = 1024 * 1024;
-    Service {
-        read_only: !container.writable,
-        cap_drop: vec!["ALL".to_owned()],
-        security_opt: vec!["no-new-privileges:true".to_owned()],
-        init: true,
-        restart: "unless-stopped".to_owned(),
-        // A sidecar and the orchestrator drain for 30 s.
-        stop_grace_period: "40s".to_owned(),
-        mem_limit: format!("{}m", container.memory.div_ceil(MIB)),
-        cpus: f64::from(container.cpus) / 1000.0,
-        pids_limit: 1024,
-        ..Service::default()
-    }
-}
-
-/// Mounts the secret `source`, which lies in `SOURCE.secretEXTENSION`, at `target`.
-fn mounted(
-    file: &mut ComposeFile,
-    service: &mut Service,
-    source: String,
-    target: String,
-    extension: &str,
-) {
-    let secret = SecretFile {
-        file: format!("./{source}.secret{extension}"),
-    };
-    file.secrets.insert(source.clone(), secret);
-    service.secrets.push(SecretUse { source, target });
-}
-
-fn variable((name, value): (&String, &Setting)) -> (String, String) {
-    let value = match value {
-        Setting::Text(text) => escaped(text),
-        Setting::Env(variable) => format!("${{{variable}:?set {variable} in the environment}}"),
-    };
-    (name.clone(), value)
-}
-
-/// Compose puts variables in where a `$` stands.
-fn escaped(text: &str) -> String {
-    text.replace('$', "$$")
-}
-
-fn healthcheck(said: &[String]) -> Option<Healthcheck> {
-    let first = said.first()?;
-    let mut test: Vec<String> = said.iter().map(|word| escaped(word)).collect();
-    if !matches!(first.as_str(), "CMD" | "CMD-SHELL") {
-        test.insert(0, "CMD".to_owned());
-    }
-    Some(Healthcheck {
-        test,
-        interval: "10s".to_owned(),
-        timeout: "5s".to_owned(),
-        retries: 5,
-        start_period: "30s".to_owned(),
-    })
-}
-
-/// The parts that read a file which is no secret, or one that is made of the mesh's URLs.
+/// The parts that read a file which is no secret.
 fn with_configuration(part: Part, container: &Container) -> Container {
     let mut container = container.clone();
     let files: &[&str] = match part {
@@ -178,14 +72,13 @@ fn with_configuration(part: Part, container: &Container) -> Container {
         Part::Promtail => &["./promtail.yml:/etc/promtail/config.yml:ro"],
         _ => &[],
     };
-    container
-        .volumes
-        .extend(files.iter().map(|&file| file.to_owned()));
+    let files = files.iter().filter_map(|file| Mount::read(file));
+    container.volumes.extend(files);
     container
 }
 
-/// Whom each waits for, now that it is known who can say that it is well; and the parts' own secret files.
-fn waits(file: &mut ComposeFile, mesh: &Mesh) {
+/// The parts' own files that are made of the mesh's URLs and keys.
+fn own_secrets(file: &mut ComposeFile, mesh: &Mesh) {
     let own = [
         (
             Part::Rabbitmq,
@@ -206,28 +99,32 @@ fn waits(file: &mut ComposeFile, mesh: &Mesh) {
             continue;
         };
         if let Some(mut service) = file.services.remove(&container.name) {
-            mounted(
-                file,
-                &mut service,
-                source.to_owned(),
-                target.to_owned(),
-                extension,
-            );
+            let (source, target) = (source.to_owned(), target.to_owned());
+            mounted(file, &mut service, source, target, extension);
             file.services.insert(container.name.clone(), service);
         }
     }
-    let agents = mesh
-        .agents
-        .iter()
-        .filter_map(|agent| agent.container.as_ref());
-    for container in mesh.deploy.parts.values().chain(agents) {
-        let waits: Vec<(String, Wait)> = container
-            .depends_on
-            .iter()
-            .filter_map(|name| Some((name.clone(), until(file.services.get(name)?))))
-            .collect();
+}
+
+/// Whom each waits for, now that it is known who can say that it is well. Whoever runs beside this file is not
+/// waited for.
+fn waits(file: &mut ComposeFile, mesh: &Mesh) {
+    let mut all: Vec<Container> = mesh.deploy.parts.values().cloned().collect();
+    all.extend(mesh.services.iter().filter_map(Fronted::contained));
+    let agents = mesh.agents.iter();
+    all.extend(agents.filter_map(|agent| mesh.container_of(agent).ok().flatten()));
+    for container in all {
+        let on = container.depends_on.iter().filter_map(|on| {
+            let other = file.services.get(&on.name)?;
+            let wait = match on.condition {
+                Condition::Completed => Wait::ServiceCompletedSuccessfully,
+                Condition::Started | Condition::Healthy => until(other),
+            };
+            Some((on.name.clone(), wait))
+        });
+        let on: Vec<(String, Wait)> = on.collect();
         if let Some(service) = file.services.get_mut(&container.name) {
-            service.depends_on.extend(waits);
+            service.depends_on.extend(on);
         }
     }
 }
@@ -245,11 +142,12 @@ fn until(service: &Service) -> Wait {
 fn prepare(file: &mut ComposeFile) {
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
     for service in file.services.values() {
-        let Some(user) = service.user.as_ref().filter(|user| !user.starts_with('0')) else {
-            continue;
-        };
+        // Whose image has a user of its own has given it its volumes too.
+        let user = service.user.as_ref().filter(|user| !user.starts_with('0'));
         for volume in service.volumes.iter().filter_map(|volume| kept(volume)) {
-            owners.insert(volume.to_owned(), user.clone());
+            if let Some(user) = user {
+                owners.insert(volume.to_owned(), user.clone());
+            }
         }
     }
     if owners.is_empty() {
@@ -258,13 +156,10 @@ fn prepare(file: &mut ComposeFile) {
     let given = owners
         .iter()
         .map(|(volume, user)| format!("chown {user} /volumes/{volume}"));
+    let given = given.collect::<Vec<_>>().join("; ");
     let service = Service {
         image: Some(PREPARE_IMAGE.to_owned()),
-        command: vec![
-            "sh".to_owned(),
-            "-ec".to_owned(),
-            given.collect::<Vec<_>>().join("; "),
-        ],
+        command: vec!["sh".to_owned(), "-ec".to_owned(), given],
         user: Some("0:0".to_owned()),
         network_mode: Some("none".to_owned()),
         volumes: owners
@@ -272,23 +167,18 @@ fn prepare(file: &mut ComposeFile) {
             .map(|volume| format!("{volume}:/volumes/{volume}"))
             .collect(),
         cap_add: vec!["CHOWN".to_owned()],
-        restart: "no".to_owned(),
         ..bounded(&Container {
             memory: 32 << 20,
             cpus: 250,
+            restart: Some("no".to_owned()),
             ..Container::default()
         })
     };
     for other in file.services.values_mut() {
-        if other
-            .volumes
-            .iter()
-            .filter_map(|volume| kept(volume))
-            .any(|v| owners.contains_key(v))
-        {
-            other
-                .depends_on
-                .insert(PREPARE.to_owned(), Wait::ServiceCompletedSuccessfully);
+        let mut volumes = other.volumes.iter().filter_map(|volume| kept(volume));
+        if volumes.any(|volume| owners.contains_key(volume)) {
+            let done = Wait::ServiceCompletedSuccessfully;
+            other.depends_on.insert(PREPARE.to_owned(), done);
         }
     }
     file.services.insert(PREPARE.to_owned(), service);
@@ -305,19 +195,17 @@ fn named(file: &mut ComposeFile, deploy: &Deploy) {
     let mut networks: BTreeSet<String> = BTreeSet::new();
     let mut published: BTreeSet<String> = BTreeSet::new();
     for service in file.services.values_mut() {
-        let mesh = service.networks.contains_key(Tier::Mesh.name());
-        if deploy.external_network.is_some() && mesh {
-            service
-                .networks
-                .insert(OUTSIDE.to_owned(), Names::default());
+        if deploy.external_network.is_some() && service.networks.contains_key(Tier::Mesh.name()) {
+            let outside = OUTSIDE.to_owned();
+            service.networks.insert(outside, Names::default());
         }
         networks.extend(service.networks.keys().cloned());
         if !service.ports.is_empty() {
             published.extend(service.networks.keys().cloned());
         }
         let volumes = service.volumes.iter().filter_map(|volume| kept(volume));
-        file.volumes
-            .extend(volumes.map(|name| (name.to_owned(), Volume::default())));
+        let volumes = volumes.map(|name| (name.to_owned(), Volume::default()));
+        file.volumes.extend(volumes);
     }
     for name in networks {
         let network = match &deploy.external_network {

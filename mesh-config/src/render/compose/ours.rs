@@ -1,10 +1,10 @@
 //! Our own containers: gateway, orchestrator, agents, and the sidecar beside each.
 
-use super::{
-    Build, ComposeFile, Names, Service, Wait, bounded, healthcheck, mounted, service, until,
-};
+use super::described::{bounded, healthcheck, mounted, service, variables};
+use super::{Build, ComposeFile, Healthcheck, Names, Service, Wait, until};
+use crate::container;
 use crate::deploy::{
-    ADMIN_PORT, Container, GATEWAY_ADMIN_PORT, Part, STATE, mounted as in_container,
+    ADMIN_PORT, Container, GATEWAY_ADMIN_PORT, Part, STATE, Tier, mounted as in_container, usual,
 };
 use crate::mesh::{GATEWAY, Mesh};
 use crate::render::{RenderError, environment};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Where the filters lie in Kong's container.
-pub(super) const FILTERS: &str = "/usr/local/share/mesh/filters";
+const FILTERS: &str = "/usr/local/share/mesh/filters";
 /// One Dockerfile makes all of our images, each a stage of it.
 const DOCKERFILE: &str = "deploy/compose/Dockerfile";
 /// The program in each of our images that asks one URL.
@@ -24,31 +24,31 @@ const PROBE: &str = "/usr/bin/probe";
 pub(super) fn add(file: &mut ComposeFile, mesh: &Mesh, root: &str) -> Result<(), RenderError> {
     let beside = Beside { mesh, root };
     if let Some(container) = mesh.deploy.parts.get(&Part::Gateway) {
-        let gateway = beside.gateway(file, container);
-        file.services.insert(container.name.clone(), gateway);
-        beside.sidecar(file, &container.name, GATEWAY, false);
+        beside.gateway(file, container)?;
+        beside.sidecar(file, &container.name, GATEWAY, false)?;
     }
-    if let Some(container) = mesh.deploy.parts.get(&Part::Orchestrator) {
+    if let Some(container) = mesh.deploy.parts.get(&Part::Orchestrator)
+        && mesh.has_orchestrator()
+    {
         for name in instances(container) {
-            let orchestrator = beside.orchestrator(file, container, &name);
-            file.services.insert(name.clone(), orchestrator);
-            beside.sidecar(file, &name, ORCHESTRATOR, false);
+            beside.orchestrator(file, container, &name)?;
+            beside.sidecar(file, &name, ORCHESTRATOR, false)?;
         }
     }
     for agent in &mesh.agents {
         let container = mesh.container_of(agent).map_err(RenderError::Container)?;
         let Some(container) = container else {
-            beside.alone(file, agent.id.as_str());
+            beside.alone(file, agent.id.as_str())?;
             continue;
         };
-        let built = agent.container.is_none().then_some("agent");
+        let ours = agent.container.is_none();
         for name in instances(&container) {
-            let mut one = beside.instance(file, &container, &name);
-            one.build = one
-                .build
-                .or_else(|| built.and_then(|stage| beside.build(stage)));
+            let mut one = beside.instance(file, &container, &name)?;
+            if ours {
+                one.build = beside.built(&container, Part::Agent, "agent");
+            }
             file.services.insert(name.clone(), one);
-            beside.sidecar(file, &name, agent.id.as_str(), true);
+            beside.sidecar(file, &name, agent.id.as_str(), true)?;
         }
     }
     Ok(())
@@ -68,151 +68,143 @@ struct Beside<'m> {
 }
 
 impl Beside<'_> {
-    fn build(&self, stage: &str) -> Option<Build> {
-        Some(Build {
+    /// Our image is built from this repository, unless mesh.yaml names where it comes from.
+    fn built(&self, container: &Container, part: Part, stage: &str) -> Option<Build> {
+        let ours = container.image == usual(part).image;
+        ours.then(|| Build {
             context: self.root.to_owned(),
             dockerfile: DOCKERFILE.to_owned(),
             target: Some(stage.to_owned()),
+            ..Build::default()
         })
     }
 
-    /// Our image is built from this repository, unless mesh.yaml names where it comes from.
-    fn built(&self, container: &Container, part: Part, stage: &str) -> Option<Build> {
-        let ours = container.image == crate::deploy::usual(part).image;
-        ours.then(|| self.build(stage)).flatten()
-    }
-
     /// One of several: the others are found under the first one's name, and publish nothing.
-    fn instance(&self, file: &mut ComposeFile, container: &Container, name: &str) -> Service {
-        let mut service = service(file, &self.mesh.deploy, container);
-        service.hostname = Some(name.to_owned());
+    fn instance(
+        &self,
+        file: &mut ComposeFile,
+        container: &Container,
+        name: &str,
+    ) -> Result<Service, RenderError> {
+        let mut service = service(file, &self.mesh.deploy, container)?;
         if name != container.name {
+            service.hostname = Some(name.to_owned());
             service.ports.clear();
-            let aliases = vec![container.name.clone()];
             for names in service.networks.values_mut() {
-                *names = Names {
-                    aliases: aliases.clone(),
-                };
+                names.aliases.push(container.name.clone());
+            }
+            if let Some(words) = file.own_words.get(&container.name).cloned() {
+                file.own_words.insert(name.to_owned(), words);
             }
         }
-        service
+        Ok(service)
     }
 
-    fn gateway(&self, file: &mut ComposeFile, container: &Container) -> Service {
-        let mut service = self.instance(file, container, &container.name);
-        let rendered = environment(self.mesh, FILTERS);
-        let pairs = rendered.lines().filter_map(|line| line.split_once('='));
-        let mut variables: BTreeMap<String, String> = pairs
-            .map(|(name, value)| (name.to_owned(), value.replace('$', "$$")))
-            .collect();
-        let own = [
-            (
-                "KONG_DECLARATIVE_CONFIG",
-                "/run/secrets/kong.yml".to_owned(),
-            ),
-            // Published on this machine alone; `mesh diff` and `mesh apply` ask it.
-            ("KONG_ADMIN_LISTEN", format!("0.0.0.0:{GATEWAY_ADMIN_PORT}")),
-            // All that it writes while it runs; the rest of its image stays as it is.
-            ("KONG_PREFIX", "/kong_prefix".to_owned()),
-            ("KONG_PROXY_ACCESS_LOG", "/dev/stdout".to_owned()),
-            ("KONG_ADMIN_ACCESS_LOG", "/dev/stdout".to_owned()),
-            ("KONG_PROXY_ERROR_LOG", "/dev/stderr".to_owned()),
-            ("KONG_ADMIN_ERROR_LOG", "/dev/stderr".to_owned()),
-        ];
-        variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    fn gateway(&self, file: &mut ComposeFile, container: &Container) -> Result<(), RenderError> {
+        let mut service = self.instance(file, container, &container.name)?;
+        let mut variables = kong_environment(self.mesh);
         variables.append(&mut service.environment);
         service.environment = variables;
         let filters = format!("{}/target/filters:{FILTERS}:ro", self.root);
         service.volumes.push(filters);
-        mounted(
-            file,
-            &mut service,
-            "kong".to_owned(),
-            "/run/secrets/kong.yml".to_owned(),
-            ".yml",
-        );
-        service
+        let target = "/run/secrets/kong.yml".to_owned();
+        mounted(file, &mut service, "kong".to_owned(), target, ".yml");
+        file.services.insert(container.name.clone(), service);
+        Ok(())
     }
 
-    fn orchestrator(&self, file: &mut ComposeFile, container: &Container, name: &str) -> Service {
-        let mut service = self.instance(file, container, name);
-        service.build = service
-            .build
-            .or_else(|| self.built(container, Part::Orchestrator, "orchestrator"));
+    fn orchestrator(
+        &self,
+        file: &mut ComposeFile,
+        container: &Container,
+        name: &str,
+    ) -> Result<(), RenderError> {
+        let mut service = self.instance(file, container, name)?;
+        let ours = || self.built(container, Part::Orchestrator, "orchestrator");
+        service.build = service.build.or_else(ours);
         let target = "/run/secrets/orchestrator.json".to_owned();
         if service.command.is_empty() {
             service.command = vec!["--config".to_owned(), target.clone()];
         }
         let port = self.mesh.orchestrator.listen.port();
         service.healthcheck = service.healthcheck.or_else(|| well(port, "/ready"));
-        mounted(
-            file,
-            &mut service,
-            "orchestrator".to_owned(),
-            target,
-            ".json",
-        );
+        let source = "orchestrator".to_owned();
+        mounted(file, &mut service, source, target, ".json");
         for part in [Part::Rabbitmq, Part::Redis, Part::Ollama] {
             self.after(file, &mut service, part);
         }
-        service
+        file.services.insert(name.to_owned(), service);
+        Ok(())
     }
 
     /// The sidecar beside the container `name`, which is the service `of` of the mesh.
-    fn sidecar(&self, file: &mut ComposeFile, name: &str, of: &str, worker: bool) {
-        let Some(mut service) = self.bare_sidecar(file, of, worker) else {
-            return;
+    fn sidecar(
+        &self,
+        file: &mut ComposeFile,
+        name: &str,
+        of: &str,
+        worker: bool,
+    ) -> Result<(), RenderError> {
+        let Some(mut service) = self.bare_sidecar(file, of, worker)? else {
+            return Ok(());
         };
         service.network_mode = Some(format!("service:{name}"));
-        let beside = file
-            .services
-            .get(name)
-            .map_or(Wait::ServiceStarted, |_| Wait::ServiceStarted);
-        service.depends_on.insert(name.to_owned(), beside);
+        // Its health is the sidecar's own business.
+        let started = Wait::ServiceStarted;
+        service.depends_on.insert(name.to_owned(), started);
         self.state(&mut service, name);
         file.services.insert(format!("{name}-sidecar"), service);
+        Ok(())
     }
 
     /// The sidecar of an agent that runs elsewhere: it has the agent's name, and a network of its own.
-    fn alone(&self, file: &mut ComposeFile, of: &str) {
-        let Some(mut service) = self.bare_sidecar(file, of, true) else {
-            return;
+    fn alone(&self, file: &mut ComposeFile, of: &str) -> Result<(), RenderError> {
+        let Some(mut service) = self.bare_sidecar(file, of, true)? else {
+            return Ok(());
         };
         service.hostname = Some(of.to_owned());
-        let tier = crate::deploy::Tier::Mesh.name().to_owned();
+        let tier = Tier::Mesh.name().to_owned();
         service.networks.insert(tier, Names::default());
         self.state(&mut service, of);
         file.services.insert(of.to_owned(), service);
+        Ok(())
     }
 
-    fn bare_sidecar(&self, file: &mut ComposeFile, of: &str, worker: bool) -> Option<Service> {
-        let container = self.mesh.deploy.parts.get(&Part::Sidecar)?;
+    fn bare_sidecar(
+        &self,
+        file: &mut ComposeFile,
+        of: &str,
+        worker: bool,
+    ) -> Result<Option<Service>, RenderError> {
+        let Some(container) = self.mesh.deploy.parts.get(&Part::Sidecar) else {
+            return Ok(None);
+        };
         let target = "/run/secrets/sidecar.json".to_owned();
         let mut service = Service {
             image: container.image.clone(),
             build: self.built(container, Part::Sidecar, "sidecar"),
             command: vec!["--config".to_owned(), target.clone()],
             user: container.user.clone(),
-            environment: container.environment.iter().map(super::variable).collect(),
+            environment: variables(container)?,
             volumes: self.certificates(),
             healthcheck: well(ADMIN_PORT, "/ready"),
             ..bounded(container)
         };
-        mounted(file, &mut service, format!("sidecar-{of}"), target, ".json");
+        let source = format!("sidecar-{of}");
+        mounted(file, &mut service, source, target, ".json");
         self.after(file, &mut service, Part::Consul);
         if worker {
             self.after(file, &mut service, Part::Rabbitmq);
         }
-        Some(service)
+        Ok(Some(service))
     }
 
     fn after(&self, file: &ComposeFile, service: &mut Service, part: Part) {
         if let Some(container) = self.mesh.deploy.parts.get(&part)
             && let Some(other) = file.services.get(&container.name)
         {
-            service
-                .depends_on
-                .insert(container.name.clone(), until(other));
+            let wait = until(other);
+            service.depends_on.insert(container.name.clone(), wait);
         }
     }
 
@@ -231,34 +223,57 @@ impl Beside<'_> {
                 certificate,
                 key,
                 roots,
-            } => {
-                paths.extend([certificate, key, roots].map(Path::new));
-            }
+            } => paths.extend([certificate, key, roots].map(Path::new)),
             IdentitySource::Vault { ca: Some(ca), .. } => paths.push(ca),
             _ => {}
         }
         let consul = self.mesh.trust.registry.consul.as_ref();
         paths.extend(consul.and_then(|consul| consul.ca.as_deref()));
-        let mut mounts: Vec<String> = paths
-            .into_iter()
-            .filter_map(|path| path.parent())
-            .map(|inside| {
-                let outside = inside
-                    .strip_prefix(in_container(Path::new("")))
-                    .map_or_else(
-                        |_| inside.display().to_string(),
-                        |beside| format!("./{}", beside.display()),
-                    );
-                format!("{}:{}:ro", outside.trim_end_matches('/'), inside.display())
-            })
-            .collect();
+        let inside = paths.into_iter().filter_map(Path::parent);
+        let mut mounts: Vec<String> = inside.map(from_beside).collect();
         mounts.sort_unstable();
         mounts.dedup();
         mounts
     }
 }
 
-fn well(port: u16, path: &str) -> Option<super::Healthcheck> {
+/// What Kong is told besides what every Kong with our filters is.
+fn kong_environment(mesh: &Mesh) -> BTreeMap<String, String> {
+    let own = [
+        (
+            "KONG_DECLARATIVE_CONFIG",
+            "/run/secrets/kong.yml".to_owned(),
+        ),
+        // Published on this machine alone; `mesh diff` and `mesh apply` ask it.
+        ("KONG_ADMIN_LISTEN", format!("0.0.0.0:{GATEWAY_ADMIN_PORT}")),
+        // All that it writes while it runs; the rest of its image stays as it is.
+        ("KONG_PREFIX", "/kong_prefix".to_owned()),
+        ("KONG_PROXY_ACCESS_LOG", "/dev/stdout".to_owned()),
+        ("KONG_ADMIN_ACCESS_LOG", "/dev/stdout".to_owned()),
+        ("KONG_PROXY_ERROR_LOG", "/dev/stderr".to_owned()),
+        ("KONG_ADMIN_ERROR_LOG", "/dev/stderr".to_owned()),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value));
+    let rendered = environment(mesh, FILTERS);
+    let pairs = rendered.lines().filter_map(|line| line.split_once('='));
+    let pairs = pairs.map(|(name, value)| (name.to_owned(), value.replace('$', "$$")));
+    pairs.chain(own).collect()
+}
+
+/// The mount of a directory that lies beside mesh.yaml, or of one with a whole path.
+fn from_beside(inside: &Path) -> String {
+    let beside = inside.strip_prefix(in_container(Path::new("")));
+    let outside = match beside {
+        Ok(beside) => format!("./{}", beside.display()),
+        Err(_) => inside.display().to_string(),
+    };
+    format!("{}:{}:ro", outside.trim_end_matches('/'), inside.display())
+}
+
+fn well(port: u16, path: &str) -> Option<Healthcheck> {
     let url = format!("http://127.0.0.1:{port}{path}");
-    healthcheck(&["CMD".to_owned(), PROBE.to_owned(), url])
+    healthcheck(&container::Healthcheck {
+        test: vec!["CMD".to_owned(), PROBE.to_owned(), url],
+        ..container::Healthcheck::default()
+    })
 }

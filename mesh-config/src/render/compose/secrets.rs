@@ -1,6 +1,6 @@
 //! The files that hold secrets, as the containers read them.
 
-use crate::deploy::{Part, Place, placed};
+use crate::deploy::{Container, Part, Place, placed};
 use crate::derive::{self, derived};
 use crate::mesh::Mesh;
 use crate::render::{RenderError, Rendered, kong, orchestrator, sidecars};
@@ -82,11 +82,14 @@ pub fn secret_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, Ren
         )?;
         files.push(secret("grafana-admin.secret".to_owned(), password));
     }
-    let agents = mesh
-        .agents
-        .iter()
-        .filter_map(|agent| agent.container.as_ref());
-    for container in mesh.deploy.parts.values().chain(agents) {
+    let services = mesh.services.iter();
+    let services = services.filter_map(crate::fronted::Service::contained);
+    let parts = mesh.deploy.parts.values().cloned();
+    let mut containers: Vec<Container> = parts.chain(services).collect();
+    for agent in &mesh.agents {
+        containers.extend(mesh.container_of(agent).map_err(RenderError::Container)?);
+    }
+    for container in containers {
         for (name, source) in &container.secrets {
             let text = secrets.show(source);
             files.push(secret(format!("{}-{name}.secret", container.name), text));
