@@ -68,6 +68,9 @@ pub struct Render {
     /// Where the filters' modules are on the machine or in the container of that Kong
     #[arg(long, default_value = "/usr/local/share/mesh/filters")]
     pub filters_path: String,
+    /// Compose: where this repository lies, as seen from --out; our images are built from it
+    #[arg(long, default_value = ".")]
+    pub root: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +81,10 @@ pub enum Part {
     Orchestrator,
     /// sidecar-AGENT.json, one per agent
     Sidecar,
+    /// docker-compose.yml and what it mounts
+    Compose,
+    /// Objects of Kubernetes, with a kustomization.yaml
+    Kubernetes,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 mod accounting;
 mod args;
 mod check;
+mod containers;
 mod dead_letters;
 mod demo;
 mod dlq;

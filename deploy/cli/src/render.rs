@@ -1,6 +1,7 @@
 //! `mesh render`: files that can be read by anyone, and with `--secrets` those that run.
 
 use crate::args::{Part, Render};
+use crate::containers;
 use crate::load::{Loaded, environment, load};
 use crate::screen::{Paint, Screen};
 use anyhow::Context;
@@ -10,7 +11,18 @@ use std::process::ExitCode;
 
 pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
     let loaded = load(&args.file)?;
-    let mut files = files(args, &loaded, &Secrets::none(), false)?;
+    let mut files = match args.part {
+        Part::Compose => containers::compose(args, &loaded)?,
+        Part::Kubernetes => containers::kubernetes(args, &loaded)?,
+        _ => parts(args, &loaded)?,
+    };
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    written(args, &files)
+}
+
+/// What one part reads.
+fn parts(args: &Render, loaded: &Loaded) -> anyhow::Result<Vec<Rendered>> {
+    let mut files = files(args, loaded, &Secrets::none(), false)?;
     if args.part == Part::Kong {
         files.push(Rendered {
             name: "kong.env".to_owned(),
@@ -20,9 +32,13 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
     }
     if args.secrets {
         let secrets = mesh_local::identity::secrets(&loaded.mesh, &loaded.base, &environment)?;
-        files.extend(self::files(args, &loaded, &secrets, true)?);
+        files.extend(self::files(args, loaded, &secrets, true)?);
     }
-    let written = render::write_all(&args.out, &files).context("cannot write")?;
+    Ok(files)
+}
+
+fn written(args: &Render, files: &[Rendered]) -> anyhow::Result<ExitCode> {
+    let written = render::write_all(&args.out, files).context("cannot write")?;
     let mut screen = Screen::stdout();
     for file in written {
         let what = if file.changed {
@@ -63,5 +79,6 @@ fn files(
             }
             files
         }
+        Part::Compose | Part::Kubernetes => Vec::new(),
     })
 }

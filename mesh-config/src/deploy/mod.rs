@@ -7,8 +7,11 @@ mod placed;
 pub use parts::Part;
 pub use placed::{Place, placed};
 
+pub(crate) use containers::named;
 pub(crate) use parts::{OWNER, usual};
-pub(crate) use placed::{ADMIN_PORT, GATEWAY_ADMIN_PORT, STATE, mounted};
+pub(crate) use placed::{
+    ADMIN_PORT, GATEWAY_ADMIN_PORT, GATEWAY_PORT, INBOUND_PORT, MOUNTED, STATE, mounted,
+};
 
 use crate::container::{self, Build, Dependency, Healthcheck, Port, Text, Volume};
 use crate::secret::Source;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A file to be written.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// Name in the directory.
+    /// Name in the directory; `/` leads into one below.
     pub name: String,
     /// Its text.
     pub text: String,
@@ -38,6 +38,9 @@ pub fn write_all(dir: &Path, files: &[Rendered]) -> io::Result<Vec<Written>> {
         .iter()
         .map(|file| {
             let path = dir.join(&file.name);
+            if let Some(inside) = path.parent() {
+                fs::create_dir_all(inside).map_err(|e| named(inside, e))?;
+            }
             let changed = write(&path, file).map_err(|e| named(&path, e))?;
             Ok(Written { path, changed })
         })

@@ -9,6 +9,7 @@ mod files;
 mod filters;
 mod fronted;
 mod kong;
+pub mod kubernetes;
 mod orchestrator;
 mod sidecar;
 

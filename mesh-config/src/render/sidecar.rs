@@ -237,6 +237,14 @@ fn secret(source: &Source, secrets: &Secrets) -> Secret {
     Secret::from(secrets.show(source))
 }
 
+/// The intentions that lead to a service of this name.
+///
+/// # Errors
+/// [`RenderError::Write`] for what is no name of a service.
+pub(super) fn ways_to(mesh: &Mesh, service: &str) -> Result<Vec<Intention>, RenderError> {
+    intentions(mesh, &name(service)?)
+}
+
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.
 fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, RenderError> {
     if let Some(intentions) = &mesh.trust.intentions {

@@ -14,7 +14,9 @@ pub use file::{
     Build, ComposeFile, Healthcheck, Logging, Names, Network, SecretFile, SecretUse, Service,
     Volume, Wait,
 };
+pub(super) use ours::kong_environment;
 pub use promtail::promtail;
+pub(super) use secrets::own_files;
 pub use secrets::{defaults, secret_files};
 
 use super::RenderError;

@@ -45,42 +45,44 @@ pub fn defaults(mesh: &Mesh, secrets: &Secrets) -> Result<BTreeMap<String, Strin
 /// [`RenderError`] for a value that is of no use.
 pub fn secret_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
     let mesh = &placed(mesh, Place::Compose);
-    let yaml = kong(mesh, secrets)?
-        .to_yaml()
-        .map_err(|error| RenderError::Write {
-            part: "kong.yml",
-            detail: error.to_string(),
-        })?;
-    let mut files = vec![
-        secret("kong.secret.yml".to_owned(), yaml),
-        json(
-            "orchestrator.secret.json".to_owned(),
-            &orchestrator(mesh, secrets)?,
-        )?,
-    ];
-    for config in sidecars(mesh, secrets)? {
-        files.push(json(
-            format!("sidecar-{}.secret.json", config.service),
-            &config,
-        )?);
-    }
+    let mut files = own_files(mesh, secrets)?;
     if let (Some(source), true) = (&mesh.messaging.rabbitmq, runs(mesh, Part::Rabbitmq)) {
         let text = rabbitmq(mesh, secrets, source)?;
         files.push(secret("rabbitmq.secret.conf".to_owned(), text));
     }
     if let (Some(source), true) = (&mesh.store.redis, runs(mesh, Part::Redis)) {
-        files.push(secret(
-            "redis.secret.conf".to_owned(),
-            redis(secrets, source)?,
-        ));
+        let text = redis(secrets, source)?;
+        files.push(secret("redis.secret.conf".to_owned(), text));
     }
     if runs(mesh, Part::Grafana) {
-        let password = derived(
-            &mesh.gateway.assertion_key,
-            secrets,
-            derive::GRAFANA_PASSWORD,
-        )?;
+        let key = &mesh.gateway.assertion_key;
+        let password = derived(key, secrets, derive::GRAFANA_PASSWORD)?;
         files.push(secret("grafana-admin.secret".to_owned(), password));
+    }
+    Ok(files)
+}
+
+/// What our own parts read, and the files of containers' `secrets:`. `mesh` is placed already.
+///
+/// # Errors
+/// As [`secret_files`].
+pub(in crate::render) fn own_files(
+    mesh: &Mesh,
+    secrets: &Secrets,
+) -> Result<Vec<Rendered>, RenderError> {
+    let yaml = kong(mesh, secrets)?.to_yaml();
+    let yaml = yaml.map_err(|error| RenderError::Write {
+        part: "kong.yml",
+        detail: error.to_string(),
+    })?;
+    let mut files = vec![secret("kong.secret.yml".to_owned(), yaml)];
+    if mesh.has_orchestrator() {
+        let config = orchestrator(mesh, secrets)?;
+        files.push(json("orchestrator.secret.json".to_owned(), &config)?);
+    }
+    for config in sidecars(mesh, secrets)? {
+        let name = format!("sidecar-{}.secret.json", config.service);
+        files.push(json(name, &config)?);
     }
     let services = mesh.services.iter();
     let services = services.filter_map(crate::fronted::Service::contained);
