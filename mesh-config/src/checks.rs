@@ -1,5 +1,6 @@
 //! What concerns more than one value of the file.
 
+mod broker;
 mod delivery;
 mod filters;
 mod gateway;
@@ -25,6 +26,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     filters::run(file, &mut out);
     backends(file, &mut out);
     delivery::run(file, &mut out);
+    broker::run(file, &mut out);
     resources::run(file, &mut out);
     trust::run(file, &mut out);
     ports(file, &mut out);

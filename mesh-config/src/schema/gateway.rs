@@ -12,6 +12,7 @@ use mesh_declarative::PathError;
 use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 use std::time::Duration;
+use url::Url;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gateway {
@@ -20,6 +21,7 @@ pub(crate) struct Gateway {
     pub routes: Option<At<Vec<At<Route>>>>,
     pub sidecar: Option<At<Sidecar>>,
     pub filters: Option<At<Filters>>,
+    pub admin: Option<At<Url>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,9 +66,20 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
+        admin: f.optional(reader, "admin", admin).map(|at| at.map(|url| url.value)),
     };
     f.finish(reader);
     Some(gateway)
+}
+
+/// Where Kong's admin API is.
+fn admin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<At<Url>> {
+    const EXAMPLE: &str = "http://127.0.0.1:8001";
+    let mut f = reader.fields(spot)?;
+    let url = values::open_url(&["http", "https"], EXAMPLE);
+    let url = f.required(reader, "url", EXAMPLE, url);
+    f.finish(reader);
+    url
 }
 
 fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {

@@ -3,6 +3,7 @@
 //! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
 
 mod agents;
+mod broker;
 mod delivery;
 pub(crate) mod filters;
 mod gateway;
@@ -16,6 +17,9 @@ mod trust;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
+pub(crate) use broker::{
+    Broker, Exchange as BrokerExchange, Policy as BrokerPolicy, Queue as BrokerQueue,
+};
 pub(crate) use delivery::{Delivery, Overflow};
 pub(crate) use filters::{Filters, Setting};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
