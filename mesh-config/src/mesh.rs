@@ -1,5 +1,6 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::broker::Broker;
 use crate::filters::Filters;
 use crate::fronted::{Extras, Service};
 use crate::secret::Source;
@@ -70,6 +71,8 @@ pub struct Gateway {
     pub filters: Filters,
     /// What it has beside the mesh's own routes.
     pub extras: Extras,
+    /// Base URL of Kong's admin API, where a Kong is the gateway.
+    pub admin: Option<Url>,
 }
 
 /// Who may come in.
@@ -180,6 +183,8 @@ pub struct Messaging {
     pub consumer_timeout: Duration,
     /// Directory, relative to mesh.yaml, in which sidecars keep what agents answered.
     pub state_dir: Option<String>,
+    /// The broker itself.
+    pub broker: Broker,
 }
 
 /// Where runs are kept.
@@ -385,6 +390,9 @@ impl Mesh {
         }
         let rabbitmq = self.messaging.rabbitmq.iter();
         all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
+        let management = self.messaging.broker.management.iter();
+        let management = management.filter_map(|m| m.credentials.as_ref());
+        all.extend(management.map(|s| ("messaging.management.credentials".to_owned(), s)));
         let redis = self.store.redis.iter();
         all.extend(redis.map(|s| ("store.url".to_owned(), s)));
         let consul = self.trust.registry.consul.iter();

@@ -13,6 +13,7 @@ use mesh_declarative::{PathError, Upstream};
 use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 use std::time::Duration;
+use url::Url;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gateway {
@@ -24,6 +25,7 @@ pub(crate) struct Gateway {
     pub plugins: Option<At<Vec<At<Plugin>>>>,
     pub upstreams: Option<At<Vec<At<Upstream>>>>,
     pub tls: Option<At<Tls>>,
+    pub admin: Option<At<Url>>,
 }
 
 #[derive(Debug, Default)]
@@ -76,9 +78,22 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>, guarded: bool) ->
         plugins: f.optional(reader, "plugins", |r, s| r.list(s, plugin)),
         upstreams: f.optional(reader, "upstreams", |r, s| r.list(s, upstream)),
         tls: f.optional(reader, "tls", tls),
+        admin: f
+            .optional(reader, "admin", admin)
+            .map(|at| at.map(|url| url.value)),
     };
     f.finish(reader);
     Some(gateway)
+}
+
+/// Where Kong's admin API is.
+fn admin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<At<Url>> {
+    const EXAMPLE: &str = "http://127.0.0.1:8001";
+    let mut f = reader.fields(spot)?;
+    let url = values::open_url(&["http", "https"], EXAMPLE);
+    let url = f.required(reader, "url", EXAMPLE, url);
+    f.finish(reader);
+    url
 }
 
 fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {
