@@ -2,6 +2,7 @@
 
 mod broker;
 mod delivery;
+mod deploy;
 mod filters;
 mod gateway;
 mod ollama;
@@ -32,6 +33,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     broker::run(file, &mut out);
     resources::run(file, &mut out);
     trust::run(file, &mut out);
+    deploy::run(file, &mut out);
     ports(file, &mut out);
     out
 }

@@ -6,6 +6,7 @@ mod agents;
 mod broker;
 mod container;
 mod delivery;
+mod deploy;
 pub(crate) mod filters;
 mod fronted;
 mod gateway;
@@ -25,6 +26,7 @@ pub(crate) use broker::{
 };
 pub(crate) use container::{Build, Container, Healthcheck};
 pub(crate) use delivery::{Delivery, Overflow};
+pub(crate) use deploy::Deploy;
 pub(crate) use filters::{Filters, Setting};
 pub(crate) use fronted::{Fronted, FrontedRoute};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
@@ -56,6 +58,7 @@ pub(crate) struct File {
     pub audit: Option<At<String>>,
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
+    pub deploy: Option<At<Deploy>>,
     pub services: Vec<At<Fronted>>,
     /// Whether this is a gateway or a broker without anybody of the mesh behind it.
     pub fronts_only: bool,
@@ -125,6 +128,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let audit = f.optional(reader, "audit", values::text);
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
+    let deploy = f.optional(reader, "deploy", deploy::deploy);
     let services = f.optional(reader, "services", |r, s| r.list(s, fronted::fronted));
     let list = |r: &mut Reader<'_>, s: Spot<'_>| r.list(s, agents::agent);
     let agents = if fronts_only {
@@ -146,6 +150,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         audit,
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
+        deploy,
         services: services.map(|s| s.value).unwrap_or_default(),
         fronts_only,
         agents_listed: agents.is_some(),
