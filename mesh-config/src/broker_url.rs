@@ -26,7 +26,10 @@ impl Place {
             text => plain(text),
         };
         Some(Self {
-            vhost: url.path().strip_prefix('/').map_or_else(|| "/".to_owned(), plain),
+            vhost: url
+                .path()
+                .strip_prefix('/')
+                .map_or_else(|| "/".to_owned(), plain),
             user: or_guest(url.username()),
             password: url.password().map_or_else(|| "guest".to_owned(), plain),
         })

@@ -9,7 +9,11 @@ use std::collections::BTreeMap;
 
 pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     let broker = &file.messaging.broker;
-    names("exchange", broker.exchanges.iter().map(|e| &e.value.name), out);
+    names(
+        "exchange",
+        broker.exchanges.iter().map(|e| &e.value.name),
+        out,
+    );
     names("queue", broker.queues.iter().map(|q| &q.value.name), out);
     names("policy", broker.policies.iter().map(|p| &p.value.name), out);
     let agents = file.agents.iter();
@@ -31,7 +35,11 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
             let rest = name.value.strip_prefix(own);
             rest.is_some_and(|rest| rest.starts_with(".delay."))
         };
-        if own.queues.iter().any(|own| own.name == name.value || delay(&own.name)) {
+        if own
+            .queues
+            .iter()
+            .any(|own| own.name == name.value || delay(&own.name))
+        {
             out.push(taken("queue", name));
         }
         kept(queue, out);
@@ -47,7 +55,10 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
             let message = format!("{}: there is no exchange {}", exchange.path, exchange.value);
             let hint = match nearest(&exchange.value, known.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
-                None => format!("list it in messaging.exchanges; known: {}", known.join(", ")),
+                None => format!(
+                    "list it in messaging.exchanges; known: {}",
+                    known.join(", ")
+                ),
             };
             out.push(error("unknown_exchange", exchange, message).hint(hint));
         }
@@ -112,7 +123,11 @@ fn vhost(file: &File, out: &mut Vec<Finding>) {
 
 fn without_broker(file: &File, out: &mut Vec<Finding>) {
     let messaging = &file.messaging;
-    if messaging.rabbitmq.as_ref().is_none_or(|rabbit| rabbit.value) {
+    if messaging
+        .rabbitmq
+        .as_ref()
+        .is_none_or(|rabbit| rabbit.value)
+    {
         return;
     }
     let broker = &messaging.broker;

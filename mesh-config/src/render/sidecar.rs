@@ -225,7 +225,10 @@ fn secret(source: &Source, secrets: &Secrets) -> Secret {
 }
 
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.
-pub(super) fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, RenderError> {
+pub(super) fn intentions(
+    mesh: &Mesh,
+    service: &ServiceName,
+) -> Result<Vec<Intention>, RenderError> {
     if let Some(intentions) = &mesh.trust.intentions {
         let here = intentions.iter().filter(|i| i.leads_to(service));
         return Ok(here

@@ -158,7 +158,10 @@ fn own_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     if !text.starts_with("amq.") {
         return Some(text);
     }
-    let message = format!("{}: names that begin with `amq.` are the broker's", spot.path);
+    let message = format!(
+        "{}: names that begin with `amq.` are the broker's",
+        spot.path
+    );
     let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
     reader.push(finding.hint("choose another name"));
     None

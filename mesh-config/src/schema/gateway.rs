@@ -66,7 +66,9 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
-        admin: f.optional(reader, "admin", admin).map(|at| at.map(|url| url.value)),
+        admin: f
+            .optional(reader, "admin", admin)
+            .map(|at| at.map(|url| url.value)),
     };
     f.finish(reader);
     Some(gateway)

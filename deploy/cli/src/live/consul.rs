@@ -56,15 +56,12 @@ impl Consul {
         }
     }
 
-    /// The API, for the lock.
-    pub fn api(&self) -> &Api {
-        &self.api
-    }
-
     /// Reads what is there: what is wanted and what is held, in the same form.
     pub async fn read(&mut self) -> anyhow::Result<(Resources, Resources)> {
         let own = self.api.get(&["v1", "agent", "self"], &[]).await?;
-        let version = own.as_ref().and_then(|own| own.pointer("/Config/Version")?.as_str());
+        let version = own
+            .as_ref()
+            .and_then(|own| own.pointer("/Config/Version")?.as_str());
         self.modern = has_service_intentions(version.context("Consul does not say its version")?);
         let wanted = self.wanted();
         let mut held = Resources::new();
@@ -92,7 +89,10 @@ impl Consul {
             if let Some(body) = body.as_object_mut() {
                 body.insert("Weights".to_owned(), weights);
             }
-            out.insert(key(SERVICE, &service.id), service_body(&body, "Name", checks));
+            out.insert(
+                key(SERVICE, &service.id),
+                service_body(&body, "Name", checks),
+            );
         }
         for callee in &self.intentions {
             if self.modern {
@@ -114,7 +114,9 @@ impl Consul {
 
     /// Takes in what is there, if it is the mesh's.
     fn take(&mut self, wanted: &Resources, held: &mut Resources, key: Key, body: Value) {
-        let owner = body.pointer(&format!("/Meta/{OWNER}")).and_then(Value::as_str);
+        let owner = body
+            .pointer(&format!("/Meta/{OWNER}"))
+            .and_then(Value::as_str);
         let mine = owner == Some(self.mesh.as_str());
         if mine || wanted.contains_key(&key) {
             if let Some(other) = owner.filter(|_| !mine) {
@@ -133,7 +135,11 @@ impl Consul {
         })
     }
 
-    async fn read_defaults(&mut self, wanted: &Resources, held: &mut Resources) -> anyhow::Result<()> {
+    async fn read_defaults(
+        &mut self,
+        wanted: &Resources,
+        held: &mut Resources,
+    ) -> anyhow::Result<()> {
         for entry in self.list(&["v1", "config", DEFAULTS.1]).await? {
             let key = key(DEFAULTS, text(&entry, "Name"));
             self.take(wanted, held, key, config_entry(entry));
@@ -141,7 +147,11 @@ impl Consul {
         Ok(())
     }
 
-    async fn read_services(&mut self, wanted: &Resources, held: &mut Resources) -> anyhow::Result<()> {
+    async fn read_services(
+        &mut self,
+        wanted: &Resources,
+        held: &mut Resources,
+    ) -> anyhow::Result<()> {
         let mut checks: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for check in self.list(&["v1", "agent", "checks"]).await? {
             let body = pruned(json!({
@@ -182,7 +192,11 @@ impl Consul {
         Ok(())
     }
 
-    async fn read_intentions(&mut self, wanted: &Resources, held: &mut Resources) -> anyhow::Result<()> {
+    async fn read_intentions(
+        &mut self,
+        wanted: &Resources,
+        held: &mut Resources,
+    ) -> anyhow::Result<()> {
         for entry in self.list(&["v1", "config", INTENTIONS.1]).await? {
             let key = key(INTENTIONS, text(&entry, "Name"));
             self.take(wanted, held, key, config_entry(entry));
@@ -194,7 +208,11 @@ impl Consul {
     pub async fn change(&self, change: &Change) -> anyhow::Result<()> {
         let key = &change.key;
         if let Some(other) = self.others.get(key) {
-            bail!("refused: {} {} belongs to the mesh {other}; two meshes that share a Consul need names of their own", key.kind, key.name);
+            bail!(
+                "refused: {} {} belongs to the mesh {other}; two meshes that share a Consul need names of their own",
+                key.kind,
+                key.name
+            );
         }
         let deleted = change.action == Action::Deleted;
         let name = key.name.as_str();
@@ -211,7 +229,9 @@ impl Consul {
                 let body = register(service.context("the service is not rendered")?);
                 let path = ["v1", "agent", "service", "register"];
                 let query = [("replace-existing-checks", "true")];
-                self.api.change(Method::PUT, &path, &query, Some(&body)).await?;
+                self.api
+                    .change(Method::PUT, &path, &query, Some(&body))
+                    .await?;
                 Ok(())
             }
             kind if kind == INTENTION.1 => self.change_way(change).await,
@@ -222,13 +242,21 @@ impl Consul {
             }
             kind => {
                 let entry = if kind == DEFAULTS.1 {
-                    self.defaults.iter().find(|entry| entry.name == name).map(|e| json!(e))
+                    self.defaults
+                        .iter()
+                        .find(|entry| entry.name == name)
+                        .map(|e| json!(e))
                 } else {
-                    self.intentions.iter().find(|entry| entry.name == name).map(|e| json!(e))
+                    self.intentions
+                        .iter()
+                        .find(|entry| entry.name == name)
+                        .map(|e| json!(e))
                 };
                 let entry = entry.context("the entry is not rendered")?;
                 let path = ["v1", "config"];
-                self.api.change(Method::PUT, &path, &[], Some(&entry)).await?;
+                self.api
+                    .change(Method::PUT, &path, &[], Some(&entry))
+                    .await?;
                 Ok(())
             }
         }
@@ -252,10 +280,14 @@ impl Consul {
         match id {
             Some(id) if change.action == Action::Updated => {
                 let path = [&path[..], &[id]].concat();
-                self.api.change(Method::PUT, &path, &[], Some(&body)).await?;
+                self.api
+                    .change(Method::PUT, &path, &[], Some(&body))
+                    .await?;
             }
             _ => {
-                self.api.change(Method::POST, &path, &[], Some(&body)).await?;
+                self.api
+                    .change(Method::POST, &path, &[], Some(&body))
+                    .await?;
             }
         }
         Ok(())
@@ -281,7 +313,9 @@ fn done(answer: Answer, all_the_same: bool) -> anyhow::Result<()> {
 
 /// Whether a Consul of this version, such as `1.8.7` or `1.20.1+ent`, has config entries of kind service-intentions.
 fn has_service_intentions(version: &str) -> bool {
-    let mut parts = version.split(['.', '+', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version
+        .split(['.', '+', '-'])
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 9)
 }
 

@@ -4,7 +4,7 @@
 //! everybody else. A caller is judged by its most exact entry alone, so what mesh.yaml says of `any` stands in the
 //! entry of each caller as well.
 
-use super::{owner, own};
+use super::{own, owner};
 use crate::mesh::Mesh;
 use crate::render::{RenderError, sidecar};
 use mesh_sidecar::config::{self, Action, From, ServiceName};
@@ -143,9 +143,15 @@ fn to(mesh: &Mesh, callee: &ServiceName) -> Result<ServiceIntentions, RenderErro
 /// told only where it allows.
 fn intention(caller: &str, of: Vec<&config::Intention>) -> Intention {
     let whole = |i: &&config::Intention| i.methods.is_empty() && i.paths.is_empty();
-    let denials = of.iter().filter(|i| i.action == Action::Deny && i.callers.is_none());
+    let denials = of
+        .iter()
+        .filter(|i| i.action == Action::Deny && i.callers.is_none());
     let denials: Vec<_> = denials.copied().collect();
-    let allowed: Vec<_> = of.iter().filter(|i| i.action == Action::Allow).copied().collect();
+    let allowed: Vec<_> = of
+        .iter()
+        .filter(|i| i.action == Action::Allow)
+        .copied()
+        .collect();
     let decided = |action| Intention {
         name: caller.to_owned(),
         action: Some(action),
