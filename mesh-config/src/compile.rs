@@ -5,11 +5,13 @@
 
 mod broker;
 mod ollama;
+mod services;
 mod trust;
 
 use crate::checks;
 use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report};
+use crate::fronted::Extras;
 use crate::mesh::{
     ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Orchestrator,
     Route, Run, Store,
@@ -112,10 +114,14 @@ fn build(mut file: File, revision: String) -> Mesh {
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
     let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
+    let mut extras = services::extras(&mut file.gateway);
+    let services = services::services(std::mem::take(&mut file.services));
+    extras.secrets = services::secrets(&extras, &services);
+    let guarded = !file.agents.is_empty();
     Mesh {
         name,
         revision,
-        gateway: gateway(file.gateway),
+        gateway: gateway(file.gateway, extras, guarded),
         orchestrator: orchestrator(file.orchestrator),
         messaging: Messaging {
             rabbitmq: value(file.messaging.rabbitmq)
@@ -141,6 +147,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             .into_iter()
             .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref(), queue_kind))
             .collect(),
+        services,
         trust,
     }
 }
@@ -153,7 +160,8 @@ pub(crate) fn topology<'a>(agents: impl Iterator<Item = &'a AgentId>) -> Topolog
     agents.fold(own, |all, id| all.with_agent(id, QueueKind::default()))
 }
 
-fn gateway(raw: schema::Gateway) -> Gateway {
+/// `guarded`: whether there is an agent that the usual routes lead to.
+fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
     let auth = value(raw.auth).unwrap_or_default();
     let issuers = value(auth.issuers).unwrap_or_default();
     Gateway {
@@ -174,9 +182,11 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
         admin: value(raw.admin),
+        extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
-            None => default_routes(),
+            None if guarded => default_routes(),
+            None => Vec::new(),
         },
     }
 }

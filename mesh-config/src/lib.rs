@@ -8,14 +8,17 @@ pub mod broker;
 pub mod broker_url;
 mod checks;
 mod compile;
+pub mod container;
 pub mod derive;
 pub mod filters;
 mod finding;
+pub mod fronted;
 mod guard;
 pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod secret_names;
 mod snippet;
 pub mod trust;
 

@@ -7,6 +7,7 @@
 pub mod consul;
 mod files;
 mod filters;
+mod fronted;
 mod kong;
 mod orchestrator;
 pub mod rabbitmq;
