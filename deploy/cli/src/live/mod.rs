@@ -115,7 +115,15 @@ impl Live {
                 .join(", or ");
             bail!("mesh.yaml does not say where anything is managed; add {all}");
         }
-        let secrets = secrets(loaded, kong)?;
+        let own = [(rabbit, "messaging."), (consul, "registry.")];
+        let own = own.iter().filter_map(|(asked, own)| asked.then_some(*own));
+        let own: Vec<&str> = own.collect();
+        let secrets = if kong {
+            // Its filters have keys of every kind.
+            mesh_local::identity::secrets(&loaded.mesh, &loaded.base, &environment)?
+        } else {
+            secrets(loaded, &own)?
+        };
         Ok(Self {
             rabbit: rabbit
                 .then(|| self::rabbit(loaded, &secrets, force))
@@ -186,16 +194,8 @@ fn address(part: Part) -> &'static str {
     }
 }
 
-/// The secrets that are needed: all of them for Kong, whose filters have keys, else those of the parts themselves.
-fn secrets(loaded: &Loaded, all: bool) -> anyhow::Result<Secrets> {
-    if all {
-        return Ok(mesh_local::identity::secrets(
-            &loaded.mesh,
-            &loaded.base,
-            &environment,
-        )?);
-    }
-    let own = ["messaging.", "registry."];
+/// The secrets of the sections of mesh.yaml that begin so.
+fn secrets(loaded: &Loaded, own: &[&str]) -> anyhow::Result<Secrets> {
     let wanted = loaded.mesh.sources().into_iter();
     let wanted = wanted.filter(|(path, _)| own.iter().any(|own| path.starts_with(own)));
     Secrets::resolve(wanted, &loaded.base, &environment).map_err(|errors| {
@@ -254,7 +254,7 @@ fn consul(loaded: &Loaded, secrets: &Secrets) -> anyhow::Result<Consul> {
 
 /// Consul's API, where there is a Consul.
 fn consul_api(loaded: &Loaded) -> anyhow::Result<Option<Api>> {
-    consul_api_with(loaded, &secrets(loaded, false)?)
+    consul_api_with(loaded, &secrets(loaded, &["registry."])?)
 }
 
 fn consul_api_with(loaded: &Loaded, secrets: &Secrets) -> anyhow::Result<Option<Api>> {

@@ -81,8 +81,14 @@ impl Rabbit {
 
     /// Reads what is there: what is wanted and what is held, in the same form.
     pub async fn read(&mut self) -> anyhow::Result<(Resources, Resources)> {
-        let vhost = self.api.get(&["api", "vhosts", &self.vhost], &[]).await?;
-        let kind = vhost.as_ref().map_or("", |v| text(v, "default_queue_type"));
+        // The list is for everybody who may see one of them, a single one for administrators alone.
+        let vhosts = self.api.get(&["api", "vhosts"], &[]).await?;
+        let vhosts = vhosts.as_ref().and_then(Value::as_array);
+        let vhost = vhosts
+            .into_iter()
+            .flatten()
+            .find(|v| text(v, "name") == self.vhost);
+        let kind = vhost.map_or("", |v| text(v, "default_queue_type"));
         let wanted = self.wanted(match kind {
             "" | "undefined" => "classic",
             kind => kind,
