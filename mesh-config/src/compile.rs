@@ -183,8 +183,8 @@ fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
-        extras,
         admin: value(raw.admin),
+        extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
             None if guarded => default_routes(),

@@ -73,10 +73,10 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
-    /// What it has beside the mesh's own routes.
-    pub extras: Extras,
     /// Base URL of Kong's admin API, where a Kong is the gateway.
     pub admin: Option<Url>,
+    /// What it has beside the mesh's own routes.
+    pub extras: Extras,
 }
 
 /// Who may come in.

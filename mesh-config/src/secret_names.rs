@@ -41,7 +41,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
         name.strip_suffix(*word)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
     };
-    WORDS.iter().any(|word| ends(word)) || PAIRS.iter().any(|pair| ends(pair))
+    WORDS.iter().any(ends) || PAIRS.iter().any(ends)
 }
 
 /// Whether a text holds a secret whatever its name: a private key, a URL with a password, a header with

@@ -22,10 +22,10 @@ pub(crate) struct Gateway {
     pub routes: Option<At<Vec<At<Route>>>>,
     pub sidecar: Option<At<Sidecar>>,
     pub filters: Option<At<Filters>>,
+    pub admin: Option<At<Url>>,
     pub plugins: Option<At<Vec<At<Plugin>>>>,
     pub upstreams: Option<At<Vec<At<Upstream>>>>,
     pub tls: Option<At<Tls>>,
-    pub admin: Option<At<Url>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,12 +75,12 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>, guarded: bool) ->
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
-        plugins: f.optional(reader, "plugins", |r, s| r.list(s, plugin)),
-        upstreams: f.optional(reader, "upstreams", |r, s| r.list(s, upstream)),
-        tls: f.optional(reader, "tls", tls),
         admin: f
             .optional(reader, "admin", admin)
             .map(|at| at.map(|url| url.value)),
+        plugins: f.optional(reader, "plugins", |r, s| r.list(s, plugin)),
+        upstreams: f.optional(reader, "upstreams", |r, s| r.list(s, upstream)),
+        tls: f.optional(reader, "tls", tls),
     };
     f.finish(reader);
     Some(gateway)

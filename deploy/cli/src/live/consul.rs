@@ -6,14 +6,17 @@
 //!
 //! Consul tells nobody what a check asks. So a check says it in its notes, and by them it is compared.
 
+mod normal;
+
 use super::http::{Answer, Api};
 use super::resource::{Action, Change, Key, Part, Resources, pruned, text};
 use anyhow::{Context, bail};
 use mesh_config::render::consul::{
-    Check, OWNER, ServiceDefaults, ServiceDefinition, ServiceIntentions, Way,
+    OWNER, ServiceDefaults, ServiceDefinition, ServiceIntentions, Way,
 };
+use normal::{config_entry, has_service_intentions, register, service_body, wanted_check};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEFAULTS: (u8, &str) = (0, "service-defaults");
@@ -56,15 +59,12 @@ impl Consul {
         }
     }
 
-    /// The API, for the lock.
-    pub fn api(&self) -> &Api {
-        &self.api
-    }
-
     /// Reads what is there: what is wanted and what is held, in the same form.
     pub async fn read(&mut self) -> anyhow::Result<(Resources, Resources)> {
         let own = self.api.get(&["v1", "agent", "self"], &[]).await?;
-        let version = own.as_ref().and_then(|own| own.pointer("/Config/Version")?.as_str());
+        let version = own
+            .as_ref()
+            .and_then(|own| own.pointer("/Config/Version")?.as_str());
         self.modern = has_service_intentions(version.context("Consul does not say its version")?);
         let wanted = self.wanted();
         let mut held = Resources::new();
@@ -92,7 +92,10 @@ impl Consul {
             if let Some(body) = body.as_object_mut() {
                 body.insert("Weights".to_owned(), weights);
             }
-            out.insert(key(SERVICE, &service.id), service_body(&body, "Name", checks));
+            out.insert(
+                key(SERVICE, &service.id),
+                service_body(&body, "Name", checks),
+            );
         }
         for callee in &self.intentions {
             if self.modern {
@@ -114,7 +117,9 @@ impl Consul {
 
     /// Takes in what is there, if it is the mesh's.
     fn take(&mut self, wanted: &Resources, held: &mut Resources, key: Key, body: Value) {
-        let owner = body.pointer(&format!("/Meta/{OWNER}")).and_then(Value::as_str);
+        let owner = body
+            .pointer(&format!("/Meta/{OWNER}"))
+            .and_then(Value::as_str);
         let mine = owner == Some(self.mesh.as_str());
         if mine || wanted.contains_key(&key) {
             if let Some(other) = owner.filter(|_| !mine) {
@@ -133,7 +138,11 @@ impl Consul {
         })
     }
 
-    async fn read_defaults(&mut self, wanted: &Resources, held: &mut Resources) -> anyhow::Result<()> {
+    async fn read_defaults(
+        &mut self,
+        wanted: &Resources,
+        held: &mut Resources,
+    ) -> anyhow::Result<()> {
         for entry in self.list(&["v1", "config", DEFAULTS.1]).await? {
             let key = key(DEFAULTS, text(&entry, "Name"));
             self.take(wanted, held, key, config_entry(entry));
@@ -141,7 +150,11 @@ impl Consul {
         Ok(())
     }
 
-    async fn read_services(&mut self, wanted: &Resources, held: &mut Resources) -> anyhow::Result<()> {
+    async fn read_services(
+        &mut self,
+        wanted: &Resources,
+        held: &mut Resources,
+    ) -> anyhow::Result<()> {
         let mut checks: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for check in self.list(&["v1", "agent", "checks"]).await? {
             let body = pruned(json!({
@@ -182,7 +195,11 @@ impl Consul {
         Ok(())
     }
 
-    async fn read_intentions(&mut self, wanted: &Resources, held: &mut Resources) -> anyhow::Result<()> {
+    async fn read_intentions(
+        &mut self,
+        wanted: &Resources,
+        held: &mut Resources,
+    ) -> anyhow::Result<()> {
         for entry in self.list(&["v1", "config", INTENTIONS.1]).await? {
             let key = key(INTENTIONS, text(&entry, "Name"));
             self.take(wanted, held, key, config_entry(entry));
@@ -194,7 +211,11 @@ impl Consul {
     pub async fn change(&self, change: &Change) -> anyhow::Result<()> {
         let key = &change.key;
         if let Some(other) = self.others.get(key) {
-            bail!("refused: {} {} belongs to the mesh {other}; two meshes that share a Consul need names of their own", key.kind, key.name);
+            bail!(
+                "refused: {} {} belongs to the mesh {other}; two meshes that share a Consul need names of their own",
+                key.kind,
+                key.name
+            );
         }
         let deleted = change.action == Action::Deleted;
         let name = key.name.as_str();
@@ -211,7 +232,9 @@ impl Consul {
                 let body = register(service.context("the service is not rendered")?);
                 let path = ["v1", "agent", "service", "register"];
                 let query = [("replace-existing-checks", "true")];
-                self.api.change(Method::PUT, &path, &query, Some(&body)).await?;
+                self.api
+                    .change(Method::PUT, &path, &query, Some(&body))
+                    .await?;
                 Ok(())
             }
             kind if kind == INTENTION.1 => self.change_way(change).await,
@@ -222,13 +245,21 @@ impl Consul {
             }
             kind => {
                 let entry = if kind == DEFAULTS.1 {
-                    self.defaults.iter().find(|entry| entry.name == name).map(|e| json!(e))
+                    self.defaults
+                        .iter()
+                        .find(|entry| entry.name == name)
+                        .map(|e| json!(e))
                 } else {
-                    self.intentions.iter().find(|entry| entry.name == name).map(|e| json!(e))
+                    self.intentions
+                        .iter()
+                        .find(|entry| entry.name == name)
+                        .map(|e| json!(e))
                 };
                 let entry = entry.context("the entry is not rendered")?;
                 let path = ["v1", "config"];
-                self.api.change(Method::PUT, &path, &[], Some(&entry)).await?;
+                self.api
+                    .change(Method::PUT, &path, &[], Some(&entry))
+                    .await?;
                 Ok(())
             }
         }
@@ -252,10 +283,14 @@ impl Consul {
         match id {
             Some(id) if change.action == Action::Updated => {
                 let path = [&path[..], &[id]].concat();
-                self.api.change(Method::PUT, &path, &[], Some(&body)).await?;
+                self.api
+                    .change(Method::PUT, &path, &[], Some(&body))
+                    .await?;
             }
             _ => {
-                self.api.change(Method::POST, &path, &[], Some(&body)).await?;
+                self.api
+                    .change(Method::POST, &path, &[], Some(&body))
+                    .await?;
             }
         }
         Ok(())
@@ -277,143 +312,4 @@ fn done(answer: Answer, all_the_same: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("Consul {}", answer.words())
-}
-
-/// Whether a Consul of this version, such as `1.8.7` or `1.20.1+ent`, has config entries of kind service-intentions.
-fn has_service_intentions(version: &str) -> bool {
-    let mut parts = version.split(['.', '+', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 9)
-}
-
-/// A config entry in its normal form: without what the store adds, and what is the default of an edition without
-/// namespaces.
-fn config_entry(entry: Value) -> Value {
-    let mut entry = pruned(entry);
-    if let Some(fields) = entry.as_object_mut() {
-        for field in ["Kind", "Name", "CreateIndex", "ModifyIndex", "Hash"] {
-            fields.remove(field);
-        }
-        without_defaults(fields);
-        if let Some(Value::Array(sources)) = fields.get_mut("Sources") {
-            for source in sources.iter_mut().filter_map(Value::as_object_mut) {
-                source.retain(|field, _| field != "Precedence" && !field.starts_with("Legacy"));
-                if source.get("Type").is_some_and(|kind| kind == "consul") {
-                    source.remove("Type");
-                }
-                without_defaults(source);
-            }
-            sources.sort_by(|a, b| text(a, "Name").cmp(text(b, "Name")));
-        }
-    }
-    entry
-}
-
-fn without_defaults(fields: &mut Map<String, Value>) {
-    fields.retain(|field, value| {
-        !(matches!(field.as_str(), "Namespace" | "Partition") && value == "default")
-    });
-}
-
-/// A service in its normal form; `name` is where its name stands.
-fn service_body(service: &Value, name: &str, mut checks: Vec<Value>) -> Value {
-    checks.sort_by(|a, b| text(a, "CheckID").cmp(text(b, "CheckID")));
-    let mut tags: Vec<&str> = service
-        .get("Tags")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    tags.sort_unstable();
-    pruned(json!({
-        "Service": service.get(name),
-        "Address": service.get("Address"),
-        "Port": service.get("Port"),
-        "Tags": tags,
-        "Meta": service.get("Meta"),
-        "Weights": service.get("Weights"),
-        "Checks": checks,
-    }))
-}
-
-fn wanted_check(check: &Check) -> Value {
-    let kind = match (&check.http, &check.tcp) {
-        (Some(_), _) => "http",
-        (None, Some(_)) => "tcp",
-        (None, None) => "ttl",
-    };
-    pruned(json!({"CheckID": check.id, "Name": check.name, "Notes": check.notes, "Type": kind}))
-}
-
-/// The body of a registration: the definition in the spelling of the API.
-fn register(service: &ServiceDefinition) -> Value {
-    let checks = service.checks.iter().map(|check| {
-        pruned(json!({
-            "CheckID": check.id,
-            "Name": check.name,
-            "Notes": check.notes,
-            "HTTP": check.http,
-            "TCP": check.tcp,
-            "TTL": check.ttl,
-            "Interval": check.interval,
-            "Timeout": check.timeout,
-            "Status": check.status,
-            "DeregisterCriticalServiceAfter": check.deregister_critical_service_after,
-        }))
-    });
-    let weights = service.weights.as_ref();
-    pruned(json!({
-        "ID": service.id,
-        "Name": service.name,
-        "Address": service.address,
-        "Port": service.port,
-        "Tags": service.tags,
-        "Meta": service.meta,
-        "Weights": weights.map(|w| json!({"Passing": w.passing, "Warning": w.warning})),
-        "Checks": checks.collect::<Vec<_>>(),
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_before_1_9_know_intentions_by_themselves_alone() {
-        for (version, modern) in [
-            ("1.8.7", false),
-            ("1.9.0", true),
-            ("1.20.1+ent", true),
-            ("2.0.0-dev", true),
-        ] {
-            assert_eq!(has_service_intentions(version), modern, "{version}");
-        }
-    }
-
-    /// What Consul 1.20 answers, as its documentation of `GET /v1/config/service-intentions` has it.
-    #[test]
-    fn what_a_newer_consul_adds_to_intentions_is_no_difference() {
-        let held = json!({
-            "Kind": "service-intentions",
-            "Name": "orchestrator",
-            "Partition": "default",
-            "Namespace": "default",
-            "Sources": [
-                {"Name": "gateway", "Partition": "default", "Namespace": "default", "Action": "allow", "Precedence": 9, "Type": "consul"},
-                {"Name": "*", "Partition": "default", "Namespace": "default", "Action": "deny", "Precedence": 8, "Type": "consul", "LegacyID": "", "LegacyMeta": {}},
-            ],
-            "Meta": {"mesh": "m"},
-            "Hash": 8,
-            "CreateIndex": 5,
-            "ModifyIndex": 7,
-        });
-        let wanted = json!({
-            "Kind": "service-intentions",
-            "Name": "orchestrator",
-            "Sources": [{"Name": "gateway", "Action": "allow"}, {"Name": "*", "Action": "deny"}],
-            "Meta": {"mesh": "m"},
-        });
-        assert_eq!(config_entry(held.clone()), config_entry(wanted));
-        assert_eq!(text(&config_entry(held)["Sources"][0], "Name"), "*");
-    }
 }

@@ -78,7 +78,13 @@ impl Api {
             bail!("{} {} (GET /{})", self.who, answer.words(), path.join("/"));
         }
         let read = serde_json::from_slice(&answer.body);
-        let value = read.map_err(|_| anyhow!("{}: the answer to GET /{} is no JSON", self.who, path.join("/")))?;
+        let value = read.map_err(|_| {
+            anyhow!(
+                "{}: the answer to GET /{} is no JSON",
+                self.who,
+                path.join("/")
+            )
+        })?;
         Ok(Some(value))
     }
 

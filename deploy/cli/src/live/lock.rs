@@ -25,11 +25,13 @@ const TTL: &str = "10s";
 /// A third of it: two renewals may fail.
 const RENEWAL: Duration = Duration::from_secs(3);
 /// Pause before another try.
-const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The lock, while it is held.
 pub enum Lock {
-    File(File),
+    File {
+        _held: File,
+    },
     Consul {
         api: Arc<Api>,
         key: [String; 3],
@@ -61,7 +63,10 @@ fn said(holder: Option<&Value>) -> String {
     let ago = now.map_or(0, |now| now.as_secs().saturating_sub(since));
     let host = field("host");
     let host = host.as_str().unwrap_or_default();
-    format!("mesh apply with process id {} on {host} holds the lock for {ago} s now", field("pid"))
+    format!(
+        "mesh apply with process id {} on {host} holds the lock for {ago} s now",
+        field("pid")
+    )
 }
 
 impl Lock {
@@ -89,7 +94,10 @@ impl Lock {
                 if let (Some(api), Some(session)) = (&consul, &session) {
                     destroy(api, session).await;
                 }
-                bail!("{held_by}; waited {} s (--lock-timeout)", patience.as_secs());
+                bail!(
+                    "{held_by}; waited {} s (--lock-timeout)",
+                    patience.as_secs()
+                );
             }
             if !told {
                 waits(&held_by);
@@ -117,7 +125,7 @@ impl Lock {
                 written
                     .and_then(|()| file.write_all(holder().to_string().as_bytes()))
                     .with_context(odd)?;
-                Ok(Ok(Self::File(file)))
+                Ok(Ok(Self::File { _held: file }))
             }
             Err(TryLockError::WouldBlock) => {
                 let text = crate::load::read_text(&path, 4096).unwrap_or_default();
@@ -153,7 +161,9 @@ impl Lock {
         let key = ["mesh".to_owned(), mesh.to_owned(), "apply".to_owned()];
         let path = kv(&key);
         let acquire = [("acquire", id.as_str())];
-        let answer = api.change(Method::PUT, &path, &acquire, Some(&holder())).await?;
+        let answer = api
+            .change(Method::PUT, &path, &acquire, Some(&holder()))
+            .await?;
         if answer.body.trim_ascii() != b"true" {
             let raw = api.get(&path, &[("raw", "")]).await.ok().flatten();
             return Ok(Err(raw));

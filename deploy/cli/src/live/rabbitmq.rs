@@ -81,8 +81,14 @@ impl Rabbit {
 
     /// Reads what is there: what is wanted and what is held, in the same form.
     pub async fn read(&mut self) -> anyhow::Result<(Resources, Resources)> {
-        let vhost = self.api.get(&["api", "vhosts", &self.vhost], &[]).await?;
-        let kind = vhost.as_ref().map_or("", |v| text(v, "default_queue_type"));
+        // The list is for everybody who may see one of them, a single one for administrators alone.
+        let vhosts = self.api.get(&["api", "vhosts"], &[]).await?;
+        let vhosts = vhosts.as_ref().and_then(Value::as_array);
+        let vhost = vhosts
+            .into_iter()
+            .flatten()
+            .find(|v| text(v, "name") == self.vhost);
+        let kind = vhost.map_or("", |v| text(v, "default_queue_type"));
         let wanted = self.wanted(match kind {
             "" | "undefined" => "classic",
             kind => kind,
@@ -94,7 +100,8 @@ impl Rabbit {
             ..Held::default()
         };
         if vhost.is_some() {
-            held.resources.insert(self.key(VHOST, &self.vhost), json!({}));
+            held.resources
+                .insert(self.key(VHOST, &self.vhost), json!({}));
             self.read_all(&wanted, &mut held).await?;
         }
         self.held = held;
@@ -116,7 +123,11 @@ impl Rabbit {
             (0, 0) => what.to_owned(),
             _ => format!(
                 "{what}; it holds {messages} messages and has {consumers} consumers{}",
-                if self.force { "" } else { ", so it is refused without --delete-queues-with-messages" }
+                if self.force {
+                    ""
+                } else {
+                    ", so it is refused without --delete-queues-with-messages"
+                }
             ),
         })
     }
@@ -164,7 +175,13 @@ impl Rabbit {
             }
             let kind = Some(text(&q, "type")).filter(|kind| !kind.is_empty());
             let arguments = map(&q, "arguments");
-            let body = queue(kind, "classic", flag("durable"), flag("auto_delete"), &arguments);
+            let body = queue(
+                kind,
+                "classic",
+                flag("durable"),
+                flag("auto_delete"),
+                &arguments,
+            );
             resources.insert(self.key(QUEUE, name), body);
             let count = |field| q.get(field).and_then(Value::as_u64).unwrap_or(0);
             busy.insert(name.to_owned(), (count("messages"), count("consumers")));
@@ -173,7 +190,10 @@ impl Rabbit {
         for e in self.list("exchanges", columns).await? {
             let name = text(&e, "name");
             if owned(EXCHANGE, name) {
-                let body = fields(&e, &["type", "durable", "auto_delete", "internal", "arguments"]);
+                let body = fields(
+                    &e,
+                    &["type", "durable", "auto_delete", "internal", "arguments"],
+                );
                 resources.insert(self.key(EXCHANGE, name), body);
             }
         }
@@ -192,7 +212,10 @@ impl Rabbit {
                 continue;
             }
             if text(&b, "destination_type") != "queue" || !owned(QUEUE, to) {
-                foreign.entry(source.to_owned()).or_default().push(to.to_owned());
+                foreign
+                    .entry(source.to_owned())
+                    .or_default()
+                    .push(to.to_owned());
                 continue;
             }
             let body = binding(source, to, text(&b, "routing_key"), &map(&b, "arguments"));
@@ -224,7 +247,9 @@ impl Rabbit {
                 _ => all.policies.iter().map(|p| p.name.as_str()).collect(),
             }
         };
-        let all = LEDGER.iter().map(|(field, kind)| ((*field).to_owned(), json!(names(*kind))));
+        let all = LEDGER
+            .iter()
+            .map(|(field, kind)| ((*field).to_owned(), json!(names(*kind))));
         Value::Object(all.collect())
     }
 }
@@ -257,16 +282,25 @@ fn binding_name(body: &Value) -> String {
     let [source, to, key] = ["source", "destination", "routing_key"].map(|field| text(body, field));
     let arguments = body.get("arguments").and_then(Value::as_object);
     match arguments.filter(|arguments| !arguments.is_empty()) {
-        Some(arguments) => format!("{source} -> {to} ({key}, {})", Value::Object(arguments.clone())),
+        Some(arguments) => format!(
+            "{source} -> {to} ({key}, {})",
+            Value::Object(arguments.clone())
+        ),
         None => format!("{source} -> {to} ({key})"),
     }
 }
 
 fn fields(value: &Value, names: &[&str]) -> Value {
-    let each = names.iter().filter_map(|name| Some(((*name).to_owned(), value.get(name)?.clone())));
+    let each = names
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), value.get(name)?.clone())));
     Value::Object(each.collect())
 }
 
 fn map(value: &Value, field: &str) -> Map<String, Value> {
-    value.get(field).and_then(Value::as_object).cloned().unwrap_or_default()
+    value
+        .get(field)
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default()
 }

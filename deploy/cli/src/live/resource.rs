@@ -50,6 +50,17 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Its place among what goes, the highest first: what others need goes last. A queue goes before its bindings, and
+    /// takes them along: one that has to stay, since it holds messages, keeps them.
+    fn going(&self) -> u16 {
+        match self.kind {
+            "binding" => 25,
+            _ => u16::from(self.rank) * 10,
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.part, self.kind, self.name)
@@ -101,11 +112,13 @@ pub fn changes(wanted: &Resources, held: &Resources) -> Vec<Change> {
                 Some(_) => {}
             }
         }
-        for (key, before) in held.iter().rev().filter(|(key, _)| key.part == part) {
-            if !wanted.contains_key(key) {
-                all.push(change(key, Action::Deleted, Some(before), None));
-            }
-        }
+        let surplus = held.iter().filter(|(key, _)| key.part == part);
+        let mut surplus: Vec<_> = surplus
+            .filter(|(key, _)| !wanted.contains_key(key))
+            .collect();
+        surplus.sort_by_key(|(key, _)| std::cmp::Reverse(key.going()));
+        let gone = surplus.into_iter();
+        all.extend(gone.map(|(key, before)| change(key, Action::Deleted, Some(before), None)));
     }
     all
 }
@@ -166,8 +179,8 @@ mod tests {
                 (key(queue, "new"), Action::Created),
                 (key(queue, "other"), Action::Updated),
                 (key(binding, "new"), Action::Created),
-                (key(binding, "old"), Action::Deleted),
                 (key(queue, "old"), Action::Deleted),
+                (key(binding, "old"), Action::Deleted),
                 (consul, Action::Created),
             ]
         );

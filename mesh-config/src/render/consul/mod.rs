@@ -65,6 +65,10 @@ pub fn consul(mesh: &Mesh) -> Result<Agent, RenderError> {
     let mut services = services::fronted(mesh);
     // What is registered holds no secret.
     let sidecars = sidecars(mesh, &Secrets::none())?;
+    let sidecars: Vec<_> = sidecars
+        .into_iter()
+        .filter(|_| mesh.has_orchestrator())
+        .collect();
     let known = sidecars.iter().filter_map(mesh_sidecar::to_be_registered);
     services.extend(known.map(|registered| services::sidecar(&registered)));
     Ok(Agent {
@@ -93,7 +97,9 @@ pub fn service_defaults(mesh: &Mesh) -> Vec<ServiceDefaults> {
 
 /// The services that have a sidecar, in the order of mesh.yaml.
 fn own(mesh: &Mesh) -> Vec<ServiceName> {
-    let fixed = [GATEWAY, ORCHESTRATOR].map(|name| name.parse().ok());
+    // A mesh without an orchestrator is a gateway before services, and has no sidecars.
+    let fixed = [GATEWAY, ORCHESTRATOR];
+    let fixed = fixed.map(|name| name.parse().ok().filter(|_| mesh.has_orchestrator()));
     let agents = mesh.agents.iter().map(|agent| ServiceName::from(&agent.id));
     fixed.into_iter().flatten().chain(agents).collect()
 }

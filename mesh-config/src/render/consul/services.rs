@@ -1,5 +1,7 @@
 //! Definitions of services, in the spelling of Consul's configuration files.
 
+use super::OWNER;
+use crate::fronted::{self, Ask, Service};
 use crate::mesh::Mesh;
 use mesh_sidecar::registry::Registered;
 use serde::Serialize;
@@ -72,8 +74,40 @@ pub struct Check {
 }
 
 /// What mesh.yaml lists under `services`.
-pub(super) fn fronted(_mesh: &Mesh) -> Vec<ServiceDefinition> {
-    Vec::new()
+pub(super) fn fronted(mesh: &Mesh) -> Vec<ServiceDefinition> {
+    // What has no port is nowhere to be found.
+    let listed = mesh.services.iter();
+    let placed = listed.filter_map(|service| Some((service, service.port()?)));
+    let definition = |(service, port): (&Service, u16)| ServiceDefinition {
+        id: service.id.clone(),
+        name: service.name.clone(),
+        // An address of the sixth version stands in brackets in a URL alone.
+        address: service.host().trim_matches(['[', ']']).to_owned(),
+        port,
+        tags: service.tags.clone(),
+        meta: BTreeMap::from([(OWNER.to_owned(), mesh.name.clone())]),
+        weights: None,
+        checks: service.check.iter().map(|c| check(service, c)).collect(),
+    };
+    placed.map(definition).collect()
+}
+
+fn check(service: &Service, check: &fronted::Check) -> Check {
+    let (http, tcp, asks) = match &check.ask {
+        Ask::Http(url) => (Some(url.to_string()), None, format!("GET {url}")),
+        Ask::Tcp(place) => (None, Some(place.clone()), format!("connect to {place}")),
+    };
+    let (interval, timeout) = (millis(check.interval), millis(check.timeout));
+    Check {
+        id: format!("service:{}", service.id),
+        name: format!("whether {} is well", service.name),
+        notes: format!("{asks} every {interval}, for {timeout} at most"),
+        http,
+        tcp,
+        interval: Some(interval),
+        timeout: Some(timeout),
+        ..Check::default()
+    }
 }
 
 /// A sidecar as it registers itself.

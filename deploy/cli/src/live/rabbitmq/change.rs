@@ -13,9 +13,17 @@ impl Rabbit {
     pub async fn begin(&self) -> anyhow::Result<()> {
         let mut all = self.to_note();
         for (field, _) in LEDGER {
-            let old = self.held.ledger.as_ref().and_then(|l| l.get(field)?.as_array());
+            let old = self
+                .held
+                .ledger
+                .as_ref()
+                .and_then(|l| l.get(field)?.as_array());
             let old = old.into_iter().flatten().filter_map(Value::as_str);
-            let new = all.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+            let new = all
+                .get(field)
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default();
             let names: BTreeSet<&str> = new.iter().filter_map(Value::as_str).chain(old).collect();
             let names = json!(names);
             if let Some(place) = all.get_mut(field) {
@@ -37,7 +45,9 @@ impl Rabbit {
             return Ok(());
         }
         let body = json!({"name": self.ledger, "value": names});
-        self.api.change(Method::PUT, &path, &[], Some(&body)).await?;
+        self.api
+            .change(Method::PUT, &path, &[], Some(&body))
+            .await?;
         Ok(())
     }
 
@@ -65,7 +75,9 @@ impl Rabbit {
                 }
                 let Some(after) = after else { return Ok(()) };
                 let path = ["api", "exchanges", v, &key.name];
-                self.api.change(Method::PUT, &path, &[], Some(after)).await?;
+                self.api
+                    .change(Method::PUT, &path, &[], Some(after))
+                    .await?;
                 if exists {
                     self.bind_again("source", &key.name).await?;
                 }
@@ -84,7 +96,9 @@ impl Rabbit {
             }
             (_, Some(after)) => {
                 let path = ["api", "policies", v, &key.name];
-                self.api.change(Method::PUT, &path, &[], Some(after)).await?;
+                self.api
+                    .change(Method::PUT, &path, &[], Some(after))
+                    .await?;
                 Ok(())
             }
             (_, None) => {
@@ -97,7 +111,9 @@ impl Rabbit {
 
     async fn make_vhost(&self) -> anyhow::Result<()> {
         let path = ["api", "vhosts", &self.vhost];
-        self.api.change(Method::PUT, &path, &[], Some(&json!({}))).await?;
+        self.api
+            .change(Method::PUT, &path, &[], Some(&json!({})))
+            .await?;
         // Nobody may use a new one, neither who made it nor the mesh.
         let path = ["api", "permissions", &self.vhost, &self.user];
         let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
@@ -121,7 +137,9 @@ impl Rabbit {
             }
         }
         let path = ["api", "queues", &self.vhost, name];
-        self.api.change(Method::PUT, &path, &[], Some(&body)).await?;
+        self.api
+            .change(Method::PUT, &path, &[], Some(&body))
+            .await?;
         Ok(())
     }
 
@@ -145,10 +163,13 @@ impl Rabbit {
     /// Statistics are some seconds old, and alone know of messages that somebody has taken and not settled; the queue
     /// itself knows exactly what waits in it, and how many take from it.
     async fn is_idle(&self, name: &str) -> anyhow::Result<()> {
-        const LEAVE: &str = "with --delete-queues-with-messages it goes all the same, and they are lost";
+        const LEAVE: &str =
+            "with --delete-queues-with-messages it goes all the same, and they are lost";
         let path = ["api", "queues", &self.vhost, name];
         let seen = self.api.get(&path, &[("columns", "messages")]).await?;
-        let seen = seen.and_then(|queue| queue.get("messages")?.as_u64()).unwrap_or(0);
+        let seen = seen
+            .and_then(|queue| queue.get("messages")?.as_u64())
+            .unwrap_or(0);
         let bus = mesh_bus::connect(&self.bus).await?;
         let depth = bus.depth(name).await;
         bus.close().await;
@@ -161,7 +182,9 @@ impl Rabbit {
             bail!("refused: queue {name} holds {messages} messages; empty it first, or {LEAVE}");
         }
         if consumers > 0 {
-            bail!("refused: queue {name} has {consumers} consumers, who may hold messages; stop them first, or {LEAVE}");
+            bail!(
+                "refused: queue {name} has {consumers} consumers, who may hold messages; stop them first, or {LEAVE}"
+            );
         }
         Ok(())
     }
@@ -170,7 +193,9 @@ impl Rabbit {
     async fn delete_exchange(&self, name: &str, comes_back: bool) -> anyhow::Result<()> {
         if let Some(others) = self.held.foreign.get(name) {
             let others = others.join(", ");
-            bail!("refused: exchange {name} leads to what is not the mesh's: {others}; unbind that first");
+            bail!(
+                "refused: exchange {name} leads to what is not the mesh's: {others}; unbind that first"
+            );
         }
         let path = ["api", "exchanges", &self.vhost, name];
         // Its bindings are the mesh's, and were deleted before; what came since is somebody else's.
@@ -183,8 +208,11 @@ impl Rabbit {
     async fn bind(&self, body: &Value) -> anyhow::Result<()> {
         let (from, to) = (text(body, "source"), text(body, "destination"));
         let path = ["api", "bindings", &self.vhost, "e", from, "q", to];
-        let own = json!({"routing_key": body.get("routing_key"), "arguments": body.get("arguments")});
-        self.api.change(Method::POST, &path, &[], Some(&own)).await?;
+        let own =
+            json!({"routing_key": body.get("routing_key"), "arguments": body.get("arguments")});
+        self.api
+            .change(Method::POST, &path, &[], Some(&own))
+            .await?;
         Ok(())
     }
 
@@ -192,7 +220,8 @@ impl Rabbit {
     /// themselves.
     async fn bind_again(&self, end: &str, name: &str) -> anyhow::Result<()> {
         let bindings = self.wanted.bindings.iter();
-        let bindings = bindings.map(|b| super::binding(&b.source, &b.destination, &b.routing_key, &b.arguments));
+        let bindings = bindings
+            .map(|b| super::binding(&b.source, &b.destination, &b.routing_key, &b.arguments));
         for body in bindings.filter(|body| text(body, end) == name) {
             let key = self.key(BINDING, &super::binding_name(&body));
             if self.held.resources.contains_key(&key) {
