@@ -3,6 +3,7 @@
 //! Everything that can be said about the file is said in one go: reading goes on after a fault, the
 //! checks run on what was read, and the mesh is built only when there is no error.
 
+mod broker;
 mod deploy;
 mod ollama;
 mod services;
@@ -19,9 +20,10 @@ use crate::mesh::{
 use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
 use crate::secret::Source;
-use mesh_bus::QueueKind;
+use mesh_bus::{QueueKind, Topology};
 use mesh_orchestrator::config as orchestrator;
 use mesh_orchestrator::resources::Amounts;
+use mesh_protocol::AgentId;
 use mesh_sidecar::config::{Settings, Worker};
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -132,6 +134,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             consumer_timeout: value(file.messaging.consumer_timeout)
                 .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
             state_dir: value(file.messaging.state_dir),
+            broker: broker::broker(file.messaging.broker),
         },
         store: Store {
             redis: value(file.store.redis)
@@ -149,6 +152,14 @@ fn build(mut file: File, revision: String) -> Mesh {
         services,
         trust,
     }
+}
+
+/// The mesh's own exchanges and queues, but for delays.
+pub(crate) fn topology<'a>(agents: impl Iterator<Item = &'a AgentId>) -> Topology {
+    let own = Topology::exchanges()
+        .with_orchestrator(QueueKind::default())
+        .with_intake(QueueKind::default());
+    agents.fold(own, |all, id| all.with_agent(id, QueueKind::default()))
 }
 
 /// `guarded`: whether there is an agent that the usual routes lead to.
@@ -172,6 +183,7 @@ fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
+        admin: value(raw.admin),
         extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),

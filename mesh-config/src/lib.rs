@@ -4,6 +4,8 @@
 //! says everything that is wrong with it at once, and [`render`] writes what each part reads. Only the
 //! checked mesh travels; only [`secret::Secrets`] holds secret values, and only renderers see it.
 
+pub mod broker;
+pub mod broker_url;
 mod checks;
 mod compile;
 pub mod container;

@@ -1,5 +1,6 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::broker::Broker;
 use crate::container::Container;
 use crate::deploy::Deploy;
 use crate::filters::Filters;
@@ -72,6 +73,8 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
+    /// Base URL of Kong's admin API, where a Kong is the gateway.
+    pub admin: Option<Url>,
     /// What it has beside the mesh's own routes.
     pub extras: Extras,
 }
@@ -184,6 +187,8 @@ pub struct Messaging {
     pub consumer_timeout: Duration,
     /// Directory, relative to mesh.yaml, in which sidecars keep what agents answered.
     pub state_dir: Option<String>,
+    /// The broker itself.
+    pub broker: Broker,
 }
 
 /// Where runs are kept.
@@ -391,6 +396,9 @@ impl Mesh {
         }
         let rabbitmq = self.messaging.rabbitmq.iter();
         all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
+        let management = self.messaging.broker.management.iter();
+        let management = management.filter_map(|m| m.credentials.as_ref());
+        all.extend(management.map(|s| ("messaging.management.credentials".to_owned(), s)));
         let redis = self.store.redis.iter();
         all.extend(redis.map(|s| ("store.url".to_owned(), s)));
         let consul = self.trust.registry.consul.iter();

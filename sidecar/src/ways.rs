@@ -136,3 +136,20 @@ fn registered(
         admin.port(),
     ))
 }
+
+/// What the registry will be told of a sidecar that does not run yet; nothing where a port is chosen by the system
+/// only when it starts.
+pub fn to_be_registered(config: &Config) -> Option<Registered> {
+    let listen = config.inbound.as_ref().map(|inbound| inbound.listen);
+    let inbound = config.inbound.as_ref();
+    let own = inbound.and_then(|inbound| inbound.advertise).or(listen);
+    let own = own.unwrap_or(config.admin_listen);
+    if own.ip().is_unspecified() && config.registry.registration.address.is_some() {
+        // Where it runs is found out there.
+        return None;
+    }
+    let registered = registered(config, listen, config.admin_listen).ok()?;
+    let place = registered.address;
+    let known = place.port() != 0 && !place.ip().is_unspecified();
+    (known && config.admin_listen.port() != 0).then_some(registered)
+}

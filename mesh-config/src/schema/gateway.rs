@@ -13,6 +13,7 @@ use mesh_declarative::{PathError, Upstream};
 use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 use std::time::Duration;
+use url::Url;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gateway {
@@ -21,6 +22,7 @@ pub(crate) struct Gateway {
     pub routes: Option<At<Vec<At<Route>>>>,
     pub sidecar: Option<At<Sidecar>>,
     pub filters: Option<At<Filters>>,
+    pub admin: Option<At<Url>>,
     pub plugins: Option<At<Vec<At<Plugin>>>>,
     pub upstreams: Option<At<Vec<At<Upstream>>>>,
     pub tls: Option<At<Tls>>,
@@ -73,12 +75,25 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>, guarded: bool) ->
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
+        admin: f
+            .optional(reader, "admin", admin)
+            .map(|at| at.map(|url| url.value)),
         plugins: f.optional(reader, "plugins", |r, s| r.list(s, plugin)),
         upstreams: f.optional(reader, "upstreams", |r, s| r.list(s, upstream)),
         tls: f.optional(reader, "tls", tls),
     };
     f.finish(reader);
     Some(gateway)
+}
+
+/// Where Kong's admin API is.
+fn admin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<At<Url>> {
+    const EXAMPLE: &str = "http://127.0.0.1:8001";
+    let mut f = reader.fields(spot)?;
+    let url = values::open_url(&["http", "https"], EXAMPLE);
+    let url = f.required(reader, "url", EXAMPLE, url);
+    f.finish(reader);
+    url
 }
 
 fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {
