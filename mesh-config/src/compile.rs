@@ -162,6 +162,7 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
+        filters_path: crate::render::FILTERS_PATH.to_owned(),
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
             None => default_routes(),

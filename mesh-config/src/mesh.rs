@@ -65,6 +65,8 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
+    /// Directory of the filters' modules on the machine or in the container of a Kong.
+    pub filters_path: String,
 }
 
 /// Who may come in.

@@ -9,11 +9,13 @@ mod filters;
 mod kong;
 mod orchestrator;
 mod sidecar;
+mod targets;
 
 pub use files::{Rendered, Written, write_all};
-pub use kong::{SERVICE, environment, kong};
+pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
 pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
+pub use targets::{TARGETS, Target, target};
 
 use crate::secret::{Secrets, Source};
 
