@@ -74,9 +74,9 @@ fn orchestrator_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, R
     )])
 }
 
-/// A reader's type as JSON that people can read, with a line's end.
+/// A reader's type as JSON that people can read and compare: keys by the alphabet, whatever order their type has.
 pub(super) fn json(part: &'static str, value: &impl Serialize) -> Result<String, RenderError> {
-    let text = serde_json::to_string_pretty(value);
+    let text = serde_json::to_value(value).and_then(|value| serde_json::to_string_pretty(&value));
     text.map(|text| text + "\n")
         .map_err(|error| RenderError::Write {
             part,
