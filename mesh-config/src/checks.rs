@@ -5,6 +5,7 @@ mod filters;
 mod gateway;
 mod ollama;
 mod resources;
+mod telemetry;
 mod trust;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
@@ -26,6 +27,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     backends(file, &mut out);
     delivery::run(file, &mut out);
     resources::run(file, &mut out);
+    telemetry::run(file, &mut out);
     trust::run(file, &mut out);
     ports(file, &mut out);
     out

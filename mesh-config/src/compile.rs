@@ -4,6 +4,7 @@
 //! checks run on what was read, and the mesh is built only when there is no error.
 
 mod ollama;
+mod telemetry;
 mod trust;
 
 use crate::checks;
@@ -110,6 +111,9 @@ fn build(mut file: File, revision: String) -> Mesh {
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
     let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
+    let consumer_timeout = value(file.messaging.consumer_timeout.take())
+        .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms));
+    let warn_before = trust.identity.warn_before;
     Mesh {
         name,
         revision,
@@ -122,8 +126,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             queue_kind,
             max_length: value(file.messaging.max_length),
-            consumer_timeout: value(file.messaging.consumer_timeout)
-                .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
+            consumer_timeout,
             state_dir: value(file.messaging.state_dir),
         },
         store: Store {
@@ -139,6 +142,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref(), queue_kind))
             .collect(),
         trust,
+        telemetry: telemetry::telemetry(file.telemetry, warn_before, consumer_timeout),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod render;
 mod schema;
 pub mod secret;
 mod snippet;
+pub mod telemetry;
 pub mod trust;
 
 pub use compile::{Compiled, compile, compile_bytes};

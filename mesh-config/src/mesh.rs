@@ -2,6 +2,7 @@
 
 use crate::filters::Filters;
 use crate::secret::Source;
+use crate::telemetry::Telemetry;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, Ollama, OnFailure};
@@ -44,6 +45,8 @@ pub struct Mesh {
     pub store: Store,
     /// Who is who, and who may call whom.
     pub trust: Trust,
+    /// What Prometheus and Grafana are told.
+    pub telemetry: Telemetry,
     /// Who does the work; ids are unique.
     pub agents: Vec<Agent>,
 }

@@ -17,7 +17,8 @@ pub enum Command {
     Validate(Validate),
     /// Write what a part reads, or what all parts read
     ///
-    /// Files are replaced whole or not at all, and left alone when nothing changed. Exit codes: 0 all written,
+    /// Files are replaced whole or not at all, and left alone when nothing changed. Those that an earlier call wrote and
+    /// this one does not, such as of agents that are gone, are removed. Exit codes: 0 all written,
     /// 1 not: mesh.yaml has errors, a secret has no value, or a file cannot be written.
     Render(crate::render::Render),
     /// Run the whole mesh in this process until Ctrl-C

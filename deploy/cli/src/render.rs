@@ -63,7 +63,7 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
     let chosen = TARGETS
         .iter()
         .filter(|target| args.target == ALL || args.target == target.name);
-    let mut written = Vec::new();
+    let (mut written, mut removed) = (Vec::new(), Vec::new());
     for target in chosen {
         let files = files(target, &loaded.mesh, &secrets)?;
         let out = if args.target == ALL {
@@ -71,15 +71,18 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
         } else {
             args.out.clone()
         };
-        let files = render::write_all(&out, &files).context("cannot write")?;
-        written.extend(files.into_iter().map(|file| (target.name, file)));
+        let name = &loaded.mesh.name;
+        let done = render::replace_all(&out, name, target.name, &files, args.secrets)
+            .context("cannot write")?;
+        written.extend(done.written.into_iter().map(|file| (target.name, file)));
+        removed.extend(done.removed);
     }
     let mut screen = Screen::stdout();
     if args.output == Output::Json {
         let files = written.iter().map(|(target, file)| {
             json!({"target": target, "path": file.path, "changed": file.changed, "secret": file.secret})
         });
-        let report = json!({"files": files.collect::<Vec<_>>()});
+        let report = json!({"files": files.collect::<Vec<_>>(), "removed": removed});
         screen.line(screen::json(&report)?)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -90,6 +93,10 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
             screen.paint(Paint::Dim, "unchanged")
         };
         screen.line(format!("{what} {}", file.path.display()))?;
+    }
+    for path in removed {
+        let what = screen.paint(Paint::Odd, "removed  ");
+        screen.line(format!("{what} {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -94,6 +94,14 @@ fn write(path: &Path, file: &Rendered) -> io::Result<bool> {
     done.map(|()| true)
 }
 
+/// The file that `path` is being written to become, if that is what it is.
+pub(super) fn half_of(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".new")?;
+    let (name, process) = name.rsplit_once('.')?;
+    process.parse::<u32>().ok()?;
+    Some(path.with_file_name(name))
+}
+
 fn fill(path: &Path, file: &Rendered) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);

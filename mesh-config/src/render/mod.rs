@@ -6,14 +6,20 @@
 
 mod files;
 mod filters;
+mod grafana;
 mod kong;
 mod orchestrator;
+mod prometheus;
+mod record;
 mod sidecar;
 mod targets;
 
 pub use files::{Rendered, Written, write_all};
+pub use grafana::grafana;
 pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
+pub use prometheus::prometheus;
+pub use record::{Replaced, replace_all};
 pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
 pub use targets::{TARGETS, Target, target};
 

@@ -1,6 +1,8 @@
 //! What can be rendered: one entry for each target of `mesh render`.
 
-use super::{RenderError, Rendered, environment, kong, orchestrator, sidecars};
+use super::{
+    RenderError, Rendered, environment, grafana, kong, orchestrator, prometheus, sidecars,
+};
 use crate::mesh::Mesh;
 use crate::secret::Secrets;
 use serde::Serialize;
@@ -35,6 +37,16 @@ pub const TARGETS: &[Target] = &[
         name: "orchestrator",
         writes: "orchestrator.json",
         render: orchestrator_files,
+    },
+    Target {
+        name: "prometheus",
+        writes: "prometheus.yml, rules/mesh-records.yml and rules/mesh-alerts.yml",
+        render: prometheus,
+    },
+    Target {
+        name: "grafana",
+        writes: "dashboards/*.json and provisioning/ for them and their data sources",
+        render: grafana,
     },
 ];
 
@@ -82,4 +94,17 @@ pub(super) fn json(part: &'static str, value: &impl Serialize) -> Result<String,
             part,
             detail: error.to_string(),
         })
+}
+
+/// A reader's type as YAML. Lines are not folded: an expression must be found by searching for it.
+pub(super) fn yaml(part: &'static str, value: &impl Serialize) -> Result<String, RenderError> {
+    let options = serde_saphyr::ser_options! {
+        min_fold_chars: usize::MAX,
+        folded_wrap_chars: usize::MAX,
+    };
+    let text = serde_saphyr::to_string_with_options(value, options);
+    text.map_err(|error| RenderError::Write {
+        part,
+        detail: error.to_string(),
+    })
 }

@@ -11,6 +11,7 @@ mod orchestrator;
 pub(crate) mod reader;
 mod resources;
 mod services;
+mod telemetry;
 pub(crate) mod tree;
 mod trust;
 pub(crate) mod values;
@@ -24,6 +25,7 @@ pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
 pub(crate) use resources::Amount;
 pub(crate) use services::{Sidecar, Traffic};
+pub(crate) use telemetry::{Job, Relabel, Telemetry};
 pub(crate) use trust::{Identity, Intention, Registry, Services, Traces};
 
 use crate::finding::Finding;
@@ -46,6 +48,7 @@ pub(crate) struct File {
     pub audit: Option<At<String>>,
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
+    pub telemetry: Telemetry,
     /// Whether there is a list of agents, be it empty.
     pub agents_listed: bool,
     pub agents: Vec<At<Agent>>,
@@ -109,6 +112,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let audit = f.optional(reader, "audit", values::text);
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
+    let telemetry = f.optional(reader, "telemetry", telemetry::telemetry);
     let agents = f.required(reader, "agents", "[...]", |reader, spot| {
         reader.list(spot, agents::agent)
     });
@@ -126,6 +130,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         audit,
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
+        telemetry: telemetry.map(|t| t.value).unwrap_or_default(),
         agents_listed: agents.is_some(),
         agents: agents.map(|a| a.value).unwrap_or_default(),
     })
