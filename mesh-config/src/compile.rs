@@ -4,12 +4,14 @@
 //! checks run on what was read, and the mesh is built only when there is no error.
 
 mod ollama;
+mod services;
 mod telemetry;
 mod trust;
 
 use crate::checks;
 use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report};
+use crate::fronted::Extras;
 use crate::mesh::{
     ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Orchestrator,
     Route, Run, Store,
@@ -114,10 +116,14 @@ fn build(mut file: File, revision: String) -> Mesh {
     let consumer_timeout = value(file.messaging.consumer_timeout.take())
         .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms));
     let warn_before = trust.identity.warn_before;
+    let mut extras = services::extras(&mut file.gateway);
+    let services = services::services(std::mem::take(&mut file.services));
+    extras.secrets = services::secrets(&extras, &services);
+    let guarded = !file.agents.is_empty();
     Mesh {
         name,
         revision,
-        gateway: gateway(file.gateway),
+        gateway: gateway(file.gateway, extras, guarded),
         orchestrator: orchestrator(file.orchestrator),
         messaging: Messaging {
             rabbitmq: value(file.messaging.rabbitmq)
@@ -141,12 +147,14 @@ fn build(mut file: File, revision: String) -> Mesh {
             .into_iter()
             .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref(), queue_kind))
             .collect(),
+        services,
         trust,
         telemetry: telemetry::telemetry(file.telemetry, warn_before, consumer_timeout),
     }
 }
 
-fn gateway(raw: schema::Gateway) -> Gateway {
+/// `guarded`: whether there is an agent that the usual routes lead to.
+fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
     let auth = value(raw.auth).unwrap_or_default();
     let issuers = value(auth.issuers).unwrap_or_default();
     Gateway {
@@ -167,9 +175,11 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
         filters_path: crate::render::FILTERS_PATH.to_owned(),
+        extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
-            None => default_routes(),
+            None if guarded => default_routes(),
+            None => Vec::new(),
         },
     }
 }

@@ -6,14 +6,17 @@
 
 mod checks;
 mod compile;
+pub mod container;
 pub mod derive;
 pub mod filters;
 mod finding;
+pub mod fronted;
 mod guard;
 pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod secret_names;
 mod snippet;
 pub mod telemetry;
 pub mod trust;

@@ -1,6 +1,7 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
 use crate::filters::Filters;
+use crate::fronted::{Extras, Service};
 use crate::secret::Source;
 use crate::telemetry::Telemetry;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
@@ -47,8 +48,10 @@ pub struct Mesh {
     pub trust: Trust,
     /// What Prometheus and Grafana are told.
     pub telemetry: Telemetry,
-    /// Who does the work; ids are unique.
+    /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
     pub agents: Vec<Agent>,
+    /// What the mesh fronts or leans on; names are unique.
+    pub services: Vec<Service>,
 }
 
 /// Where clients come in.
@@ -70,6 +73,8 @@ pub struct Gateway {
     pub filters: Filters,
     /// Directory of the filters' modules on the machine or in the container of a Kong.
     pub filters_path: String,
+    /// What it has beside the mesh's own routes.
+    pub extras: Extras,
 }
 
 /// Who may come in.
@@ -393,7 +398,23 @@ impl Mesh {
         if let IdentitySource::Vault { token, .. } = &self.trust.identity.source {
             all.push(("identity.token".to_owned(), token));
         }
+        let extras = &self.gateway.extras;
+        all.extend(extras.secrets.iter().map(|(path, s)| (path.clone(), s)));
+        for (number, certificate) in extras
+            .tls
+            .iter()
+            .flat_map(|t| t.certificates.iter().enumerate())
+        {
+            let path = format!("gateway.tls.certificates[{number}]");
+            all.push((format!("{path}.cert"), &certificate.cert));
+            all.push((format!("{path}.key"), &certificate.key));
+        }
         all
+    }
+
+    /// Whether there is an orchestrator: agents to hand tasks to, or a way that leads to it.
+    pub fn has_orchestrator(&self) -> bool {
+        !self.agents.is_empty() || !self.gateway.routes.is_empty()
     }
 
     /// The agent of this name.

@@ -25,7 +25,7 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
                 let finding = error("conflict", services, message);
                 out.push(finding.hint("make two jobs of it"));
             }
-            (None, None) => {
+            (None, None) if !served(file, &name.value) => {
                 let path = format!("{}.targets", at.path);
                 let message = format!("{path} is missing: what is scraped?");
                 out.push(Finding::error("missing", at.place, path, message).hint(
@@ -45,4 +45,16 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
             _ => {}
         }
     }
+}
+
+/// Whether a service belongs to the job; without a name its job is called as it is.
+fn served(file: &File, job: &str) -> bool {
+    file.services.iter().any(|at| {
+        let service = &at.value;
+        let metrics = service.metrics.as_ref().map(|at| &at.value);
+        metrics.is_some_and(|metrics| {
+            let name = metrics.job.as_ref().or(service.name.as_ref());
+            name.is_some_and(|name| name.value == job)
+        })
+    })
 }

@@ -6,6 +6,7 @@
 
 mod files;
 mod filters;
+mod fronted;
 mod grafana;
 mod kong;
 mod orchestrator;

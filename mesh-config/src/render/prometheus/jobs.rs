@@ -11,6 +11,7 @@
 //! | `orchestrator` | every orchestrator, found by its sidecar |
 
 use super::config::{ConsulSd, RelabelConfig, ScrapeConfig, Static, Tls, duration};
+use crate::fronted::{Metrics, Service};
 use crate::mesh::{GATEWAY, Mesh};
 use crate::render::kong::reachable;
 use crate::render::sidecar::PROGRAM_METRICS_PORT;
@@ -29,23 +30,72 @@ pub(super) fn jobs(mesh: &Mesh, secrets: &Secrets) -> Vec<ScrapeConfig> {
     let mut own = vec![gateway(mesh)];
     own.extend(registry.map(|consul| self::consul(consul, secrets)));
     match registry {
+        _ if !mesh.has_orchestrator() => {}
         Some(consul) => own.extend(found(mesh, consul, secrets)),
         None => own.extend(configured(mesh)),
     }
+    let mut others: Vec<ScrapeConfig> = Vec::new();
+    for job in &mesh.telemetry.jobs {
+        others.extend(other(job, mesh, secrets));
+    }
+    for service in &mesh.services {
+        if let Some(metrics) = &service.metrics {
+            served(service, metrics, &mut others);
+        }
+    }
     let mut jobs: Vec<ScrapeConfig> = Vec::new();
-    let others = &mesh.telemetry.jobs;
     for one in own {
-        match others.iter().find(|job| job.name == one.job_name) {
-            Some(job) => jobs.extend(other(job, mesh, secrets)),
-            None => jobs.push(one),
-        }
+        let named = others.iter().position(|job| job.job_name == one.job_name);
+        jobs.push(named.map_or(one, |at| others.remove(at)));
     }
-    for job in others {
-        if !jobs.iter().any(|one| one.job_name == job.name) {
-            jobs.extend(other(job, mesh, secrets));
-        }
-    }
+    // A job whose services have no place is none.
+    let somewhere =
+        |job: &ScrapeConfig| !(job.static_configs.is_empty() && job.consul_sd_configs.is_empty());
+    jobs.extend(others.into_iter().filter(somewhere));
     jobs
+}
+
+/// Adds a service to its job, which services share and mesh.yaml may say more of. Where a service is asked otherwise than
+/// its job, its target says so.
+fn served(service: &Service, metrics: &Metrics, jobs: &mut Vec<ScrapeConfig>) {
+    let Some(port) = metrics.port.or_else(|| service.port()) else {
+        return;
+    };
+    let scheme = (metrics.scheme == "https").then_some("https");
+    let at = match jobs.iter().position(|job| job.job_name == metrics.job) {
+        Some(at) => at,
+        None => {
+            jobs.push(ScrapeConfig {
+                job_name: metrics.job.clone(),
+                scrape_interval: metrics.interval.map(duration),
+                scrape_timeout: metrics
+                    .interval
+                    .map(|every| duration(every.min(super::TIMEOUT))),
+                metrics_path: Some(metrics.path.clone()),
+                params: metrics.params.clone(),
+                scheme,
+                ..ScrapeConfig::default()
+            });
+            jobs.len() - 1
+        }
+    };
+    let Some(job) = jobs.get_mut(at) else { return };
+    let mut labels = BTreeMap::from([("service".to_owned(), service.name.clone())]);
+    if job.metrics_path.as_deref().unwrap_or("/metrics") != metrics.path {
+        labels.insert("__metrics_path__".to_owned(), metrics.path.clone());
+    }
+    if job.scheme != scheme {
+        labels.insert("__scheme__".to_owned(), metrics.scheme.clone());
+    }
+    if job.params != metrics.params {
+        let first = metrics.params.iter();
+        let first = first.filter_map(|(name, values)| Some((name, values.first()?)));
+        labels.extend(first.map(|(name, value)| (format!("__param_{name}"), value.clone())));
+    }
+    job.static_configs.push(Static {
+        targets: vec![format!("{}:{port}", service.host())],
+        labels,
+    });
 }
 
 fn gateway(mesh: &Mesh) -> ScrapeConfig {
@@ -175,12 +225,12 @@ fn orchestrator(mesh: &Mesh) -> ScrapeConfig {
 fn other(job: &Job, mesh: &Mesh, secrets: &Secrets) -> Option<ScrapeConfig> {
     let registry = mesh.trust.registry.consul.as_ref();
     let (mut targets, mut services) = (Vec::new(), Vec::new());
-    if job.services.is_empty() {
+    if job.services.is_empty() && !job.targets.is_empty() {
         targets.push(Static {
             targets: job.targets.clone(),
             labels: job.labels.clone(),
         });
-    } else {
+    } else if !job.services.is_empty() {
         services.push(discovery(mesh, registry?, job.services.clone(), secrets));
     }
     // Targets that are found take labels in no other way.
