@@ -3,7 +3,6 @@
 mod accounting;
 mod args;
 mod check;
-mod containers;
 mod dead_letters;
 mod demo;
 mod dlq;

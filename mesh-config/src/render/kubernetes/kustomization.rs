@@ -1,6 +1,5 @@
 //! kustomization.yaml: what belongs together, the Secrets made of the rendered files, two overlays.
 
-use super::open;
 use super::workload::{Role, Workload};
 use crate::mesh::Mesh;
 use crate::render::{RenderError, Rendered, yaml};
@@ -101,9 +100,9 @@ pub(super) fn files(mesh: &Mesh, workloads: &[Workload]) -> Result<Vec<Rendered>
         ..above()
     };
     Ok(vec![
-        open("base/kustomization.yaml", yaml(PART, &base)?),
-        open("overlays/small/kustomization.yaml", yaml(PART, &small)?),
-        open(
+        Rendered::open("base/kustomization.yaml", yaml(PART, &base)?),
+        Rendered::open("overlays/small/kustomization.yaml", yaml(PART, &small)?),
+        Rendered::open(
             "overlays/replicated/kustomization.yaml",
             yaml(PART, &large)?,
         ),
@@ -120,7 +119,7 @@ fn generated(workload: &Workload) -> Vec<Generated> {
     let name = &workload.container.name;
     let secrets = workload.container.secrets.keys();
     let mut files: Vec<String> = secrets
-        .map(|key| format!("{key}=secrets/{name}-{key}.secret"))
+        .map(|key| format!("{key}=secrets/{name}-{key}.secret.txt"))
         .collect();
     match workload.role {
         Role::Gateway => files.push("kong.yml=secrets/kong.secret.yml".to_owned()),

@@ -13,6 +13,8 @@ mod workload;
 use super::{RenderError, Rendered, yaml};
 use crate::deploy::{Part, Place, placed};
 use crate::mesh::{GATEWAY, Mesh};
+use crate::render::compose::own_files;
+use crate::secret::Secrets;
 use mesh_protocol::names::ORCHESTRATOR;
 use serde::Serialize;
 use workload::{Role, Workload};
@@ -20,12 +22,8 @@ use workload::{Role, Workload};
 /// The Secret that variables of containers come from where mesh.yaml says `{env: NAME}`; the operator's own.
 const ENVIRONMENT: &str = "mesh-environment";
 
-/// Renders every object, and the kustomization with its overlays. The files that its secretGenerator names are
-/// those of [`secret_files`].
-///
-/// # Errors
-/// [`RenderError::Container`] for an agent that no image is named for.
-pub fn kubernetes(mesh: &Mesh) -> Result<Vec<Rendered>, RenderError> {
+/// Every object, the kustomization with its overlays, and the files that its secretGenerator names.
+pub(super) fn files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
     let mesh = &placed(mesh, Place::Kubernetes);
     let workloads = workloads(mesh)?;
     let mut files = Vec::new();
@@ -49,24 +47,13 @@ pub fn kubernetes(mesh: &Mesh) -> Result<Vec<Rendered>, RenderError> {
     }
     files.push(objects.file("base/network-policies.yaml".to_owned()));
     files.extend(kustomization::files(mesh, &workloads)?);
-    files.push(open("prometheus-adapter.yaml", scale::adapter()?));
-    Ok(files)
-}
-
-/// The files that hold secrets, named as the kustomization names them.
-///
-/// # Errors
-/// [`RenderError`] for a value that is of no use.
-pub fn secret_files(
-    mesh: &Mesh,
-    secrets: &crate::secret::Secrets,
-) -> Result<Vec<Rendered>, RenderError> {
-    let files = super::compose::own_files(&placed(mesh, Place::Kubernetes), secrets)?;
+    files.push(Rendered::open("prometheus-adapter.yaml", scale::adapter()?));
     let inside = |file: Rendered| Rendered {
         name: format!("base/secrets/{}", file.name),
         ..file
     };
-    Ok(files.into_iter().map(inside).collect())
+    files.extend(own_files(mesh, secrets)?.into_iter().map(inside));
+    Ok(files)
 }
 
 /// Every Deployment: the gateway, the orchestrator, each agent.
@@ -115,14 +102,6 @@ impl Documents {
     }
 
     fn file(&self, name: String) -> Rendered {
-        open(&name, self.0.join("---\n"))
-    }
-}
-
-fn open(name: &str, text: String) -> Rendered {
-    Rendered {
-        name: name.to_owned(),
-        text,
-        secret: false,
+        Rendered::open(name, self.0.join("---\n"))
     }
 }
