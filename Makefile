@@ -11,7 +11,7 @@ CARGO ?= cargo
 ALL := --release --locked --workspace --exclude jwt_auth --exclude rate_limit --exclude task_admission --exclude agent_router
 FILE ?= mesh.yaml
 
-.PHONY: help setup filters build demo up test verdicts verdicts-kong verdicts-echo chaos fuzz check bench fmt
+.PHONY: help containers setup filters build demo up test verdicts verdicts-kong verdicts-echo chaos fuzz check bench fmt
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -62,6 +62,10 @@ filters: ## the filters as .wasm, into target/filters
 
 setup: ## the servers that tests run (RabbitMQ 3 and 4, Redis, Consul, Prometheus, Envoy, an OpenTelemetry collector), pika and Ollama's client
 	@deploy/setup.sh servers
+
+containers: ## deploy/compose and deploy/kubernetes anew from deploy/examples/sutazai/mesh.yaml
+	@$(CARGO) build $(ALL) --quiet --bin mesh
+	@deploy/compose/render.sh
 
 fmt: ## format everything
 	@$(CARGO) fmt --all

@@ -78,6 +78,14 @@ pub fn placed(mesh: &Mesh, place: Place) -> Mesh {
     {
         *endpoint = url;
     }
+    if let Some(tls) = &mut mesh.gateway.extras.tls {
+        tls.listen = everywhere(tls.listen.port());
+    }
+    let parts = mesh.deploy.parts.clone();
+    let grafana = &mut mesh.telemetry.grafana;
+    if let Some(url) = found(&parts, Part::Prometheus, &grafana.prometheus) {
+        grafana.prometheus = url;
+    }
     mesh
 }
 

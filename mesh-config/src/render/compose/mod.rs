@@ -72,7 +72,7 @@ pub fn compose(mesh: &Mesh, root: &str) -> Result<ComposeFile, RenderError> {
     let mut file = ComposeFile::default();
     for (part, container) in &mesh.deploy.parts {
         if !part.is_image() && !matches!(part, Part::Gateway | Part::Orchestrator) {
-            let container = with_configuration(*part, container);
+            let container = with_configuration(mesh, *part, container);
             let service = service(&mut file, &mesh.deploy, &container)?;
             file.services.insert(container.name.clone(), service);
         }
@@ -90,16 +90,16 @@ pub fn compose(mesh: &Mesh, root: &str) -> Result<ComposeFile, RenderError> {
 }
 
 /// The parts that read a file which is no secret.
-fn with_configuration(part: Part, container: &Container) -> Container {
+fn with_configuration(mesh: &Mesh, part: Part, container: &Container) -> Container {
     let mut container = container.clone();
-    let files: &[&str] = match part {
-        Part::Prometheus => &["./prometheus:/etc/prometheus:ro"],
-        Part::Grafana => &[
-            "./grafana/provisioning:/etc/grafana/provisioning:ro",
-            "./grafana/dashboards:/etc/grafana/dashboards:ro",
+    let files = match part {
+        Part::Prometheus => vec!["./prometheus:/etc/prometheus:ro".to_owned()],
+        Part::Grafana => vec![
+            "./grafana/provisioning:/etc/grafana/provisioning:ro".to_owned(),
+            format!("./grafana/dashboards:{}:ro", mesh.telemetry.grafana.dashboards),
         ],
-        Part::Promtail => &["./promtail.yml:/etc/promtail/config.yml:ro"],
-        _ => &[],
+        Part::Promtail => vec!["./promtail.yml:/etc/promtail/config.yml:ro".to_owned()],
+        _ => Vec::new(),
     };
     let files = files.iter().filter_map(|file| Mount::read(file));
     container.volumes.extend(files);
