@@ -58,7 +58,10 @@ impl Step<'_> {
             (Self::Item(key), Value::Object(entries)) => entries.get(*key).into_iter().collect(),
             (Self::Item(""), Value::Array(items)) => items.iter().collect(),
             (Self::Item(wanted), Value::Array(items)) => {
-                let pairs: Vec<_> = wanted.split(',').filter_map(|p| p.split_once('=')).collect();
+                let pairs: Vec<_> = wanted
+                    .split(',')
+                    .filter_map(|p| p.split_once('='))
+                    .collect();
                 let is = |item: &&Value| {
                     pairs.iter().all(|(key, text)| match item.get(key) {
                         Some(Value::String(value)) => value == text,
@@ -81,9 +84,12 @@ fn holds(value: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Numbers are compared as numbers: `10` and `10.0` are one interval.
+/// `10` and `10.0` are one number, `10s` and `10000ms` one time.
 fn same(value: &Value, wanted: &Value) -> bool {
-    value == wanted || value.as_f64().is_some_and(|n| Some(n) == wanted.as_f64())
+    let time = |value: &Value| value.as_str().and_then(mesh_config::duration);
+    value == wanted
+        || value.as_f64().is_some_and(|n| Some(n) == wanted.as_f64())
+        || time(value).is_some_and(|time_of| Some(time_of) == time(wanted))
 }
 
 /// What is wrong with a fact, if anything.
@@ -126,8 +132,17 @@ fn facts() -> Vec<String> {
 fn what_the_example_renders_holds_everything_of_the_plan() {
     let (rendered, facts) = (rendered(), facts());
     assert!(facts.len() > 180, "{} facts", facts.len());
-    let faults: Vec<String> = facts.iter().filter_map(|fact| fault(&rendered, fact)).collect();
-    assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), facts.len(), faults.join("\n"));
+    let faults: Vec<String> = facts
+        .iter()
+        .filter_map(|fact| fault(&rendered, fact))
+        .collect();
+    assert!(
+        faults.is_empty(),
+        "{} of {}:\n{}",
+        faults.len(),
+        facts.len(),
+        faults.join("\n")
+    );
 }
 
 #[test]

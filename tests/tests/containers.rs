@@ -15,7 +15,10 @@ use std::process::{Command, Output};
 const VERSIONS: [&str; 2] = ["1.33.1", "1.37.0"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// A mesh.yaml of the repository, and what is rendered of it.
@@ -28,7 +31,10 @@ const MESHES: [&str; 3] = [
 /// Variables that the meshes name, and no others.
 const VARIABLES: [(&str, &str); 4] = [
     ("JWT_SECRET", "a-secret-of-thirty-two-bytes-and-more"),
-    ("MESH_ASSERTION_KEY", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"),
+    (
+        "MESH_ASSERTION_KEY",
+        "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE",
+    ),
     ("RABBITMQ_URL", "amqp://admin:pw@rabbitmq:5672"),
     ("REDIS_URL", "redis://:pw@redis:6379/0"),
 ];
@@ -47,7 +53,11 @@ fn run(program: &str, arguments: &[&str], directory: &Path, more: &[(&str, Strin
 }
 
 fn said(out: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    )
 }
 
 /// Renders a target of a mesh.yaml, a copy of which lies in `out` so that its keys are made there.
@@ -55,7 +65,9 @@ fn render(target: &str, mesh: &str, out: &Path, more: &[&str]) {
     let copy = out.join("mesh.yaml");
     fs::copy(root().join(mesh), &copy).unwrap();
     let (copy, out_text) = (copy.display().to_string(), out.display().to_string());
-    let mut arguments = vec!["render", target, &copy, "--out", &out_text, "--root", "../.."];
+    let mut arguments = vec![
+        "render", target, &copy, "--out", &out_text, "--root", "../..",
+    ];
     arguments.extend(more);
     let rendered = run(&binary("mesh"), &arguments, out, &[]);
     assert!(rendered.status.success(), "{mesh}: {}", said(&rendered));
@@ -68,7 +80,10 @@ fn compose(file: &Path) -> Output {
         .find(|usr| usr.join("bin/docker-compose").is_file())
         .expect("docker-compose is not there: install with `make setup`");
     let program = compose.join("bin/docker-compose").display().to_string();
-    let libraries = compose.join("lib/python3/dist-packages").display().to_string();
+    let libraries = compose
+        .join("lib/python3/dist-packages")
+        .display()
+        .to_string();
     let file_text = file.display().to_string();
     let arguments = [program.as_str(), "-f", &file_text, "config", "-q"];
     let more = [("PYTHONPATH", libraries)];
@@ -89,7 +104,10 @@ fn compose_takes_what_is_rendered_for_it() {
         }
         // Every file that it mounts as a secret is there, for its owner alone.
         let mut secrets = 0;
-        for line in text.lines().filter_map(|line| line.trim().strip_prefix("file: ./")) {
+        for line in text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("file: ./"))
+        {
             let file = out.path().join(line.trim_matches('"'));
             let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file).unwrap());
             assert_eq!(mode & 0o777, 0o600, "{}", file.display());
@@ -100,14 +118,20 @@ fn compose_takes_what_is_rendered_for_it() {
         let broken = text.replace("read_only: true", "read_onyl: true");
         assert_ne!(broken, text);
         fs::write(&file, broken).unwrap();
-        assert!(!compose(&file).status.success(), "{mesh}: a key that Compose has not");
+        assert!(
+            !compose(&file).status.success(),
+            "{mesh}: a key that Compose has not"
+        );
     }
 }
 
 fn validate(files: &[PathBuf], version: &str) -> Output {
     let program = program_of("kubernetes-validate", "kubernetes-validate");
     let mut arguments = vec!["--strict", "-k", version];
-    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
     arguments.extend(files.iter().map(String::as_str));
     run(&program, &arguments, &root(), &[])
 }
@@ -135,12 +159,18 @@ fn kubernetes_takes_what_is_rendered_for_it() {
         let base = out.path().join("base");
         let objects: Vec<PathBuf> = all(&base)
             .into_iter()
-            .filter(|file| file.parent() == Some(base.as_path()) && !file.ends_with("kustomization.yaml"))
+            .filter(|file| {
+                file.parent() == Some(base.as_path()) && !file.ends_with("kustomization.yaml")
+            })
             .collect();
         assert!(objects.len() >= 4, "{mesh}: {objects:?}");
         for version in VERSIONS {
             let checked = validate(&objects, version);
-            assert!(checked.status.success(), "{mesh} {version}: {}", said(&checked));
+            assert!(
+                checked.status.success(),
+                "{mesh} {version}: {}",
+                said(&checked)
+            );
         }
         kustomization_is_whole(&base);
         let gateway = base.join("kong.yaml");
@@ -149,7 +179,10 @@ fn kubernetes_takes_what_is_rendered_for_it() {
         let broken = text.replace("runAsNonRoot", "runAsNoRoot");
         assert_ne!(broken, text);
         fs::write(&gateway, broken).unwrap();
-        assert!(!validate(&[gateway], VERSIONS[0]).status.success(), "a field that there is not");
+        assert!(
+            !validate(&[gateway], VERSIONS[0]).status.success(),
+            "a field that there is not"
+        );
     }
 }
 
@@ -157,7 +190,10 @@ fn kubernetes_takes_what_is_rendered_for_it() {
 fn kustomization_is_whole(base: &Path) {
     let text = fs::read_to_string(base.join("kustomization.yaml")).unwrap();
     let mut resources = 0;
-    for line in text.lines().map(|line| line.trim().trim_start_matches("- ")) {
+    for line in text
+        .lines()
+        .map(|line| line.trim().trim_start_matches("- "))
+    {
         let file = line.split_once('=').map_or(line, |(_, file)| file);
         if file.ends_with(".yaml") || file.starts_with("secrets/") {
             assert!(base.join(file).is_file(), "{file} is not there");
@@ -167,23 +203,36 @@ fn kustomization_is_whole(base: &Path) {
     assert!(resources >= 6, "{text}");
     for file in all(base) {
         let objects = fs::read_to_string(&file).unwrap();
-        for name in objects.lines().filter_map(|line| line.trim().strip_prefix("secretName: ")) {
+        for name in objects
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("secretName: "))
+        {
             let made = format!("- name: {name}\n");
-            assert!(text.contains(&made), "{}: nobody makes {name}", file.display());
+            assert!(
+                text.contains(&made),
+                "{}: nobody makes {name}",
+                file.display()
+            );
         }
     }
 }
 
 #[test]
 fn what_lies_in_the_repository_is_what_is_rendered() {
-    for (target, committed) in [("compose", "deploy/compose"), ("kubernetes", "deploy/kubernetes")] {
+    for (target, committed) in [
+        ("compose", "deploy/compose"),
+        ("kubernetes", "deploy/kubernetes"),
+    ] {
         let out = directory(target);
         render(target, "deploy/examples/sutazai/mesh.yaml", out.path(), &[]);
         let committed = root().join(committed);
         let mut compared = 0;
         for file in all(&committed) {
             let inside = file.strip_prefix(&committed).unwrap();
-            if !inside.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
+            if !inside
+                .extension()
+                .is_some_and(|extension| extension == "yml" || extension == "yaml")
+            {
                 continue;
             }
             let wanted = fs::read_to_string(out.path().join(inside)).unwrap_or_default();
@@ -202,12 +251,23 @@ fn what_lies_in_the_repository_is_what_is_rendered() {
 #[test]
 fn the_dockerfiles_have_no_finding() {
     let hadolint = program_of("hadolint", "hadolint");
-    let files = ["deploy/compose/Dockerfile", "deploy/examples/python-agent/Dockerfile"];
+    let files = [
+        "deploy/compose/Dockerfile",
+        "deploy/examples/python-agent/Dockerfile",
+    ];
     let out = run(&hadolint, &["--no-color", files[0], files[1]], &root(), &[]);
     assert!(out.status.success(), "{}", said(&out));
     let bad = directory("hadolint");
-    fs::write(bad.path().join("Dockerfile"), "FROM debian\nRUN apt-get install curl\n").unwrap();
+    fs::write(
+        bad.path().join("Dockerfile"),
+        "FROM debian\nRUN apt-get install curl\n",
+    )
+    .unwrap();
     let out = run(&hadolint, &["-f", "json", "Dockerfile"], bad.path(), &[]);
     let findings: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
-    assert!(!out.status.success() && findings.iter().any(|f| f["code"] == "DL3006"), "{}", said(&out));
+    assert!(
+        !out.status.success() && findings.iter().any(|f| f["code"] == "DL3006"),
+        "{}",
+        said(&out)
+    );
 }

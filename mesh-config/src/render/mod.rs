@@ -4,8 +4,8 @@
 //! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
-pub mod consul;
 pub mod compose;
+pub mod consul;
 mod files;
 mod filters;
 mod fronted;
@@ -13,8 +13,8 @@ mod grafana;
 mod kong;
 pub mod kubernetes;
 mod orchestrator;
-pub mod rabbitmq;
 mod prometheus;
+pub mod rabbitmq;
 mod record;
 mod sidecar;
 mod targets;
@@ -24,8 +24,8 @@ pub use files::{Rendered, Written, write_all};
 pub use grafana::grafana;
 pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
-pub use rabbitmq::rabbitmq;
 pub use prometheus::prometheus;
+pub use rabbitmq::rabbitmq;
 pub use record::{Replaced, replace_all};
 pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
 pub use targets::{TARGETS, Target, target};

@@ -16,8 +16,8 @@ pub use file::{
 };
 pub(super) use ours::kong_environment;
 pub use promtail::promtail;
-pub(super) use secrets::own_files;
 pub use secrets::defaults;
+pub(super) use secrets::own_files;
 
 use super::{RenderError, Rendered, grafana, prometheus};
 use crate::container::{Condition, Volume as Mount};
@@ -96,7 +96,10 @@ fn with_configuration(mesh: &Mesh, part: Part, container: &Container) -> Contain
         Part::Prometheus => vec!["./prometheus:/etc/prometheus:ro".to_owned()],
         Part::Grafana => vec![
             "./grafana/provisioning:/etc/grafana/provisioning:ro".to_owned(),
-            format!("./grafana/dashboards:{}:ro", mesh.telemetry.grafana.dashboards),
+            format!(
+                "./grafana/dashboards:{}:ro",
+                mesh.telemetry.grafana.dashboards
+            ),
         ],
         Part::Promtail => vec!["./promtail.yml:/etc/promtail/config.yml:ro".to_owned()],
         _ => Vec::new(),
