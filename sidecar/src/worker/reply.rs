@@ -9,12 +9,16 @@ use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR};
 use mesh_protocol::outcome::{Outcome, StepResult};
 use mesh_trace::Context;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Not a queue but a consumer (direct reply-to): for a broker a mandatory message to it goes nowhere.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// First pause before a result is published again, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a result waits for the orchestrator's queue where there is none: it was deleted and is declared anew within
+/// half of this, or is about to be declared for the first time.
+const QUEUE: Duration = Duration::from_secs(60);
 
 /// What came of publishing a result.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +102,8 @@ pub(super) async fn publish(
     give_up: &CancellationToken,
 ) -> Published {
     let mut pauses = None;
+    let home = message.exchange == EXCHANGE_COORDINATION;
+    let begun = Instant::now();
     loop {
         let published = tokio::select! {
             biased;
@@ -106,6 +112,9 @@ pub(super) async fn publish(
         };
         match published {
             Ok(()) => return Published::Confirmed,
+            Err(error @ BusError::Unroutable { .. }) if home && begun.elapsed() < QUEUE => {
+                tracing::warn!(%error, "nobody takes a result, it is published again");
+            }
             Err(error @ BusError::Unroutable { .. }) => {
                 return Published::Unroutable(error.to_string());
             }
