@@ -81,7 +81,8 @@ fn originators(mesh: &Mesh, agent: &ServiceName) -> Option<Vec<Originators>> {
             callers: i.callers.clone(),
         })
         .collect();
-    let open = of_steps.iter().any(|of| of.callers.is_none()) && of_steps.iter().all(|of| !of.denied);
+    let open =
+        of_steps.iter().any(|of| of.callers.is_none()) && of_steps.iter().all(|of| !of.denied);
     (!open).then_some(of_steps)
 }
 

@@ -18,8 +18,8 @@ pub use scores::{Lesson, Scores};
 
 use crate::load::Load;
 use crate::metrics::Metrics;
-use crate::planner::{Catalog, Originator};
 use crate::planner::draft::{Draft, DraftStep};
+use crate::planner::{Catalog, Originator};
 use mesh_protocol::AgentId;
 use mesh_protocol::plan::{Assignment, Candidate, Why};
 use mesh_protocol::task::TaskRequest;

@@ -179,7 +179,10 @@ fn nobody_is_given_a_plan_of_another_originator_or_has_it_taken_away() {
         let plan = plan("do as I was told", PlanSource::Ollama);
         cache.completed(&request, one.as_ref(), plan);
         for other in all.iter().filter(|other| *other != one) {
-            assert!(cache.find(&request, other.as_ref()).is_none(), "{one:?} {other:?}");
+            assert!(
+                cache.find(&request, other.as_ref()).is_none(),
+                "{one:?} {other:?}"
+            );
             cache.failed(&request, other.as_ref(), None);
         }
         assert!(cache.find(&request, one.as_ref()).is_some(), "{one:?}");

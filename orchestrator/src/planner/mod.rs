@@ -388,7 +388,8 @@ impl Planning {
         let mut why_rules = None;
         if let Some(model) = &self.model {
             let share = Duration::from_secs(request.timeout.into()) / MODEL_SHARE;
-            match tokio::time::timeout(share, self.ask(&**model, request, originator, usage)).await {
+            match tokio::time::timeout(share, self.ask(&**model, request, originator, usage)).await
+            {
                 Ok(Ok(plan)) => return Ok(plan),
                 Ok(Err(reason)) => why_rules = Some(reason),
                 Err(_) => {

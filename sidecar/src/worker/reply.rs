@@ -5,7 +5,7 @@ use super::wire::{self, Step};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use mesh_bus::{Bus, BusError, Message, Properties};
 use mesh_protocol::AgentId;
-use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR};
+use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR, takes_work};
 use mesh_protocol::outcome::{Outcome, StepResult};
 use mesh_trace::Context;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(super) fn message(
     };
     let (exchange, routing_key) = match asked.reply_to.as_deref() {
         // The default exchange takes a queue's name as the key.
-        Some(queue) if !queue.is_empty() => (String::new(), queue.to_owned()),
+        Some(queue) if !queue.is_empty() && !takes_work(queue) => (String::new(), queue.to_owned()),
         _ => (EXCHANGE_COORDINATION.to_owned(), ORCHESTRATOR.to_owned()),
     };
     // What is there of an older publisher is its own affair; a consumer that is answered without a queue is none

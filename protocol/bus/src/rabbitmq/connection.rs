@@ -172,7 +172,10 @@ impl Link {
                 return topology.queues.iter().any(|queue| queue.name == key)
                     || topology.delays.iter().any(|queue| queue.name == key);
             }
-            topology.exchanges.iter().any(|known| known.name == exchange)
+            topology
+                .exchanges
+                .iter()
+                .any(|known| known.name == exchange)
         })
     }
 

@@ -79,7 +79,9 @@ async fn losing_way(port: u16) -> (u16, Arc<AtomicUsize>) {
     let counted = Arc::clone(&lost);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let broker = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+            let broker = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .unwrap();
             let (mut from_client, mut to_client) = client.into_split();
             let (mut from_broker, mut to_broker) = broker.into_split();
             tokio::spawn(async move {
