@@ -41,11 +41,8 @@ pub async fn connect(
             "there is no agent {agent}: it registers first, by POST /register"
         )));
     }
-    let Some(place) = api.sockets.place() else {
-        return Err(Failure::unavailable(
-            "as many agents as allowed are connected",
-        ));
-    };
+    let place = api.sockets.place(&agent);
+    let place = place.map_err(|why| Failure::unavailable(why.to_string()))?;
     if api.stopping.is_cancelled() {
         return Err(Failure::unavailable("this orchestrator stops"));
     }
