@@ -6,8 +6,10 @@ use mesh_orchestrator::config::StoreUrl;
 use mesh_orchestrator::coordination::hub::{Bounds, RedisHub};
 use mesh_tests::redis;
 use serde_json::json;
+use std::io::Write;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn an_agent_that_connects_again_and_again_leaves_places_to_others() {
@@ -36,6 +38,34 @@ async fn an_agent_that_connects_again_and_again_leaves_places_to_others() {
         Socket::refused(mesh.address, "/ws/data-processor?last=", &[]).await == 101
     })
     .await;
+}
+
+/// A message that never ends, in parts that hold nothing: as many frames as fit through a socket.
+#[tokio::test]
+async fn frames_that_hold_nothing_leave_others_their_turn() {
+    let mesh = Mesh::without_agents(config(), Ground::new()).await;
+    let socket = Socket::open(mesh.address, "/ws/data-processor?last=").await;
+    let mut stream = socket.0.into_inner().into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    let flood = std::thread::spawn(move || {
+        let begin = [1, 0x81, 0, 0, 0, 0, b'x'];
+        let rest = [0, 0x80, 0, 0, 0, 0].repeat(200_000);
+        let mut sent = stream.write_all(&begin);
+        // Until the mesh ends.
+        while sent.is_ok() {
+            sent = stream.write_all(&rest);
+        }
+    });
+    let begun = Instant::now();
+    let mut turns = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        turns += 1;
+    }
+    assert!(turns > 60, "{turns}");
+    assert_eq!(mesh.get("/health").await.status(), 200);
+    drop(mesh);
+    drop(flood);
 }
 
 /// How often a command was called on the server at `url`.
