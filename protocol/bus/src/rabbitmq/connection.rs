@@ -1,7 +1,7 @@
 //! One connection at a time, replaced when it is lost.
 
 use super::trunk::{self, Trunk};
-use super::{LEAVE, buried, declare, fault, publish::Lanes, screen};
+use super::{LEAVE, PATIENCE, buried, declare, fault, publish::Lanes, screen};
 use crate::{BrokerUrl, BusError, Topology};
 use backon::BackoffBuilder;
 use futures_util::{Stream, StreamExt};
@@ -204,7 +204,12 @@ impl Link {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         for topology in &declared {
-            if let Err(error) = declare::on(session, topology).await {
+            // A broker that is recovering may leave a question unanswered, and keep the connection all the same.
+            let restored = tokio::time::timeout(PATIENCE, declare::on(session, topology)).await;
+            let late = || BusError::Unavailable {
+                detail: "declaring: no answer in time".to_owned(),
+            };
+            if let Err(error) = restored.unwrap_or_else(|_| Err(late())) {
                 tracing::error!(%error, "the topology could not be restored");
             }
         }
