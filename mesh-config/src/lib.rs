@@ -10,6 +10,7 @@ pub mod derive;
 pub mod filters;
 mod finding;
 mod guard;
+mod masks;
 pub mod mesh;
 pub mod render;
 mod schema;
@@ -20,6 +21,7 @@ pub mod trust;
 pub use compile::{Compiled, compile, compile_bytes};
 pub use finding::{Finding, Place, Report, Severity};
 pub use guard::token_refusal;
+pub use masks::Masks;
 pub use mesh::Mesh;
 pub use schema::tree::MAX_BYTES;
 

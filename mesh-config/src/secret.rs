@@ -133,6 +133,14 @@ impl Secrets {
             .map_or_else(|| source.reference(), str::to_owned)
     }
 
+    /// Every value that is known here, for what hides them.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
+        self.values
+            .iter()
+            .flat_map(BTreeMap::values)
+            .map(String::as_str)
+    }
+
     /// The value, if values are known here.
     pub fn value(&self, source: &Source) -> Option<&str> {
         self.values.as_ref()?.get(source).map(String::as_str)

@@ -13,7 +13,9 @@ mod sidecar;
 pub use files::{Rendered, Written, write_all};
 pub use kong::{SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
-pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
+pub use sidecar::{
+    GATEWAY_OUTBOUND, gateway_sidecar, may_call, orchestrator_sidecar, sidecar, sidecars,
+};
 
 use crate::secret::{Secrets, Source};
 

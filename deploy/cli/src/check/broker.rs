@@ -1,14 +1,22 @@
 //! Whether steps can travel, and whether anybody takes them.
 
 use super::finding::{Finding, Group};
-use crate::load::count;
-use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError};
+use super::management::Management;
+use crate::load::{count, environment};
+use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError, Message, Properties};
 use mesh_config::Mesh;
 use mesh_config::secret::Secrets;
 use mesh_protocol::AgentId;
 use mesh_protocol::names::{ORCHESTRATOR, QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Where the environment names the management API, as `http://USER:PASSWORD@HOST:15672`.
+const MANAGEMENT: &str = "RABBITMQ_MANAGEMENT_URL";
+/// Routing key of a message for nobody.
+const NOWHERE: &str = "mesh.check.nowhere";
+/// How long a broker has to take a message.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Steps that wait for an agent before that is worth a word.
 const MANY: u32 = 1_000;
 
@@ -32,6 +40,7 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
         group.push(unreachable(&error));
     } else {
         group.push(Finding::pass("RabbitMQ answers"));
+        group.push(takes(&bus).await);
         if !pre {
             let results = format!("agent.{ORCHESTRATOR}.coordination");
             taken(&*bus, &results, "results", &mut group).await;
@@ -50,8 +59,49 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
             }
         }
     }
-    bus.close().await;
+    // One that is blocked does not say goodbye either.
+    let _ = tokio::time::timeout(PATIENCE, bus.close()).await;
+    if let Some(management) = management() {
+        match management {
+            Some(management) => group.findings.extend(management.check().await),
+            None => group.push(
+                Finding::fail(
+                    "management_url",
+                    format!("{MANAGEMENT} is no http:// or https:// URL"),
+                )
+                .mend("write http://USER:PASSWORD@HOST:15672, or unset it"),
+            ),
+        }
+    }
     group
+}
+
+/// The management API that the environment names; `Some(None)` for what is no URL.
+fn management() -> Option<Option<Management>> {
+    let text = environment(MANAGEMENT).filter(|text| !text.trim().is_empty())?;
+    Some(Management::read(&text))
+}
+
+/// Whether the broker takes messages: with an alarm of memory or disk it takes none, and goes on answering.
+///
+/// The message leads to no queue, so that it is gone as soon as it is taken.
+async fn takes(bus: &Arc<dyn Bus>) -> Finding {
+    let message = Message {
+        exchange: String::new(),
+        routing_key: NOWHERE.to_owned(),
+        body: Default::default(),
+        mandatory: false,
+        properties: Properties::default(),
+    };
+    match tokio::time::timeout(PATIENCE, bus.publish(message)).await {
+        Ok(Ok(())) => Finding::pass("it takes messages"),
+        Ok(Err(error)) => unreachable(&error),
+        Err(_) => Finding::fail(
+            "broker_blocked",
+            "RabbitMQ answers and takes no message: it has an alarm of memory or disk space",
+        )
+        .mend("rabbitmq-diagnostics alarms says which; free disk space, or let queues be emptied"),
+    }
 }
 
 /// Whether anything can be asked; that there is no such queue is an answer.
