@@ -4,17 +4,22 @@
 //! says everything that is wrong with it at once, and [`render`] writes what each part reads. Only the
 //! checked mesh travels; only [`secret::Secrets`] holds secret values, and only renderers see it.
 
+pub mod broker;
+pub mod broker_url;
 mod checks;
 mod compile;
+pub mod container;
 pub mod derive;
 pub mod filters;
 mod finding;
+pub mod fronted;
 mod guard;
 mod masks;
 pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod secret_names;
 mod snippet;
 pub mod trust;
 

@@ -61,6 +61,15 @@ pub enum Command {
     Logs(crate::logs::Logs),
     Completions(crate::complete::Completions),
     Man(crate::man::ManPages),
+    /// Show what is different between mesh.yaml and what Kong, RabbitMQ and Consul hold
+    ///
+    /// Exit codes: 0 nothing is, 2 something is, 1 it is not known: mesh.yaml, a secret or a part is of no use.
+    Diff(crate::live::Diff),
+    /// Make Kong, RabbitMQ and Consul hold what mesh.yaml says, after showing what that changes
+    ///
+    /// Exit codes: 0 they do, 2 they do not and nothing was done (--dry-run, or nobody said yes), 1 it stopped, and
+    /// says where.
+    Apply(crate::live::Apply),
 }
 
 #[derive(Debug, clap::Args)]
@@ -102,6 +111,10 @@ pub enum Part {
     Orchestrator,
     /// sidecar-AGENT.json, one per agent
     Sidecar,
+    /// rabbitmq.json, the broker's definitions
+    Rabbitmq,
+    /// consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`
+    Consul,
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ mod complete;
 mod dead_letters;
 mod demo;
 mod dlq;
+mod live;
 mod load;
 mod logs;
 mod man;
@@ -86,6 +87,8 @@ async fn run(args: Args, kept: &LogFile) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => logs::run(&args).await,
         Command::Completions(args) => complete::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Diff(args) => live::diff(&args).await,
+        Command::Apply(args) => live::apply(&args).await,
     }
 }
 

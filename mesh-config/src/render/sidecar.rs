@@ -246,7 +246,10 @@ pub fn may_call(config: &Config, from: &str) -> bool {
 }
 
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.
-fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, RenderError> {
+pub(super) fn intentions(
+    mesh: &Mesh,
+    service: &ServiceName,
+) -> Result<Vec<Intention>, RenderError> {
     if let Some(intentions) = &mesh.trust.intentions {
         let here = intentions.iter().filter(|i| i.leads_to(service));
         return Ok(here

@@ -19,6 +19,8 @@ mod registry;
 mod store;
 mod telemetry;
 
+pub use ask::client;
+
 use crate::args::{Check, Output};
 use crate::load::{Loaded, base, compile, count, environment};
 use crate::progress::Progress;
