@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The one name besides files' under which a mesh or a payload is read.
+/// The one name besides files' under which a mesh is read.
 const STDIN: &str = "/dev/stdin";
 
 /// A mesh and the directory of its file.
@@ -46,11 +46,8 @@ pub fn compile(file: &Path) -> anyhow::Result<Result<Compiled, Report>> {
 ///
 /// Nothing else is read: a pipe by a name, or a device, may say nothing for ever, and so would we.
 fn read_bytes(file: &Path, most: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = u64::try_from(most).unwrap_or(u64::MAX);
     if file == Path::new(STDIN) {
-        io::stdin().lock().take(most).read_to_end(&mut bytes)?;
-        return Ok(bytes);
+        return first(io::stdin().lock(), most);
     }
     // Opened without waiting for a writer, and judged by what was opened.
     let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
@@ -62,13 +59,19 @@ fn read_bytes(file: &Path, most: usize) -> io::Result<Vec<u8>> {
         let why = format!("it is no regular file (what a command writes is read from {STDIN})");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    opened.take(most).read_to_end(&mut bytes)?;
+    first(opened, most)
+}
+
+fn first(from: impl Read, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    from.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// A file's text, of at most `most` bytes.
 pub fn read_text(file: &Path, most: usize) -> anyhow::Result<String> {
-    let bytes = read_bytes(file, most.saturating_add(1))?;
+    let bytes = first(File::open(file)?, most.saturating_add(1))?;
     if bytes.len() > most {
         bail!("it is longer than {most} bytes");
     }

@@ -1,18 +1,15 @@
 //! Whether steps can travel, and whether anybody takes them.
 
 use super::finding::{Finding, Group};
-use super::management::Management;
-use crate::load::{count, environment};
+use super::management::Asked;
+use crate::load::{Loaded, count};
 use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError, Message, Properties};
-use mesh_config::Mesh;
 use mesh_config::secret::Secrets;
 use mesh_protocol::AgentId;
 use mesh_protocol::names::{ORCHESTRATOR, QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where the environment names the management API, as `http://USER:PASSWORD@HOST:15672`.
-const MANAGEMENT: &str = "RABBITMQ_MANAGEMENT_URL";
 /// Routing key of a message for nobody.
 const NOWHERE: &str = "mesh.check.nowhere";
 /// How long a broker has to take a message.
@@ -20,13 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Steps that wait for an agent before that is worth a word.
 const MANY: u32 = 1_000;
 
-pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
+pub async fn check(loaded: &Loaded, secrets: &Secrets, pre: bool) -> Group {
+    let mesh = &loaded.mesh;
     let mut group = Group::new("broker");
     let Some(source) = &mesh.messaging.rabbitmq else {
         return group.with(Finding::pass("steps stay within the process"));
     };
-    let url = secrets.value(source).unwrap_or_default().to_owned();
-    let url = match BrokerUrl::try_from(url) {
+    let broker = secrets.value(source).unwrap_or_default().to_owned();
+    let url = match BrokerUrl::try_from(broker.clone()) {
         Ok(url) => url,
         Err(why) => {
             return group.with(Finding::fail("broker_url", format!("messaging.url: {why}")));
@@ -61,25 +59,19 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
     }
     // One that is blocked does not say goodbye either.
     let _ = tokio::time::timeout(PATIENCE, bus.close()).await;
-    if let Some(management) = management() {
-        match management {
-            Some(management) => group.findings.extend(management.check().await),
-            None => group.push(
+    if let Some(management) = &mesh.messaging.broker.management {
+        match Asked::new(management, &loaded.base, secrets, &broker) {
+            Ok(asked) => group.findings.extend(asked.check().await),
+            Err(why) => group.push(
                 Finding::fail(
-                    "management_url",
-                    format!("{MANAGEMENT} is no http:// or https:// URL"),
+                    "management_unusable",
+                    format!("messaging.management: {why}"),
                 )
-                .mend("write http://USER:PASSWORD@HOST:15672, or unset it"),
+                .mend("mend messaging.management"),
             ),
         }
     }
     group
-}
-
-/// The management API that the environment names; `Some(None)` for what is no URL.
-fn management() -> Option<Option<Management>> {
-    let text = environment(MANAGEMENT).filter(|text| !text.trim().is_empty())?;
-    Some(Management::read(&text))
 }
 
 /// Whether the broker takes messages: with an alarm of memory or disk it takes none, and goes on answering.

@@ -2,56 +2,61 @@
 
 use super::ask::{answer, client, items};
 use super::finding::Finding;
-use reqwest::Url;
+use mesh_config::broker::Management;
+use mesh_config::broker_url::Place;
+use mesh_config::secret::Secrets;
+use reqwest::Client;
 use serde_json::Value;
+use std::path::Path;
 
 /// The oldest release with quorum queues whose poison messages are counted.
 const OLDEST: (u32, u32) = (3, 8);
 
 /// Where the management API is, and as whom it is asked.
-pub struct Management {
-    /// Base URL, without a user.
-    pub url: Url,
-    /// User and password.
-    pub user: Option<(String, String)>,
+pub struct Asked {
+    client: Client,
+    base: String,
+    user: String,
+    password: String,
 }
 
-impl Management {
-    /// Reads `http://USER:PASSWORD@HOST:15672`.
-    pub fn read(text: &str) -> Option<Self> {
-        let mut url = Url::parse(text.trim()).ok()?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return None;
-        }
-        let decoded = |text: &str| {
-            let pairs = format!("x={}", text.replace('+', "%2B"));
-            let url = Url::parse(&format!("http://x/?{pairs}")).ok()?;
-            let (_, value) = url.query_pairs().next()?;
-            Some(value.into_owned())
+impl Asked {
+    /// As mesh.yaml says, with the user of the broker's URL where it names none.
+    ///
+    /// # Errors
+    /// In words, without a password.
+    pub fn new(
+        management: &Management,
+        base: &Path,
+        secrets: &Secrets,
+        broker: &str,
+    ) -> Result<Self, String> {
+        let (user, password) = match &management.credentials {
+            Some(source) => {
+                let both = secrets.value(source).and_then(|text| text.split_once(':'));
+                let (user, password) = both.ok_or("its credentials are no user:password")?;
+                (user.to_owned(), password.to_owned())
+            }
+            None => {
+                let place = Place::of(broker).ok_or("messaging.url names no broker")?;
+                (place.user, place.password)
+            }
         };
-        let user = match (url.username(), url.password()) {
-            ("", None) => None,
-            (user, password) => Some((decoded(user)?, decoded(password.unwrap_or_default())?)),
-        };
-        // Nobody prints a URL that holds a password.
-        url.set_username("").ok()?;
-        url.set_password(None).ok()?;
-        Some(Self { url, user })
+        let ca = management.ca.as_ref().map(|ca| base.join(ca));
+        Ok(Self {
+            client: client(ca.as_deref())?,
+            base: management.url.as_str().trim_end_matches('/').to_owned(),
+            user,
+            password,
+        })
     }
 
     /// Asks; every finding is about the whole broker.
     pub async fn check(&self) -> Vec<Finding> {
-        let base = self.url.as_str().trim_end_matches('/').to_owned();
-        let client = match client(None) {
-            Ok(client) => client,
-            Err(why) => return vec![Finding::warn("management_unreachable", why)],
-        };
+        let base = &self.base;
         let ask = |path: &str| {
-            let request = client.get(format!("{base}/api/{path}"));
-            answer(match &self.user {
-                Some((user, password)) => request.basic_auth(user, Some(password)),
-                None => request,
-            })
+            let request = self.client.get(format!("{base}/api/{path}"));
+            answer(request.basic_auth(&self.user, Some(&self.password)))
         };
         let (overview, nodes, flags) =
             tokio::join!(ask("overview"), ask("nodes"), ask("feature-flags"));
@@ -143,20 +148,6 @@ fn judge_flags(flags: &Value) -> Finding {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_url_is_read_without_its_password() {
-        let read = Management::read("http://guest:p%40ss%2Bw+d@127.0.0.1:15672").unwrap();
-        assert_eq!(read.url.as_str(), "http://127.0.0.1:15672/");
-        assert_eq!(read.user, Some(("guest".to_owned(), "p@ss+w+d".to_owned())));
-        assert!(
-            Management::read("http://127.0.0.1:1")
-                .unwrap()
-                .user
-                .is_none()
-        );
-        assert!(Management::read("amqp://127.0.0.1").is_none());
-    }
 
     #[test]
     fn age_and_flags_have_their_codes() {

@@ -96,7 +96,7 @@ async fn groups(args: &Check) -> anyhow::Result<Vec<Group>> {
     config.push(Finding::pass("every secret has a value"));
     let (mesh, pre) = (&loaded.mesh, args.pre);
     let (broker, store, registry, planner, telemetry) = tokio::join!(
-        broker::check(mesh, &secrets, pre),
+        broker::check(&loaded, &secrets, pre),
         store::check(mesh, &secrets),
         registry::check(mesh, &secrets, pre),
         outside::planner(mesh),
