@@ -123,22 +123,25 @@ async fn a_healthy_mesh_is_well_and_what_breaks_is_named() {
     well(&mesh).await;
 
     // What Consul says otherwise is named, and no failure: sidecars go by mesh.yaml.
-    let intention = |action: &str| {
-        let url = format!(
-            "{}/v1/connect/intentions/exact?source=gateway&destination=orchestrator",
-            mesh.consul.url()
-        );
-        let put = mesh.client().put(url);
-        put.json(&json!({"SourceType": "consul", "Action": action}))
-            .send()
-    };
-    assert!(intention("deny").await.unwrap().status().is_success());
+    let intentions = format!("{}/v1/connect/intentions", mesh.consul.url());
+    let denied = json!({"SourceName": "gateway", "DestinationName": "orchestrator", "SourceType": "consul", "Action": "deny"});
+    let made = mesh.client().post(&intentions).json(&denied).send().await;
+    let made: Value = made.unwrap().json().await.unwrap();
     let (is_well, codes) = check(&mesh, &[]).await;
     assert!(
         is_well && codes == ["registry: intention_differs"],
         "{codes:?}"
     );
-    assert!(intention("allow").await.unwrap().status().is_success());
+    let one = format!("{intentions}/{}", made["ID"].as_str().unwrap());
+    assert!(
+        mesh.client()
+            .delete(one)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
     well(&mesh).await;
 
     store.stop().await;

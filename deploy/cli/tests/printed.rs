@@ -10,8 +10,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const GOOD: &str = "version: 1\nmesh: m\ngateway: {auth: {development: true}}\n\
-    orchestrator: {planner: {general_agent: a}}\nagents: [{id: a, run: {builtin: general-agent}}]\n";
+/// A mesh at ports where nobody listens.
+const GOOD: &str = "version: 1\nmesh: m\ngateway: {listen: \"127.0.0.1:1\", auth: {development: true}}\n\
+    orchestrator: {listen: \"127.0.0.1:2\", planner: {general_agent: a}}\nagents: [{id: a, run: {builtin: general-agent}}]\n";
 
 fn mesh(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mesh"))

@@ -149,8 +149,9 @@ pub struct MaskedStderr(LogFile);
 
 impl Write for &MaskedStderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let masks = self.0.inner().masks.clone();
-        io::stderr().write_all(&masks.apply(line))?;
+        // Let go before it is written: a terminal may be slow.
+        let shown = self.0.inner().masks.apply(line).into_owned();
+        io::stderr().write_all(&shown)?;
         Ok(line.len())
     }
 

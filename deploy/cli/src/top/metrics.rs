@@ -212,7 +212,7 @@ mod tests {
         let since = histogram.since(&earlier);
         assert_eq!(
             (since.count(), since.quantile(0.05)),
-            (90.0, Some(0.1 + 0.9 * 4.5 / 80.0))
+            (90.0, Some(0.1 + 0.9 * (4.5 / 80.0)))
         );
         // A process that began anew counts from nothing.
         assert_eq!(earlier.since(&histogram), earlier);
