@@ -16,13 +16,15 @@ mod post;
 mod resident;
 mod takeover;
 mod tasks;
+mod up;
 
 use crate::row::Row;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Every row, in the table's order, with what it says.
-const ROWS: [(&str, &str); 43] = [
+const ROWS: [(&str, &str); 44] = [
+    ("up", up::ABOUT),
     ("step-lane-1k-1", lane::ABOUT),
     ("step-lane-1k-10", lane::ABOUT_SAME),
     ("step-lane-1k-100", lane::ABOUT_SAME),
@@ -116,7 +118,12 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         "no such row; there are: {}",
         names().join(", ")
     );
-    let mut rows = lanes(root, &wanted, rounds).await?;
+    let mut rows = Vec::new();
+    if wanted("up") {
+        say("up: mesh up to its first answered task");
+        rows.push(up::measure(&Bench::new(root, rounds)?).await?);
+    }
+    rows.extend(lanes(root, &wanted, rounds).await?);
     rows.extend(tasks(root, &wanted, rounds).await?);
     if wanted("sidecar-rss") {
         say("sidecar-rss: an idle sidecar");

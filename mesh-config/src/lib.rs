@@ -4,22 +4,29 @@
 //! says everything that is wrong with it at once, and [`render`] writes what each part reads. Only the
 //! checked mesh travels; only [`secret::Secrets`] holds secret values, and only renderers see it.
 
+pub mod broker;
+pub mod broker_url;
 mod checks;
 mod compile;
+pub mod container;
 pub mod derive;
 pub mod filters;
 mod finding;
+pub mod fronted;
 mod guard;
+mod masks;
 pub mod mesh;
 pub mod render;
 mod schema;
 pub mod secret;
+mod secret_names;
 mod snippet;
 pub mod trust;
 
 pub use compile::{Compiled, compile, compile_bytes};
 pub use finding::{Finding, Place, Report, Severity};
 pub use guard::token_refusal;
+pub use masks::Masks;
 pub use mesh::Mesh;
 pub use schema::tree::MAX_BYTES;
 

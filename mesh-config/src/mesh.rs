@@ -1,6 +1,8 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::broker::Broker;
 use crate::filters::Filters;
+use crate::fronted::{Extras, Service};
 use crate::secret::Source;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
@@ -44,8 +46,10 @@ pub struct Mesh {
     pub store: Store,
     /// Who is who, and who may call whom.
     pub trust: Trust,
-    /// Who does the work; ids are unique.
+    /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
     pub agents: Vec<Agent>,
+    /// What the mesh fronts or leans on; names are unique.
+    pub services: Vec<Service>,
 }
 
 /// Where clients come in.
@@ -65,6 +69,10 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
+    /// Base URL of Kong's admin API, where a Kong is the gateway.
+    pub admin: Option<Url>,
+    /// What it has beside the mesh's own routes.
+    pub extras: Extras,
 }
 
 /// Who may come in.
@@ -175,6 +183,8 @@ pub struct Messaging {
     pub consumer_timeout: Duration,
     /// Directory, relative to mesh.yaml, in which sidecars keep what agents answered.
     pub state_dir: Option<String>,
+    /// The broker itself.
+    pub broker: Broker,
 }
 
 /// Where runs are kept.
@@ -380,6 +390,9 @@ impl Mesh {
         }
         let rabbitmq = self.messaging.rabbitmq.iter();
         all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
+        let management = self.messaging.broker.management.iter();
+        let management = management.filter_map(|m| m.credentials.as_ref());
+        all.extend(management.map(|s| ("messaging.management.credentials".to_owned(), s)));
         let redis = self.store.redis.iter();
         all.extend(redis.map(|s| ("store.url".to_owned(), s)));
         let consul = self.trust.registry.consul.iter();
@@ -388,7 +401,23 @@ impl Mesh {
         if let IdentitySource::Vault { token, .. } = &self.trust.identity.source {
             all.push(("identity.token".to_owned(), token));
         }
+        let extras = &self.gateway.extras;
+        all.extend(extras.secrets.iter().map(|(path, s)| (path.clone(), s)));
+        for (number, certificate) in extras
+            .tls
+            .iter()
+            .flat_map(|t| t.certificates.iter().enumerate())
+        {
+            let path = format!("gateway.tls.certificates[{number}]");
+            all.push((format!("{path}.cert"), &certificate.cert));
+            all.push((format!("{path}.key"), &certificate.key));
+        }
         all
+    }
+
+    /// Whether there is an orchestrator: agents to hand tasks to, or a way that leads to it.
+    pub fn has_orchestrator(&self) -> bool {
+        !self.agents.is_empty() || !self.gateway.routes.is_empty()
     }
 
     /// The agent of this name.

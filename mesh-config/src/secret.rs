@@ -127,10 +127,26 @@ impl Secrets {
         self.values.is_some()
     }
 
+    /// Whether a text holds one of the values.
+    pub fn are_in(&self, text: &str) -> bool {
+        let values = self.values.iter().flat_map(BTreeMap::values);
+        // What is shorter is found in words that are none.
+        let mut long = values.filter(|value| value.len() >= 4);
+        long.any(|value| text.contains(value.as_str()))
+    }
+
     /// The value, or the reference where values are not to be shown.
     pub fn show(&self, source: &Source) -> String {
         self.value(source)
             .map_or_else(|| source.reference(), str::to_owned)
+    }
+
+    /// Every value that is known here, for what hides them.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
+        self.values
+            .iter()
+            .flat_map(BTreeMap::values)
+            .map(String::as_str)
     }
 
     /// The value, if values are known here.

@@ -20,6 +20,7 @@ mod worker;
 
 pub use app::{Bound, Deps, build};
 pub use proxy::runtime;
+pub use ways::to_be_registered;
 
 /// Why a sidecar cannot start. What goes wrong later is mended, or shown in `/ready`.
 #[derive(Debug, thiserror::Error)]

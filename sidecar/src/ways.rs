@@ -125,3 +125,13 @@ fn registered(config: &Config, bound: Option<SocketAddr>, admin: SocketAddr) -> 
         admin.port(),
     )
 }
+
+/// What the registry will be told of a sidecar that does not run yet; nothing where a port is chosen by the system
+/// only when it starts.
+pub fn to_be_registered(config: &Config) -> Option<Registered> {
+    let listen = config.inbound.as_ref().map(|inbound| inbound.listen);
+    let registered = registered(config, listen, config.admin_listen);
+    let place = registered.address;
+    let known = place.port() != 0 && !place.ip().is_unspecified();
+    (known && config.admin_listen.port() != 0).then_some(registered)
+}

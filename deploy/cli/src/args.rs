@@ -14,14 +14,25 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check mesh.yaml and say everything that is wrong with it
+    ///
+    /// Exit codes: 0 nothing is wrong (there may be warnings), 1 something is, or the file cannot be read.
     Validate(Validate),
     /// Write what a part reads
+    ///
+    /// Exit codes: 0 written, or nothing to write, 1 not.
     Render(Render),
     /// Run the whole mesh in this process until Ctrl-C
+    ///
+    /// What it writes is kept in .mesh/logs too, for `mesh logs`. With -o json a line of JSON each for `started`,
+    /// `ready` and `drained`. Exit codes: 0 drained, 1 it did not start, or lost a part, 130 ended at once (Ctrl-C twice).
     Up(Up),
     /// Run a mesh, send two tasks across it, show what happens
+    ///
+    /// Exit codes: 0 both tasks completed, 1 not.
     Demo(Demo),
     /// Print a token of the development issuer
+    ///
+    /// Exit codes: 0 printed, 1 the mesh has other issuers, or its gateway would refuse such a token.
     Token(Token),
     /// Submit a task through the gateway and follow it to its end
     ///
@@ -38,11 +49,27 @@ pub enum Command {
     /// Exit codes: 0 nothing is wrong (there may be warnings), 1 something is.
     Check(Check),
     /// Show every part of the mesh and whether it works
+    ///
+    /// Exit codes: 0 every part is up, 1 one is down, or no mesh is known.
     Status(Status),
     /// Look at dead letters, replay them or drop them
     ///
     /// Exit codes: 0 done, 1 not: there is no such dead letter, the broker is not reached, or one stays.
     Dlq(Dlq),
+    Top(crate::top::Top),
+    Trace(crate::trace::Trace),
+    Logs(crate::logs::Logs),
+    Completions(crate::complete::Completions),
+    Man(crate::man::ManPages),
+    /// Show what is different between mesh.yaml and what Kong, RabbitMQ and Consul hold
+    ///
+    /// Exit codes: 0 nothing is, 2 something is, 1 it is not known: mesh.yaml, a secret or a part is of no use.
+    Diff(crate::live::Diff),
+    /// Make Kong, RabbitMQ and Consul hold what mesh.yaml says, after showing what that changes
+    ///
+    /// Exit codes: 0 they do, 2 they do not and nothing was done (--dry-run, or nobody said yes), 1 it stopped, and
+    /// says where.
+    Apply(crate::live::Apply),
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +77,9 @@ pub struct Validate {
     /// The file
     #[arg(default_value = "mesh.yaml")]
     pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +98,9 @@ pub struct Render {
     /// Where the filters' modules are on the machine or in the container of that Kong
     #[arg(long, default_value = "/usr/local/share/mesh/filters")]
     pub filters_path: String,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +111,10 @@ pub enum Part {
     Orchestrator,
     /// sidecar-AGENT.json, one per agent
     Sidecar,
+    /// rabbitmq.json, the broker's definitions
+    Rabbitmq,
+    /// consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`
+    Consul,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,6 +125,9 @@ pub struct Up {
     /// Directory of the filters' modules
     #[arg(long, env = "MESH_FILTERS")]
     pub filters: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +135,9 @@ pub struct Demo {
     /// Directory of the filters' modules
     #[arg(long, env = "MESH_FILTERS")]
     pub filters: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,6 +157,9 @@ pub struct Token {
     /// A further claim, NAME=VALUE; the value is JSON, or else text
     #[arg(long = "claim", value_parser = claim)]
     pub claims: Vec<(String, serde_json::Value)>,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -282,7 +328,7 @@ fn in_flight(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "write a number from 1 to 10000".to_owned())
 }
 
-fn ttl(text: &str) -> Result<std::time::Duration, String> {
+pub fn ttl(text: &str) -> Result<std::time::Duration, String> {
     mesh_config::duration(text)
         .filter(|d| d.as_secs() > 0)
         .ok_or_else(|| "write a whole number and s, m or h, such as 15m".to_owned())

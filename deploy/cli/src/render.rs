@@ -1,11 +1,12 @@
 //! `mesh render`: files that can be read by anyone, and with `--secrets` those that run.
 
-use crate::args::{Part, Render};
+use crate::args::{Output, Part, Render};
 use crate::load::{Loaded, environment, load};
-use crate::screen::{Paint, Screen};
+use crate::screen::{self, Paint, Screen};
 use anyhow::Context;
 use mesh_config::render::{self, Rendered};
 use mesh_config::secret::Secrets;
+use serde_json::json;
 use std::process::ExitCode;
 
 pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
@@ -24,6 +25,14 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
     }
     let written = render::write_all(&args.out, &files).context("cannot write")?;
     let mut screen = Screen::stdout();
+    if args.output == Output::Json {
+        let files = written
+            .iter()
+            .map(|file| json!({"path": file.path.display().to_string(), "changed": file.changed}));
+        let files: Vec<_> = files.collect();
+        screen.line(screen::json(&json!({"files": files}))?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     for file in written {
         let what = if file.changed {
             screen.paint(Paint::Good, "written  ")
@@ -60,6 +69,25 @@ fn files(
             for config in render::sidecars(mesh, secrets)? {
                 let text = serde_json::to_string_pretty(&config)? + "\n";
                 files.push(file(&format!("sidecar-{}", config.service), "json", text));
+            }
+            files
+        }
+        Part::Rabbitmq => {
+            let text = serde_json::to_string_pretty(&render::rabbitmq(mesh, secrets)?)? + "\n";
+            vec![file("rabbitmq", "json", text)]
+        }
+        // Nothing of it is secret.
+        Part::Consul if secret => Vec::new(),
+        Part::Consul => {
+            let text = serde_json::to_string_pretty(&render::consul(mesh)?)? + "\n";
+            let mut files = vec![file("consul.d/mesh", "json", text)];
+            for entry in render::consul::intentions(mesh)? {
+                let text = serde_json::to_string_pretty(&entry)? + "\n";
+                files.push(file(
+                    &format!("consul.d-intentions/{}", entry.name),
+                    "json",
+                    text,
+                ));
             }
             files
         }

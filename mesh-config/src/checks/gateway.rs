@@ -12,9 +12,10 @@ use std::net::SocketAddr;
 /// Every finding about `gateway:` as a whole.
 pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     let raw = &file.gateway;
+    let fronts_only = !file.services.is_empty() && file.agents.is_empty();
     if let Some(auth) = &raw.auth {
         authentication(auth, raw.listen.as_ref(), out);
-    } else if raw.listen.is_none() && raw.routes.is_none() {
+    } else if raw.listen.is_none() && raw.routes.is_none() && !fronts_only {
         let message = "gateway.auth is missing: who may come in?";
         out.push(
             Finding::error("missing", Place::default(), "gateway.auth", message)
@@ -24,6 +25,7 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     routes(raw.routes.iter().flat_map(|r| &r.value), out);
     if let Some(routes) = &raw.routes
         && routes.value.is_empty()
+        && file.services.is_empty()
     {
         let names: Vec<_> = default_routes().into_iter().map(|r| r.name).collect();
         let message = "the gateway has no routes, so nobody can come in";

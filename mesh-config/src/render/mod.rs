@@ -4,16 +4,23 @@
 //! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
+pub mod consul;
 mod files;
 mod filters;
+mod fronted;
 mod kong;
 mod orchestrator;
+pub mod rabbitmq;
 mod sidecar;
 
+pub use consul::consul;
 pub use files::{Rendered, Written, write_all};
 pub use kong::{SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
-pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
+pub use rabbitmq::rabbitmq;
+pub use sidecar::{
+    GATEWAY_OUTBOUND, gateway_sidecar, may_call, orchestrator_sidecar, sidecar, sidecars,
+};
 
 use crate::secret::{Secrets, Source};
 

@@ -54,7 +54,14 @@ pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting
         return None;
     }
     let before = reader.findings.len();
-    let json = json(reader, spot.node, spot.path, "", &mut places)?;
+    let json = json(
+        reader,
+        spot.node,
+        spot.path,
+        "",
+        &mut places,
+        Numbers::Whole,
+    )?;
     match json {
         Json::Object(config) if reader.findings.len() == before => Some(Setting {
             config: Some(config),
@@ -64,13 +71,23 @@ pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting
     }
 }
 
-/// The tree as JSON; `within` is the path from the filter's configuration on.
-fn json(
+/// Which numbers are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// Whole ones alone: no filter has others.
+    Whole,
+    /// Fractions too.
+    All,
+}
+
+/// The tree as JSON; `within` is the path from the configuration on.
+pub(super) fn json(
     reader: &mut Reader<'_>,
     node: &Node,
     base: &str,
     within: &str,
     places: &mut BTreeMap<String, Place>,
+    numbers: Numbers,
 ) -> Option<Json> {
     places.insert(within.to_owned(), node.place);
     Some(match &node.value {
@@ -86,6 +103,18 @@ fn json(
                 return None;
             }
         },
+        Value::Float if numbers == Numbers::All => {
+            let written = reader.written(node).and_then(|text| text.parse().ok());
+            match written.and_then(serde_json::Number::from_f64) {
+                Some(number) => Json::Number(number),
+                None => {
+                    let path = join(base, within);
+                    let message = format!("{path} is no number that JSON has");
+                    reader.push(Finding::error("wrong_type", node.place, path, message));
+                    return None;
+                }
+            }
+        }
         Value::Float => {
             let path = join(base, within);
             let message = format!("{path} must be a whole number");
@@ -96,7 +125,8 @@ fn json(
         Value::Text(text) => Json::String(text.clone()),
         Value::List(items) => {
             let items = items.iter().enumerate().map(|(number, item)| {
-                json(reader, item, base, &format!("{within}[{number}]"), places)
+                let within = format!("{within}[{number}]");
+                json(reader, item, base, &within, places, numbers)
             });
             Json::Array(items.collect::<Option<_>>()?)
         }
@@ -110,7 +140,7 @@ fn json(
                     let within = join(within, &key.text);
                     object.insert(
                         key.text.clone(),
-                        json(reader, value, base, &within, places)?,
+                        json(reader, value, base, &within, places, numbers)?,
                     );
                 }
             }

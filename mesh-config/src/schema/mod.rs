@@ -3,9 +3,13 @@
 //! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
 
 mod agents;
+mod broker;
+mod container;
 mod delivery;
 pub(crate) mod filters;
+mod fronted;
 mod gateway;
+mod kong;
 mod ollama;
 mod orchestrator;
 pub(crate) mod reader;
@@ -16,9 +20,15 @@ mod trust;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
+pub(crate) use broker::{
+    Broker, Exchange as BrokerExchange, Policy as BrokerPolicy, Queue as BrokerQueue,
+};
+pub(crate) use container::{Build, Container, Healthcheck};
 pub(crate) use delivery::{Delivery, Overflow};
 pub(crate) use filters::{Filters, Setting};
+pub(crate) use fronted::{Fronted, FrontedRoute};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
+pub(crate) use kong::{Plugin as KongPlugin, Tls, nearest_place};
 pub(crate) use ollama::{Budget, Ollama};
 pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
@@ -46,6 +56,7 @@ pub(crate) struct File {
     pub audit: Option<At<String>>,
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
+    pub services: Vec<At<Fronted>>,
     /// Whether there is a list of agents, be it empty.
     pub agents_listed: bool,
     pub agents: Vec<At<Agent>>,
@@ -98,7 +109,10 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let mut f = reader.fields(spot)?;
     f.required(reader, "version", "1", version);
     let mesh = f.required(reader, "mesh", "my-mesh", mesh_name);
-    let gateway = f.optional(reader, "gateway", gateway::gateway);
+    let fronts_only = fronts_only(root);
+    let gateway = f.optional(reader, "gateway", |r, s| {
+        gateway::gateway(r, s, !fronts_only)
+    });
     let orchestrator = f.optional(reader, "orchestrator", orchestrator::orchestrator);
     let messaging = f.optional(reader, "messaging", orchestrator::messaging);
     let store = f.optional(reader, "store", orchestrator::store);
@@ -109,9 +123,13 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let audit = f.optional(reader, "audit", values::text);
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
-    let agents = f.required(reader, "agents", "[...]", |reader, spot| {
-        reader.list(spot, agents::agent)
-    });
+    let services = f.optional(reader, "services", |r, s| r.list(s, fronted::fronted));
+    let list = |r: &mut Reader<'_>, s: Spot<'_>| r.list(s, agents::agent);
+    let agents = if services.is_some() {
+        f.optional(reader, "agents", list)
+    } else {
+        f.required(reader, "agents", "[...]", list)
+    };
     f.finish(reader);
     Some(File {
         mesh,
@@ -126,9 +144,31 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         audit,
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
+        services: services.map(|s| s.value).unwrap_or_default(),
         agents_listed: agents.is_some(),
         agents: agents.map(|a| a.value).unwrap_or_default(),
     })
+}
+
+/// Whether this is a gateway before services and no more: nobody comes in for an agent, so nobody has to
+/// be told from anybody else.
+fn fronts_only(root: &tree::Node) -> bool {
+    let field = |node: &tree::Node, name: &str| match &node.value {
+        tree::Value::Map(entries) => {
+            let mut named = entries.iter().filter(|(key, _)| key.text == name);
+            named.next().map(|(_, node)| node.clone())
+        }
+        _ => None,
+    };
+    let none = |node: Option<tree::Node>| match node.map(|node| node.value) {
+        None | Some(tree::Value::Null) => true,
+        Some(tree::Value::List(items)) => items.is_empty(),
+        Some(_) => false,
+    };
+    let gateway = field(root, "gateway");
+    !none(field(root, "services"))
+        && none(field(root, "agents"))
+        && none(gateway.and_then(|gateway| field(&gateway, "routes")))
 }
 
 fn version(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<()> {
