@@ -4,6 +4,7 @@
 //! checks run on what was read, and the mesh is built only when there is no error.
 
 mod broker;
+mod deploy;
 mod ollama;
 mod services;
 mod trust;
@@ -142,6 +143,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             retention: value(file.store.retention).unwrap_or(Duration::from_secs(86_400)),
         },
+        deploy: deploy::deploy(file.deploy),
         agents: file
             .agents
             .into_iter()
@@ -315,8 +317,10 @@ fn agent(
             })
         })
     });
+    let id = value(raw.id)?;
     Some(Agent {
-        id: value(raw.id)?,
+        container: value(raw.container).map(services::container),
+        id,
         capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
         description: value(raw.description).unwrap_or_default(),
         endpoint: value(raw.endpoint),

@@ -9,6 +9,7 @@ pub mod broker_url;
 mod checks;
 mod compile;
 pub mod container;
+pub mod deploy;
 pub mod derive;
 pub mod filters;
 mod finding;
