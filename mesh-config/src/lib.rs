@@ -8,19 +8,28 @@ mod checks;
 mod compile;
 pub mod derive;
 pub mod filters;
+pub mod explain;
 mod finding;
 mod guard;
+mod load;
 pub mod mesh;
+mod migrate;
 pub mod render;
 mod schema;
 pub mod secret;
 mod snippet;
+mod sources;
 pub mod trust;
 
-pub use compile::{Compiled, compile, compile_bytes};
-pub use finding::{Finding, Place, Report, Severity};
+pub use compile::{Compiled, compile, compile_bytes, compile_file, compile_read};
+pub use finding::{Finding, Place, Report, Severity, nearest};
 pub use guard::token_refusal;
+pub use load::Options;
 pub use mesh::Mesh;
+pub use migrate::{Migrated, migrate};
+pub use schema::VERSION;
+pub use schema::describe::{SCHEMA_ID, schema, undescribed};
+pub use schema::reference::reference;
 pub use schema::tree::MAX_BYTES;
 
 /// Reads a duration as mesh.yaml writes it, such as `500ms`, `30s`, `5m` or `1h`.

@@ -6,9 +6,12 @@ mod check;
 mod dead_letters;
 mod demo;
 mod dlq;
+mod explain;
 mod load;
+mod migrate;
 mod outline;
 mod render;
+mod schema;
 mod screen;
 mod signals;
 mod status;
@@ -60,8 +63,12 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    load::choose(args.environment, args.include_outside);
     match args.command {
         Command::Validate(args) => validate::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Up(args) => up::run(args).await,
         Command::Demo(args) => demo::run(args).await,

@@ -67,5 +67,6 @@ fn url_of(secrets: &Secrets, source: &Source, scheme: &str) -> String {
             format!("{scheme}://see-environment.{name}.invalid")
         }
         Source::File(_) => format!("{scheme}://see-secret-file.invalid"),
+        Source::Vault { .. } => format!("{scheme}://see-vault.invalid"),
     }
 }
