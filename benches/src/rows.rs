@@ -1,5 +1,6 @@
 //! What is measured: the rows, and which of them come from one measurement.
 
+mod config;
 mod cost;
 mod dag;
 mod discovery;
@@ -23,7 +24,7 @@ use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Every row, in the table's order, with what it says.
-const ROWS: [(&str, &str); 44] = [
+const ROWS: [(&str, &str); 46] = [
     ("up", up::ABOUT),
     ("step-lane-1k-1", lane::ABOUT),
     ("step-lane-1k-10", lane::ABOUT_SAME),
@@ -62,6 +63,8 @@ const ROWS: [(&str, &str); 44] = [
     ("sidecar-idle-handshakes", idle::ABOUT_HANDSHAKES),
     ("sidecar-discovery", discovery::ABOUT),
     ("sidecar-discovery-rss", discovery::ABOUT_RSS),
+    ("config", config::ABOUT),
+    ("config-rss", config::ABOUT_RSS),
     ("filter-cost", cost::ABOUT),
     ("rate-limit-keys", keys::ABOUT),
     ("four-filters", gateways::ABOUT_FOUR),
@@ -130,6 +133,10 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
     }
     rows.extend(sidecars(root, &wanted, rounds).await?);
+    if wanted("config") || wanted("config-rss") {
+        say("config: a mesh.yaml of 1,000 agents and 5,000 routes, checked and rendered");
+        rows.extend(config::measure(&Bench::new(root, rounds)?)?);
+    }
     rows.extend(filters(root, &wanted, rounds).await?);
     rows.retain(|row| wanted(&row.name));
     Ok(rows)

@@ -7,6 +7,12 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "mesh", version)]
 pub struct Args {
+    /// Which of the file's `environments` is laid over it
+    #[arg(long = "env", value_name = "NAME", env = "MESH_ENV", global = true)]
+    pub environment: Option<String>,
+    /// Let `include` lead out of the directory of mesh.yaml
+    #[arg(long, global = true)]
+    pub include_outside: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -23,6 +29,19 @@ pub enum Command {
     /// this one does not, such as of agents that are gone, are removed. Exit codes: 0 all written,
     /// 1 not: mesh.yaml has errors, a secret has no value, or a file cannot be written.
     Render(crate::render::Render),
+    /// Say what a code of a report means, with an example and the mend
+    ///
+    /// Exit codes: 0 said, 1 there is no such code.
+    Explain(crate::explain::Explain),
+    /// Print what mesh.yaml may hold: JSON Schema for editors, or a reference to read
+    ///
+    /// Exit code: 0.
+    Schema(crate::schema::Schema),
+    /// Bring an older mesh.yaml up to the version that this program reads
+    ///
+    /// Exit codes: 0 nothing has to change, or it was written; 1 the file cannot be migrated; 2 something has to change,
+    /// and was only shown.
+    Migrate(crate::migrate::Migrate),
     /// Run the whole mesh in this process until Ctrl-C
     ///
     /// What it writes is kept in .mesh/logs too, for `mesh logs`. With -o json a line of JSON each for `started`,

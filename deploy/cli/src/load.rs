@@ -3,13 +3,34 @@
 use crate::screen::Screen;
 use anyhow::{Context, bail};
 use mesh_config::mesh::Overrides;
-use mesh_config::{Compiled, Mesh, Report};
+use mesh_config::{Compiled, Mesh, Options, Report};
 use mesh_local::Addresses;
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What the command line says of every mesh.yaml that is read.
+#[derive(Default)]
+struct Choice {
+    environment: Option<String>,
+    outside: bool,
+}
+
+/// Set once, before any command runs: all of them read the same mesh.
+static CHOICE: OnceLock<Choice> = OnceLock::new();
+
+/// Chooses the environment, and whether includes may lead out of the directory.
+pub fn choose(environment: Option<String>, outside: bool) {
+    // Empty is what a shell makes of a variable that is to be unset.
+    let environment = environment.filter(|name| !name.is_empty());
+    let _ = CHOICE.set(Choice {
+        environment,
+        outside,
+    });
+}
 
 /// The one name besides files' under which a mesh is read.
 const STDIN: &str = "/dev/stdin";
@@ -25,8 +46,15 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Reads and checks the file, without the environment.
+/// Reads and checks the file with what it includes and the environment that was chosen, without the variables that win
+/// over it.
 pub fn compile(file: &Path) -> anyhow::Result<Result<Compiled, Report>> {
+    let choice = CHOICE.get_or_init(Choice::default);
+    let options = Options {
+        environment: choice.environment.as_deref(),
+        variables: &environment,
+        outside: choice.outside,
+    };
     // One byte more than is allowed says that there is more, whatever the file's end is.
     let bytes = read_bytes(file, mesh_config::MAX_BYTES + 1).map_err(|e| {
         let hint = if e.kind() == io::ErrorKind::NotFound {
@@ -36,10 +64,7 @@ pub fn compile(file: &Path) -> anyhow::Result<Result<Compiled, Report>> {
         };
         anyhow::anyhow!("cannot read {}: {e}{hint}", file.display())
     })?;
-    Ok(mesh_config::compile_bytes(
-        &file.display().to_string(),
-        &bytes,
-    ))
+    Ok(mesh_config::compile_read(file, bytes, &options))
 }
 
 /// The first `most` bytes of a file, or of the standard input by its name.

@@ -7,13 +7,16 @@ mod complete;
 mod dead_letters;
 mod demo;
 mod dlq;
+mod explain;
 mod live;
 mod load;
 mod logs;
 mod man;
+mod migrate;
 mod outline;
 mod progress;
 mod render;
+mod schema;
 mod screen;
 mod signals;
 mod status;
@@ -71,8 +74,12 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args, kept: &LogFile) -> anyhow::Result<ExitCode> {
+    load::choose(args.environment, args.include_outside);
     match args.command {
         Command::Validate(args) => validate::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Up(args) => up::run(args, kept).await,
         Command::Demo(args) => demo::run(args).await,

@@ -23,12 +23,12 @@ pub use files::{Rendered, Written, write_all};
 pub use grafana::grafana;
 pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
+pub use prometheus::prometheus;
 pub use rabbitmq::rabbitmq;
+pub use record::{Replaced, replace_all};
 pub use sidecar::{
     GATEWAY_OUTBOUND, gateway_sidecar, may_call, orchestrator_sidecar, sidecar, sidecars,
 };
-pub use prometheus::prometheus;
-pub use record::{Replaced, replace_all};
 pub use targets::{TARGETS, Target, target};
 
 use crate::secret::{Secrets, Source};
@@ -98,5 +98,6 @@ fn url_of(secrets: &Secrets, source: &Source, scheme: &str) -> String {
             format!("{scheme}://see-environment.{name}.invalid")
         }
         Source::File(_) => format!("{scheme}://see-secret-file.invalid"),
+        Source::Vault { .. } => format!("{scheme}://see-vault.invalid"),
     }
 }
