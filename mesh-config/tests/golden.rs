@@ -35,7 +35,6 @@ fn outputs(dir: &Path, text: &str) -> BTreeMap<String, String> {
             let yaml = kong.to_yaml().unwrap();
             let read = mesh_declarative::Config::from_yaml(&yaml).unwrap();
             assert_eq!(read, kong, "what was written is read back");
-            broker_and_registry(mesh, &mut out);
             for target in render::TARGETS {
                 let within = dir.join(target.name).is_dir();
                 if !within && !FLAT.contains(&target.name) {
@@ -52,28 +51,6 @@ fn outputs(dir: &Path, text: &str) -> BTreeMap<String, String> {
         }
     }
     out
-}
-
-/// What broker and registry hold, of a mesh that has them.
-fn broker_and_registry(mesh: &mesh_config::Mesh, out: &mut BTreeMap<String, String>) {
-    let mut json = |name: String, value: serde_json::Value| {
-        let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
-        out.insert(name, text);
-    };
-    if mesh.messaging.rabbitmq.is_some() {
-        let definitions = render::rabbitmq(mesh, &Secrets::none()).unwrap();
-        json(
-            "rabbitmq.json".to_owned(),
-            serde_json::to_value(definitions).unwrap(),
-        );
-    }
-    if mesh.trust.registry.consul.is_some() {
-        let agent = serde_json::to_value(render::consul(mesh).unwrap()).unwrap();
-        json("consul.json".to_owned(), agent);
-        let intentions = render::consul::intentions(mesh).unwrap();
-        let intentions = serde_json::to_value(intentions).unwrap();
-        json("consul-intentions.json".to_owned(), intentions);
-    }
 }
 
 /// Every file of a directory by its path within it, which `prefix` begins.

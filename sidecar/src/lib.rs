@@ -15,6 +15,7 @@ mod policy;
 mod proxy;
 pub mod registry;
 mod status;
+pub mod vault;
 mod ways;
 mod worker;
 

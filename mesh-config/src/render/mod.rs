@@ -27,7 +27,9 @@ pub use orchestrator::orchestrator;
 pub use prometheus::prometheus;
 pub use rabbitmq::rabbitmq;
 pub use record::{Replaced, replace_all};
-pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
+pub use sidecar::{
+    GATEWAY_OUTBOUND, gateway_sidecar, may_call, orchestrator_sidecar, sidecar, sidecars,
+};
 pub use targets::{TARGETS, Target, target};
 
 use crate::secret::{Secrets, Source};
@@ -86,5 +88,6 @@ fn url_of(secrets: &Secrets, source: &Source, scheme: &str) -> String {
             format!("{scheme}://see-environment.{name}.invalid")
         }
         Source::File(_) => format!("{scheme}://see-secret-file.invalid"),
+        Source::Vault { .. } => format!("{scheme}://see-vault.invalid"),
     }
 }

@@ -255,12 +255,25 @@ fn secret(source: &Source, secrets: &Secrets) -> Secret {
     Secret::from(secrets.show(source))
 }
 
-/// The intentions that lead to a service of this name.
-///
-/// # Errors
-/// [`RenderError::Write`] for what is no name of a service.
-pub(super) fn ways_to(mesh: &Mesh, service: &str) -> Result<Vec<Intention>, RenderError> {
-    intentions(mesh, &name(service)?)
+/// Whether `from` may call the service beside the sidecar of `config` at all: some way is open, and no denial closes
+/// all of them.
+pub fn may_call(config: &Config, from: &str) -> bool {
+    let speaks = |intention: &&Intention| match &intention.from {
+        From::Any => true,
+        From::Services(services) => services.iter().any(|service| service.as_str() == from),
+    };
+    let whole = |intention: &Intention| {
+        intention.methods.is_empty() && intention.paths.is_empty() && intention.callers.is_none()
+    };
+    let mut open = false;
+    for intention in config.policy.intentions.iter().filter(speaks) {
+        match intention.action {
+            Action::Deny if whole(intention) => return false,
+            Action::Deny => {}
+            Action::Allow => open = true,
+        }
+    }
+    open
 }
 
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.

@@ -46,18 +46,6 @@ pub const TARGETS: &[Target] = &[
         place: None,
     },
     Target {
-        name: "prometheus",
-        writes: "prometheus.yml, rules/mesh-records.yml and rules/mesh-alerts.yml",
-        render: prometheus,
-        place: None,
-    },
-    Target {
-        name: "grafana",
-        writes: "dashboards/*.json and provisioning/ for them and their data sources",
-        render: grafana,
-        place: None,
-    },
-    Target {
         name: "rabbitmq",
         writes: "rabbitmq.json, the broker's definitions",
         render: rabbitmq_files,
@@ -67,6 +55,18 @@ pub const TARGETS: &[Target] = &[
         name: "consul",
         writes: "consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`",
         render: consul_files,
+        place: None,
+    },
+    Target {
+        name: "prometheus",
+        writes: "prometheus.yml, rules/mesh-records.yml and rules/mesh-alerts.yml",
+        render: prometheus,
+        place: None,
+    },
+    Target {
+        name: "grafana",
+        writes: "dashboards/*.json and provisioning/ for them and their data sources",
+        render: grafana,
         place: None,
     },
     Target {
@@ -110,6 +110,9 @@ fn sidecar_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, Render
 }
 
 fn orchestrator_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
+    if !mesh.has_orchestrator() {
+        return Ok(Vec::new());
+    }
     let text = json("orchestrator.json", &orchestrator(mesh, secrets)?)?;
     Ok(vec![Rendered::veiled(
         secrets,
@@ -126,12 +129,12 @@ fn rabbitmq_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, Rende
 
 /// Nothing of it is secret.
 fn consul_files(mesh: &Mesh, _: &Secrets) -> Result<Vec<Rendered>, RenderError> {
-    let text = json("consul.d/mesh.json", &consul(mesh)?)?;
+    let text = json("consul.d", &consul(mesh)?)?;
     let mut files = vec![Rendered::open("consul.d/mesh.json", text)];
     for entry in consul::intentions(mesh)? {
-        let name = format!("consul.d-intentions/{}.json", entry.name);
         let text = json("consul.d-intentions", &entry)?;
-        files.push(Rendered::open(&name, text));
+        let name = format!("consul.d-intentions/{}.json", entry.name);
+        files.push(Rendered::open(name, text));
     }
     Ok(files)
 }

@@ -1,11 +1,12 @@
 //! What `messaging:` says of the broker: where it is managed, and what it holds beyond the agents' own queues.
 
-use super::filters::{Setting, setting};
+use super::filters::{Setting, written};
 use super::reader::{At, Fields, Reader, Spot};
 use super::values;
 use crate::broker::{ApplyTo, ExchangeKind};
 use crate::finding::Finding;
 use crate::secret::Source;
+use serde_json::json;
 use url::Url;
 
 #[derive(Debug, Default)]
@@ -168,7 +169,8 @@ fn own_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
 }
 
 fn object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
-    let setting = setting(reader, spot)?;
+    reader.say(|| json!({"type": "object"}));
+    let setting = written(reader, spot)?;
     if setting.config.is_none() {
         reader.wrong_type(spot, "a mapping");
         return None;

@@ -133,7 +133,7 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
             .optional(reader, "keys", |r, s| filled(r, s, key))
             .map(|k| k.value)
             .unwrap_or_default(),
-        jwks_url: f.optional(reader, "jwks_url", setting),
+        jwks_url: f.optional(reader, "jwks_url", setting("jwks_url")),
     };
     f.finish(reader);
     Some(issuer)
@@ -202,7 +202,7 @@ pub(super) fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
         PathError::Character('?' | '#') => finding.hint("write the path alone"),
         PathError::Character(_) => finding.hint("write it percent-encoded, such as %20"),
         PathError::Escape => finding.hint("write % as %25"),
-        PathError::Relative => finding,
+        PathError::Relative => finding.hint("begin with /, such as /ai"),
     });
     None
 }
@@ -212,7 +212,8 @@ fn token_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let text = values::text(reader, spot)?;
     if let Err(problem) = check_name(&text) {
         let message = format!("{} {problem}", spot.path);
-        reader.error("invalid_name", spot, message);
+        let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write it as the tokens have it, in printable characters"));
         return None;
     }
     Some(text)
@@ -237,9 +238,11 @@ pub(super) fn filled<T>(
     spot: Spot<'_>,
     read: impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<T>,
 ) -> Option<Vec<At<T>>> {
+    reader.say(|| serde_json::json!({"minItems": 1}));
     if matches!(&spot.node.value, super::tree::Value::List(items) if items.is_empty()) {
         let message = format!("{} is empty", spot.path);
-        reader.push(Finding::error("empty", spot.node.place, spot.path, message));
+        let finding = Finding::error("empty", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write at least one, or leave the key out where it may be"));
         return None;
     }
     reader.list(spot, read)

@@ -6,7 +6,8 @@ use super::workload::{Role, Workload, metadata, selector};
 use crate::deploy::{ADMIN_PORT, GATEWAY_PORT, INBOUND_PORT};
 use crate::mesh::{Auth, GATEWAY, Mesh};
 use crate::render::RenderError;
-use crate::render::sidecar::ways_to;
+use crate::render::{may_call, sidecars};
+use crate::secret::Secrets;
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
     NetworkPolicyPort, NetworkPolicySpec,
@@ -14,7 +15,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mesh_protocol::names::ORCHESTRATOR;
-use mesh_sidecar::config::{Action, From};
+use mesh_sidecar::config::Config;
 use std::collections::BTreeSet;
 
 /// Kubernetes' own label of a namespace.
@@ -25,10 +26,11 @@ pub(super) fn policies(
     workloads: &[Workload],
 ) -> Result<Vec<NetworkPolicy>, RenderError> {
     let mut all = vec![deny(mesh), dns(mesh)];
-    let callers = workloads
+    let sidecars = sidecars(mesh, &Secrets::none())?;
+    let callers: Vec<BTreeSet<String>> = workloads
         .iter()
-        .map(|to| callers(mesh, workloads, to))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|to| callers(&sidecars, workloads, to))
+        .collect();
     for workload in workloads {
         let mut ingress = Vec::new();
         let mut egress = Vec::new();
@@ -65,29 +67,19 @@ pub(super) fn policies(
     Ok(all)
 }
 
-/// Who may call a service, by its intentions.
-fn callers(
-    mesh: &Mesh,
-    workloads: &[Workload],
-    to: &Workload,
-) -> Result<BTreeSet<String>, RenderError> {
-    let mut callers = BTreeSet::new();
-    if to.role == Role::Gateway {
-        return Ok(callers);
-    }
-    for way in ways_to(mesh, &to.of)? {
-        if way.action != Action::Allow {
-            continue;
-        }
-        match way.from {
-            From::Any => callers.extend(workloads.iter().map(|from| from.of.clone())),
-            From::Services(services) => {
-                callers.extend(services.iter().map(|service| service.as_str().to_owned()));
-            }
-        }
-    }
-    callers.remove(&to.of);
-    Ok(callers)
+/// Who may call a service, as the sidecar beside it decides.
+fn callers(sidecars: &[Config], workloads: &[Workload], to: &Workload) -> BTreeSet<String> {
+    let own = sidecars
+        .iter()
+        .find(|config| config.service.as_str() == to.of);
+    let Some(own) = own.filter(|config| config.inbound.is_some()) else {
+        return BTreeSet::new();
+    };
+    let others = workloads.iter().filter(|from| from.of != to.of);
+    others
+        .filter(|from| may_call(own, &from.of))
+        .map(|from| from.of.clone())
+        .collect()
 }
 
 /// What a workload needs beside the mesh.
