@@ -321,7 +321,8 @@ pub(crate) fn ours(binary: &Path) -> Command {
     command
 }
 
-fn said(command: &mut Command) -> Result<String> {
+/// What a command prints; it must end well.
+pub(crate) fn said(command: &mut Command) -> Result<String> {
     let out = command
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;

@@ -2,11 +2,13 @@
 
 mod agent;
 mod bare;
+mod config;
 mod connections;
 mod model;
 
 pub use agent::Agent;
 pub use bare::BareLoop;
+pub use config::Config;
 pub use connections::{Handshakes, Peer, Rest};
 pub use model::Model;
 
@@ -19,6 +21,8 @@ pub enum Part {
     Agent(Agent),
     /// Queue to agent to queue, without our code
     BareLoop(BareLoop),
+    /// Check a mesh.yaml and render all of it
+    Config(Config),
     /// Full handshakes, one after the other
     Handshakes(Handshakes),
     /// A model that answers one plan, over Ollama's API
@@ -36,6 +40,7 @@ impl Part {
         match self {
             Self::Agent(agent) => agent.serve().await,
             Self::BareLoop(bare) => bare.run().await,
+            Self::Config(config) => config.run(),
             Self::Handshakes(handshakes) => handshakes.run().await,
             Self::Model(model) => model.serve().await,
             Self::Rest(rest) => rest.run().await,

@@ -1,5 +1,6 @@
 //! What is measured: the rows, and which of them come from one measurement.
 
+mod config;
 mod cost;
 mod dag;
 mod discovery;
@@ -16,13 +17,15 @@ mod post;
 mod resident;
 mod takeover;
 mod tasks;
+mod up;
 
 use crate::row::Row;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 /// Every row, in the table's order, with what it says.
-const ROWS: [(&str, &str); 43] = [
+const ROWS: [(&str, &str); 46] = [
+    ("up", up::ABOUT),
     ("step-lane-1k-1", lane::ABOUT),
     ("step-lane-1k-10", lane::ABOUT_SAME),
     ("step-lane-1k-100", lane::ABOUT_SAME),
@@ -60,6 +63,8 @@ const ROWS: [(&str, &str); 43] = [
     ("sidecar-idle-handshakes", idle::ABOUT_HANDSHAKES),
     ("sidecar-discovery", discovery::ABOUT),
     ("sidecar-discovery-rss", discovery::ABOUT_RSS),
+    ("config", config::ABOUT),
+    ("config-rss", config::ABOUT_RSS),
     ("filter-cost", cost::ABOUT),
     ("rate-limit-keys", keys::ABOUT),
     ("four-filters", gateways::ABOUT_FOUR),
@@ -116,13 +121,22 @@ pub async fn measure(root: &Path, only: Option<&str>, rounds: usize) -> Result<V
         "no such row; there are: {}",
         names().join(", ")
     );
-    let mut rows = lanes(root, &wanted, rounds).await?;
+    let mut rows = Vec::new();
+    if wanted("up") {
+        say("up: mesh up to its first answered task");
+        rows.push(up::measure(&Bench::new(root, rounds)?).await?);
+    }
+    rows.extend(lanes(root, &wanted, rounds).await?);
     rows.extend(tasks(root, &wanted, rounds).await?);
     if wanted("sidecar-rss") {
         say("sidecar-rss: an idle sidecar");
         rows.push(resident::measure(&Bench::new(root, rounds)?).await?);
     }
     rows.extend(sidecars(root, &wanted, rounds).await?);
+    if wanted("config") || wanted("config-rss") {
+        say("config: a mesh.yaml of 1,000 agents and 5,000 routes, checked and rendered");
+        rows.extend(config::measure(&Bench::new(root, rounds)?)?);
+    }
     rows.extend(filters(root, &wanted, rounds).await?);
     rows.retain(|row| wanted(&row.name));
     Ok(rows)

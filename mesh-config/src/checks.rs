@@ -1,6 +1,8 @@
 //! What concerns more than one value of the file.
 
+mod broker;
 mod delivery;
+mod deploy;
 mod filters;
 mod gateway;
 mod ollama;
@@ -8,13 +10,14 @@ mod resources;
 mod services;
 mod telemetry;
 mod trust;
+mod unwise;
 mod ways;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
 use crate::finding::{Finding, Place, nearest};
 use crate::schema::{Agent, At, File};
 use crate::secret::Source;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use url::Url;
 
@@ -29,10 +32,13 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     services::run(file, &mut out);
     backends(file, &mut out);
     delivery::run(file, &mut out);
+    broker::run(file, &mut out);
     resources::run(file, &mut out);
     telemetry::run(file, &mut out);
     trust::run(file, &mut out);
+    deploy::run(file, &mut out);
     ports(file, &mut out);
+    unwise::run(file, &mut out);
     out
 }
 
@@ -44,6 +50,18 @@ fn warning<T>(code: &'static str, at: &At<T>, message: impl Into<String>) -> Fin
     Finding::warning(code, at.place, at.path.clone(), message)
 }
 
+/// Names in a message: no more than can be read.
+fn listed(names: &[&str]) -> String {
+    const MOST: usize = 20;
+    match names.len().checked_sub(MOST) {
+        Some(more) if more > 0 => {
+            let first: Vec<&str> = names.iter().take(MOST).copied().collect();
+            format!("{} and {more} more", first.join(", "))
+        }
+        _ => names.join(", "),
+    }
+}
+
 fn ids(file: &File) -> impl Iterator<Item = &str> {
     file.agents
         .iter()
@@ -52,6 +70,7 @@ fn ids(file: &File) -> impl Iterator<Item = &str> {
 
 fn agents(file: &File, out: &mut Vec<Finding>) {
     let mut seen: BTreeMap<&str, Place> = BTreeMap::new();
+    let ruled = in_rules(file);
     for at in &file.agents {
         let agent = &at.value;
         if let Some(id) = &agent.id
@@ -81,7 +100,7 @@ fn agents(file: &File, out: &mut Vec<Finding>) {
         if let Some(id) = &agent.id
             && agent.capabilities.is_empty()
             && general.is_none_or(|g| g.value != id.value)
-            && !in_a_rule(file, id.value.as_str())
+            && !ruled.contains(id.value.as_str())
         {
             let message = format!("no task type leads to agent {}", id.value);
             out.push(
@@ -92,15 +111,17 @@ fn agents(file: &File, out: &mut Vec<Finding>) {
     }
 }
 
-fn in_a_rule(file: &File, id: &str) -> bool {
+/// The agents that rules name.
+fn in_rules(file: &File) -> HashSet<String> {
     match &file.orchestrator.planner.rules {
-        Some(rules) => rules
-            .iter()
-            .any(|r| r.value.agents.iter().any(|a| a.value.as_str() == id)),
-        None => mesh_orchestrator::config::plan_rules()
-            .values()
-            .flatten()
-            .any(|name| name == id),
+        Some(rules) => {
+            let agents = rules.iter().flat_map(|rule| &rule.value.agents);
+            agents.map(|agent| agent.value.to_string()).collect()
+        }
+        None => {
+            let usual = mesh_orchestrator::config::plan_rules();
+            usual.into_values().flatten().collect()
+        }
     }
 }
 
@@ -119,11 +140,10 @@ fn started(at: &At<Agent>, out: &mut Vec<Finding>) {
         return;
     };
     match (&run.value.builtin, &run.value.command) {
-        (Some(_), Some(command)) => out.push(error(
-            "conflict",
-            command,
-            format!("{} holds both builtin and command", run.path),
-        )),
+        (Some(_), Some(command)) => {
+            let message = format!("{} holds both builtin and command", run.path);
+            out.push(error("conflict", command, message).hint("keep one of them"));
+        }
         (None, Some(command)) if agent.endpoint.is_none() => out.push(
             error(
                 "missing",
@@ -141,7 +161,7 @@ fn started(at: &At<Agent>, out: &mut Vec<Finding>) {
         && run.value.command.is_none()
     {
         let message = format!("{} has no effect without a command", dir.path);
-        out.push(warning("no_effect", dir, message));
+        out.push(warning("no_effect", dir, message).hint("leave it out, or add `command`"));
     }
     if let Some(endpoint) = &agent.endpoint
         && loopback(&endpoint.value).is_none()
@@ -157,20 +177,21 @@ fn started(at: &At<Agent>, out: &mut Vec<Finding>) {
 fn planner(file: &File, out: &mut Vec<Finding>) {
     let planner = &file.orchestrator.planner;
     let known: Vec<&str> = ids(file).collect();
+    let there: HashSet<&str> = known.iter().copied().collect();
     let meant = |name: &str| match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean {near}?"),
         None if known.is_empty() => "no agent here has a name".to_owned(),
-        None => format!("agents here: {}", known.join(", ")),
+        None => format!("agents here: {}", listed(&known)),
     };
     if let Some(general) = &planner.general_agent
-        && !known.contains(&general.value.as_str())
+        && !there.contains(general.value.as_str())
     {
         let message = format!("{}: there is no agent {}", general.path, general.value);
         out.push(error("unknown_agent", general, message).hint(meant(general.value.as_str())));
     }
     for rule in planner.rules.iter().flatten() {
         for agent in &rule.value.agents {
-            if !known.contains(&agent.value.as_str()) {
+            if !there.contains(agent.value.as_str()) {
                 let message = format!("{}: there is no agent {}", agent.path, agent.value);
                 out.push(warning("unknown_agent", agent, message).hint(format!(
                     "{}; until then an agent with the capability, or the general agent, stands in",
@@ -183,7 +204,7 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
         && width.value > steps.value
     {
         let message = format!("{} is larger than max_steps", width.path);
-        out.push(warning("no_effect", width, message));
+        out.push(warning("no_effect", width, message).hint("write at most max_steps"));
     }
     if planner.general_agent.is_none() && !file.agents.is_empty() {
         let place = Place::default();
@@ -194,11 +215,7 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
                 .hint(format!("add `{path}: NAME` if that is not meant")),
         );
     }
-    let routes = file.gateway.routes.as_ref();
-    let no_routes = routes.is_none_or(|routes| routes.value.is_empty());
-    let fronts_only = !file.services.is_empty() && no_routes;
-    let listed = file.agents_listed || !file.services.is_empty();
-    if listed && file.agents.is_empty() && !fronts_only {
+    if file.agents_listed && file.agents.is_empty() && !file.fronts_only {
         let place = Place::default();
         out.push(
             Finding::error("no_agents", place, "agents", "the mesh has no agents")
@@ -220,15 +237,21 @@ fn backends(file: &File, out: &mut Vec<Finding>) {
     ];
     for (part, variable, remote, url) in parts {
         match (remote, url) {
-            (Some(remote), None) if remote.value => out.push(
-                error("missing", remote, format!("{part}.url is missing"))
-                    .hint(format!("add `url: {{env: {variable}}}`")),
-            ),
-            (Some(remote), Some(url)) if !remote.value => out.push(warning(
-                "no_effect",
-                url,
-                format!("{part}.url has no effect with the memory backend"),
-            )),
+            (Some(remote), None) if remote.value => {
+                let path = format!("{part}.url");
+                let message = format!("{path} is missing");
+                out.push(
+                    Finding::error("missing", remote.place, path, message)
+                        .hint(format!("add `url: {{env: {variable}}}`")),
+                );
+            }
+            (Some(remote), Some(url)) if !remote.value => {
+                let message = format!("{part}.url has no effect with the memory backend");
+                out.push(
+                    warning("no_effect", url, message)
+                        .hint("leave it out, or choose another backend"),
+                );
+            }
             _ => {}
         }
         if let Some(at) = url
@@ -265,7 +288,7 @@ fn ports(file: &File, out: &mut Vec<Finding>) {
         Some(at) => at.clone(),
         None => fallback(default, path),
     };
-    let mut taken: Vec<At<SocketAddr>> = Vec::new();
+    let mut taken: HashMap<u16, Vec<At<SocketAddr>>> = HashMap::new();
     let mut listeners = vec![
         own(&file.gateway.listen, GATEWAY_LISTEN, "gateway.listen"),
         own(
@@ -288,6 +311,7 @@ fn ports(file: &File, out: &mut Vec<Finding>) {
         }
     }
     for at in listeners {
+        let taken = taken.entry(at.value.port()).or_default();
         let same = |other: &&At<SocketAddr>| {
             let (a, b) = (at.value, other.value);
             let ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
@@ -302,6 +326,8 @@ fn ports(file: &File, out: &mut Vec<Finding>) {
             };
             let message = format!("port {} is also {}", at.value.port(), other.path);
             out.push(error("port_conflict", at, message).hint("choose another port"));
+            // One conflict for each, however many have the port.
+            continue;
         }
         taken.push(at);
     }

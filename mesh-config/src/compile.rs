@@ -3,6 +3,8 @@
 //! Everything that can be said about the file is said in one go: reading goes on after a fault, the
 //! checks run on what was read, and the mesh is built only when there is no error.
 
+mod broker;
+mod deploy;
 mod ollama;
 mod services;
 mod telemetry;
@@ -10,8 +12,9 @@ mod trust;
 
 use crate::checks;
 use crate::filters::{Filters, Setting};
-use crate::finding::{Finding, Place, Report};
+use crate::finding::{Finding, Place, Report, Severity};
 use crate::fronted::Extras;
+use crate::load::{self, Directory, Loaded, Options};
 use crate::mesh::{
     ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Orchestrator,
     Route, Run, Store,
@@ -19,13 +22,18 @@ use crate::mesh::{
 use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
 use crate::secret::Source;
-use mesh_bus::QueueKind;
+use crate::sources::Sources;
+use mesh_bus::{QueueKind, Topology};
 use mesh_orchestrator::config as orchestrator;
 use mesh_orchestrator::resources::Amounts;
+use mesh_protocol::AgentId;
 use mesh_sidecar::config::{Settings, Worker};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::fs::File as Open;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the gateway listens when mesh.yaml does not say; the plan's port.
@@ -44,33 +52,42 @@ pub struct Compiled {
     pub warnings: Report,
 }
 
-/// Checks the text of a mesh.yaml; `file` is its name in messages.
+/// Checks a mesh.yaml with all that it includes.
+///
+/// # Errors
+/// What the system said about the file itself; within, everything that is wrong, with file, line, column and mend.
+pub fn compile_file(file: &Path, options: &Options<'_>) -> io::Result<Result<Compiled, Report>> {
+    // One byte more than is allowed says that there is more, whatever the file's end is.
+    let most = u64::try_from(MAX_BYTES)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    let mut bytes = Vec::new();
+    Open::open(file)?.take(most).read_to_end(&mut bytes)?;
+    Ok(compile_read(file, bytes, options))
+}
+
+/// The same for a file that was read already, up to one byte more than [`MAX_BYTES`].
+///
+/// # Errors
+/// Everything that is wrong, with file, line, column and mend.
+pub fn compile_read(
+    file: &Path,
+    bytes: Vec<u8>,
+    options: &Options<'_>,
+) -> Result<Compiled, Report> {
+    let name = file.display().to_string();
+    let text = text(&name, bytes)?;
+    // What comes from no directory, such as the standard input, can include nothing.
+    let directory = Directory::of(file, options.outside).ok();
+    checked(load::load(&name, text, directory.as_ref(), options))
+}
+
+/// Checks the text of a mesh.yaml, which can include no file and knows no variables; `file` is its name in messages.
 ///
 /// # Errors
 /// Everything that is wrong, with line, column and mend; warnings among it.
 pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
-    let schema::Read {
-        file: raw,
-        mut findings,
-        tokens,
-    } = schema::read(text);
-    // A file that could not be parsed has nothing that could be checked.
-    let parsed = !findings
-        .iter()
-        .any(|f| matches!(f.code, "syntax" | "too_large" | "not_a_mesh"));
-    if parsed {
-        findings.extend(checks::run(&raw));
-    }
-    let report = |findings: Vec<Finding>| Report::new(file, text, tokens.as_ref(), findings);
-    let report = report(findings);
-    if report.errors() > 0 {
-        return Err(report);
-    }
-    let mesh = build(raw, revision(text));
-    Ok(Compiled {
-        mesh,
-        warnings: report,
-    })
+    checked(load::load(file, text.to_owned(), None, &Options::default()))
 }
 
 /// The same for a file as it was read: bytes that are no text have a place too.
@@ -78,33 +95,143 @@ pub fn compile(file: &str, text: &str) -> Result<Compiled, Report> {
 /// # Errors
 /// As [`compile`].
 pub fn compile_bytes(file: &str, bytes: &[u8]) -> Result<Compiled, Report> {
-    let error = match std::str::from_utf8(bytes) {
-        Ok(text) => return compile(file, text),
-        Err(error) => error,
-    };
-    if bytes.len() > MAX_BYTES {
-        // Cut by whoever read it, perhaps within a character.
-        return Err(Report::new(file, "", None, vec![too_large()]));
+    compile(file, &text(file, bytes.to_owned())?)
+}
+
+/// Codes of what is wrong because something is not there.
+const ABSENCES: [&str; 9] = [
+    "missing",
+    "no_agents",
+    "no_general_agent",
+    "no_router",
+    "unknown_agent",
+    "unknown_consumer",
+    "unknown_resource",
+    "unknown_service",
+    "unreachable_agent",
+];
+
+fn checked(mut loaded: Loaded) -> Result<Compiled, Report> {
+    let raw = schema::read(&loaded);
+    let mut findings = std::mem::take(&mut loaded.findings);
+    findings.extend(raw.findings);
+    // A file that could not be parsed has nothing that could be checked.
+    let parsed = loaded.root.is_some() && !findings.iter().any(|f| f.code == "not_a_mesh");
+    if parsed {
+        findings.extend(checks::run(&raw.file));
     }
+    if !raw.whole {
+        // What is missing may stand in what could not be read.
+        findings.retain(|f| !ABSENCES.contains(&f.code));
+    }
+    said_once(&mut findings);
+    let report = Report::new(&loaded.sources, raw.tokens.as_ref(), findings);
+    if report.errors() > 0 {
+        return Err(report);
+    }
+    let mut decided = raw.decided;
+    decided.extend(loaded.environment.map(|name| format!("environment {name}")));
+    let mesh = build(raw.file, revision(&loaded.sources, &decided));
+    Ok(Compiled {
+        mesh,
+        warnings: report,
+    })
+}
+
+/// What is missing is not missing where it is there and wrong, or misspelt; and it is missing once.
+fn said_once(findings: &mut Vec<Finding>) {
+    let mut wrong: HashSet<String> = HashSet::new();
+    let mut misspelt: Vec<String> = Vec::new();
+    let mut placed: HashSet<String> = HashSet::new();
+    for finding in findings.iter() {
+        match finding.code {
+            "missing" if finding.place.line > 0 => {
+                placed.insert(finding.path.clone());
+            }
+            "missing" => {}
+            "unknown_key" => misspelt.extend(meant(finding)),
+            _ if finding.severity == Severity::Error => {
+                // A fault of a field says that what holds it is there.
+                let mut path = finding.path.as_str();
+                while wrong.insert(path.to_owned()) {
+                    let Some(end) = path.rfind(['.', '[']) else {
+                        break;
+                    };
+                    path = path.get(..end).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+    }
+    let within = |path: &str, outer: &str| {
+        let rest = path.strip_prefix(outer);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    findings.retain(|finding| {
+        let path = finding.path.as_str();
+        let again = finding.place.line == 0 && placed.contains(path);
+        let there = wrong.contains(path) || misspelt.iter().any(|outer| within(path, outer));
+        finding.code != "missing" || !(again || there)
+    });
+}
+
+/// The key that a misspelt one is taken for.
+fn meant(finding: &Finding) -> Option<String> {
+    let hint = finding.hint.as_deref()?;
+    let name = hint.strip_prefix("did you mean `")?.strip_suffix("`?")?;
+    let parent = finding
+        .path
+        .rsplit_once('.')
+        .map_or("", |(parent, _)| parent);
+    Some(schema::reader::join(parent, name))
+}
+
+/// The text of a file as it was read.
+fn text(file: &str, bytes: Vec<u8>) -> Result<String, Report> {
+    let finding = if bytes.len() > MAX_BYTES {
+        // Cut by whoever read it, perhaps within a character.
+        too_large()
+    } else {
+        match String::from_utf8(bytes) {
+            Ok(text) => return Ok(text),
+            Err(error) => not_utf8(error.as_bytes(), error.utf8_error()),
+        }
+    };
+    Err(Report::new(&Sources::one(file, ""), None, vec![finding]))
+}
+
+/// The finding of bytes that are no text from a place on.
+pub(crate) fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> Finding {
     let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
     let good = std::str::from_utf8(good).unwrap_or_default();
     let last = good.rsplit('\n').next().unwrap_or_default();
     let place = Place {
+        file: 0,
         line: good.matches('\n').count() + 1,
         column: last.chars().count() + 1,
         width: 1,
     };
-    let finding = Finding::error("not_utf8", place, "", "the file is not UTF-8 from here on")
-        .hint("save it as UTF-8, without another encoding's bytes");
-    Err(Report::new(file, "", None, vec![finding]))
+    Finding::error("not_utf8", place, "", "the file is not UTF-8 from here on")
+        .hint("save it as UTF-8, without another encoding's bytes")
 }
 
-fn revision(text: &str) -> String {
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// Of all that decides what the mesh is: every file, the environment that was chosen, values of variables.
+fn revision(sources: &Sources, decided: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for (n, text) in sources
+        .texts()
+        .chain(decided.iter().map(String::as_str))
+        .enumerate()
+    {
+        if n > 0 {
+            // Two parts are told from one that is both.
+            hash.update([0]);
+        }
+        hash.update(text.as_bytes());
+    }
+    let digest = hash.finalize();
+    let first = digest.iter().take(8);
+    first.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Fills in defaults. What is still absent here was reported, so its stand-in is never used.
@@ -134,6 +261,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             max_length: value(file.messaging.max_length),
             consumer_timeout,
             state_dir: value(file.messaging.state_dir),
+            broker: broker::broker(file.messaging.broker),
         },
         store: Store {
             redis: value(file.store.redis)
@@ -142,6 +270,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             retention: value(file.store.retention).unwrap_or(Duration::from_secs(86_400)),
         },
+        deploy: deploy::deploy(file.deploy),
         agents: file
             .agents
             .into_iter()
@@ -151,6 +280,14 @@ fn build(mut file: File, revision: String) -> Mesh {
         trust,
         telemetry: telemetry::telemetry(file.telemetry, warn_before, consumer_timeout),
     }
+}
+
+/// The mesh's own exchanges and queues, but for delays.
+pub(crate) fn topology<'a>(agents: impl Iterator<Item = &'a AgentId>) -> Topology {
+    let own = Topology::exchanges()
+        .with_orchestrator(QueueKind::default())
+        .with_intake(QueueKind::default());
+    agents.fold(own, |all, id| all.with_agent(id, QueueKind::default()))
 }
 
 /// `guarded`: whether there is an agent that the usual routes lead to.
@@ -174,6 +311,7 @@ fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
+        admin: value(raw.admin),
         filters_path: crate::render::FILTERS_PATH.to_owned(),
         extras,
         routes: match value(raw.routes) {
@@ -308,8 +446,10 @@ fn agent(
             })
         })
     });
+    let id = value(raw.id)?;
     Some(Agent {
-        id: value(raw.id)?,
+        container: value(raw.container).map(services::container),
+        id,
         capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
         description: value(raw.description).unwrap_or_default(),
         endpoint: value(raw.endpoint),

@@ -4,7 +4,9 @@
 //! file. A snippet is a line of the file, and a line may hold a secret: [`crate::snippet`] decides what of
 //! it is shown, and a report keeps nothing else of the file.
 
-use crate::snippet::{Snippet, Tokens};
+use crate::snippet::{Lines, Snippet, Tokens};
+use crate::sources::Sources;
+use serde_json::{Value, json};
 use std::fmt;
 
 /// Whether a finding stands in the way.
@@ -25,9 +27,11 @@ impl Severity {
     }
 }
 
-/// A place in the file: line and column from 1, in characters.
+/// A place in a file: line and column from 1, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Place {
+    /// Which file: 0 for the one that was named, then those that it includes, in their order.
+    pub file: u32,
     /// Line, from 1; 0 where there is none.
     pub line: usize,
     /// Column in characters, from 1.
@@ -92,44 +96,90 @@ impl Finding {
     }
 }
 
-/// Everything that is wrong in one file.
+/// Everything that is wrong in one mesh.yaml and what it includes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// Name of the file, as the reader knows it.
     pub file: String,
-    /// What is wrong, in the order of the file.
+    /// What is wrong, in the order of the files.
     pub findings: Vec<Finding>,
+    /// Names of all files, by [`Place::file`].
+    files: Vec<String>,
     /// A line beside each finding, where one may be shown.
     snippets: Vec<Option<Snippet>>,
+    /// Errors and warnings beyond [`MOST`].
+    left_out: (usize, usize),
 }
 
+/// Most findings of one report: nobody reads more at a time, and the file may be something else altogether.
+pub const MOST: usize = 500;
+
 impl Report {
-    /// `tokens` are those of `text`; of a text that is no YAML no line is shown, since nobody knows what
-    /// in it is a secret.
+    /// Without `tokens` no line is shown: of a text that is no YAML nobody knows what in it is a secret.
     pub(crate) fn new(
-        file: &str,
-        text: &str,
+        sources: &Sources,
         tokens: Option<&Tokens>,
         mut findings: Vec<Finding>,
     ) -> Self {
         findings.sort_by(|a, b| (a.place, a.severity, a.code).cmp(&(b.place, b.severity, b.code)));
-        let snippet = |finding: &Finding| tokens?.snippet(text, finding.place);
+        let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+        let all = (count(Severity::Error), count(Severity::Warning));
+        if findings.len() > MOST {
+            // No warning in an error's place.
+            findings.sort_by_key(|finding| finding.severity);
+            findings.truncate(MOST);
+            findings.sort_by_key(|finding| (finding.place, finding.severity));
+        }
+        let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+        let kept = (count(Severity::Error), count(Severity::Warning));
+        let mut lines = Lines::of(sources);
+        let snippet = |finding: &Finding| tokens?.snippet(&mut lines, finding.place);
+        let files: Vec<String> = sources.names().map(str::to_owned).collect();
         Self {
-            file: file.to_owned(),
+            file: files.first().cloned().unwrap_or_default(),
             snippets: findings.iter().map(snippet).collect(),
             findings,
+            files,
+            left_out: (all.0 - kept.0, all.1 - kept.1),
         }
+    }
+
+    /// Name of the file that a place is in.
+    fn name(&self, place: Place) -> &str {
+        let file = usize::try_from(place.file).ok();
+        file.and_then(|file| self.files.get(file))
+            .map_or(&self.file, |name| name)
+    }
+
+    /// For programs: every finding with its severity, code, file, line, column (from 1; 0 where there is none),
+    /// path, message and mend.
+    pub fn to_json(&self) -> Value {
+        let finding = |f: &Finding| {
+            json!({
+                "severity": f.severity.as_str(),
+                "code": f.code,
+                "file": self.name(f.place),
+                "line": f.place.line,
+                "column": f.place.column,
+                "width": f.place.width,
+                "path": f.path,
+                "message": f.message,
+                "mend": f.hint,
+            })
+        };
+        self.findings.iter().map(finding).collect()
     }
 
     /// Findings that stand in the way.
     pub fn errors(&self) -> usize {
         let error = |f: &&Finding| f.severity == Severity::Error;
-        self.findings.iter().filter(error).count()
+        self.findings.iter().filter(error).count() + self.left_out.0
     }
 
     /// Findings that do not.
     pub fn warnings(&self) -> usize {
-        self.findings.len() - self.errors()
+        let warning = |f: &&Finding| f.severity == Severity::Warning;
+        self.findings.iter().filter(warning).count() + self.left_out.1
     }
 }
 
@@ -147,9 +197,10 @@ impl fmt::Display for Report {
             let margin = line.to_string().len().max(2);
             let space = " ";
             if line == 0 {
-                writeln!(f, "{space:margin$}--> {}", self.file)?;
+                writeln!(f, "{space:margin$}--> {}", self.name(finding.place))?;
             } else {
-                writeln!(f, "{space:margin$}--> {}:{line}:{column}", self.file)?;
+                let file = self.name(finding.place);
+                writeln!(f, "{space:margin$}--> {file}:{line}:{column}")?;
             }
             if let Some(snippet) = snippet {
                 let (shown, indent) = (&snippet.line, snippet.indent);
@@ -163,12 +214,16 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
+        let more = self.left_out.0 + self.left_out.1;
+        if more > 0 {
+            writeln!(f, "{more} more are left out: mend these first\n")?;
+        }
         Ok(())
     }
 }
 
 /// The known name that is meant by `name`, if one is close enough to be a slip of the hand.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase().replace('_', "-");
     known
         .into_iter()
@@ -176,7 +231,11 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
             let distance = strsim::damerau_levenshtein(&name, &k.replace('_', "-"));
             (distance, k)
         })
-        .filter(|(distance, k)| *distance <= 1 + k.chars().count() / 4)
+        .filter(|(distance, k)| {
+            let length = k.chars().count();
+            // Of a single letter nothing would be left.
+            *distance < length && *distance <= 1 + length / 4
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
 }

@@ -1,5 +1,8 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::broker::Broker;
+use crate::container::Container;
+use crate::deploy::Deploy;
 use crate::filters::Filters;
 use crate::fronted::{Extras, Service};
 use crate::secret::Source;
@@ -46,6 +49,8 @@ pub struct Mesh {
     pub store: Store,
     /// Who is who, and who may call whom.
     pub trust: Trust,
+    /// How it lies in containers.
+    pub deploy: Deploy,
     /// What Prometheus and Grafana are told.
     pub telemetry: Telemetry,
     /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
@@ -71,6 +76,8 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
+    /// Base URL of Kong's admin API, where a Kong is the gateway.
+    pub admin: Option<Url>,
     /// Directory of the filters' modules on the machine or in the container of a Kong.
     pub filters_path: String,
     /// What it has beside the mesh's own routes.
@@ -185,6 +192,8 @@ pub struct Messaging {
     pub consumer_timeout: Duration,
     /// Directory, relative to mesh.yaml, in which sidecars keep what agents answered.
     pub state_dir: Option<String>,
+    /// The broker itself.
+    pub broker: Broker,
 }
 
 /// Where runs are kept.
@@ -229,6 +238,8 @@ pub struct Agent {
     pub traffic: Settings,
     /// What one of its steps takes.
     pub resources: Amounts,
+    /// What holds it where it runs in a container.
+    pub container: Option<Container>,
 }
 
 /// How `mesh up` starts an agent.
@@ -390,6 +401,9 @@ impl Mesh {
         }
         let rabbitmq = self.messaging.rabbitmq.iter();
         all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
+        let management = self.messaging.broker.management.iter();
+        let management = management.filter_map(|m| m.credentials.as_ref());
+        all.extend(management.map(|s| ("messaging.management.credentials".to_owned(), s)));
         let redis = self.store.redis.iter();
         all.extend(redis.map(|s| ("store.url".to_owned(), s)));
         let consul = self.trust.registry.consul.iter();
@@ -410,6 +424,31 @@ impl Mesh {
             all.push((format!("{path}.key"), &certificate.key));
         }
         all
+    }
+
+    /// What containers beside the mesh's own parts need of secrets, with its field.
+    pub fn container_sources(&self) -> Vec<(String, &Source)> {
+        let named = |name: &str, secrets: &'_ BTreeMap<String, Source>| -> Vec<String> {
+            secrets
+                .keys()
+                .map(|key| format!("secrets.{key} of {name}"))
+                .collect()
+        };
+        let parts = self
+            .deploy
+            .parts
+            .values()
+            .map(|part| (part.name.as_str(), &part.secrets));
+        let agents = self
+            .agents
+            .iter()
+            .filter_map(|agent| Some((agent.id.as_str(), &agent.container.as_ref()?.secrets)));
+        let services = self.services.iter().filter_map(|service| {
+            Some((service.name.as_str(), &service.container.as_ref()?.secrets))
+        });
+        let all = parts.chain(agents).chain(services);
+        all.flat_map(|(name, secrets)| named(name, secrets).into_iter().zip(secrets.values()))
+            .collect()
     }
 
     /// Whether there is an orchestrator: agents to hand tasks to, or a way that leads to it.

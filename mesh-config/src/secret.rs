@@ -3,6 +3,8 @@
 //! A checked mesh holds references; values exist only in [`Secrets`], which is made at the last moment
 //! and handed to the renderers. Rendering with [`Secrets::none`] shows the references instead.
 
+mod vault;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
@@ -12,6 +14,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Longest secret file that is read, in bytes; an RSA key of 16384 bits takes 13 KB as PEM.
 const MAX_FILE: u64 = 64 * 1024;
@@ -25,6 +28,26 @@ pub enum Source {
     File(PathBuf),
     /// A variable of the environment.
     Env(String),
+    /// A field of a secret in Vault, by its KV engine, version 2.
+    Vault {
+        /// `MOUNT/data/PATH`.
+        path: String,
+        /// One of the secret's fields.
+        field: String,
+        /// Which Vault, as far as mesh.yaml says.
+        server: Option<Arc<Vault>>,
+    },
+}
+
+/// A Vault; what is absent is `VAULT_ADDR`'s, `VAULT_TOKEN`'s and `VAULT_CACERT`'s to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vault {
+    /// Its base URL.
+    pub url: Option<url::Url>,
+    /// Its token.
+    pub token: Option<Source>,
+    /// PEM of the authorities that its certificate is checked against, relative to mesh.yaml.
+    pub ca: Option<PathBuf>,
 }
 
 impl Source {
@@ -34,6 +57,9 @@ impl Source {
             Self::Inline(_) => "{inline: ***}".to_owned(),
             Self::File(path) => format!("{{file: {}}}", path.display()),
             Self::Env(name) => format!("{{env: {name}}}"),
+            Self::Vault { path, field, .. } => {
+                format!("{{vault: {{path: {path}, field: {field}}}}}")
+            }
         }
     }
 }
@@ -63,6 +89,14 @@ pub enum SecretError {
         /// The file.
         file: PathBuf,
         /// What the system said.
+        detail: String,
+    },
+    /// Vault does not give it.
+    #[error("{path}: {detail}")]
+    NoAnswer {
+        /// The field.
+        path: String,
+        /// Why.
         detail: String,
     },
     /// The value is there and of no use.
@@ -105,8 +139,20 @@ impl Secrets {
     ) -> Result<Self, Vec<SecretError>> {
         let mut values = BTreeMap::new();
         let mut errors = Vec::new();
+        let wanted: Vec<(String, &Source)> = wanted.into_iter().collect();
+        let kept = vault::read(&wanted, base, environment);
         for (path, source) in wanted {
-            match read(&path, source, base, environment) {
+            let value = match kept.get(source) {
+                Some(answer) => {
+                    let told = answer.clone().map_err(|detail| SecretError::NoAnswer {
+                        path: path.clone(),
+                        detail,
+                    });
+                    told.and_then(|value| usable(&path, source, &value))
+                }
+                None => read(&path, source, base, environment),
+            };
+            match value {
                 Ok(value) => {
                     values.insert(source.clone(), value);
                 }
@@ -127,10 +173,26 @@ impl Secrets {
         self.values.is_some()
     }
 
+    /// Whether a text holds one of the values.
+    pub fn are_in(&self, text: &str) -> bool {
+        let values = self.values.iter().flat_map(BTreeMap::values);
+        // What is shorter is found in words that are none.
+        let mut long = values.filter(|value| value.len() >= 4);
+        long.any(|value| text.contains(value.as_str()))
+    }
+
     /// The value, or the reference where values are not to be shown.
     pub fn show(&self, source: &Source) -> String {
         self.value(source)
             .map_or_else(|| source.reference(), str::to_owned)
+    }
+
+    /// Every value that is known here, for what hides them.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &str> {
+        self.values
+            .iter()
+            .flat_map(BTreeMap::values)
+            .map(String::as_str)
     }
 
     /// The value, if values are known here.
@@ -168,7 +230,18 @@ fn read(
             }
             text
         }
+        Source::Vault { .. } => {
+            return Err(SecretError::NoAnswer {
+                path: path.to_owned(),
+                detail: format!("{} was not asked for", source.reference()),
+            });
+        }
     };
+    usable(path, source, &value)
+}
+
+/// The value without white space around it, where anything is left then.
+fn usable(path: &str, source: &Source, value: &str) -> Result<String, SecretError> {
     let value = value.trim();
     if value.is_empty() {
         return Err(SecretError::Unusable {

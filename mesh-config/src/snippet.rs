@@ -9,23 +9,94 @@
 
 use crate::finding::Place;
 use crate::schema::tree::{Node, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sources::Sources;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Most characters of a line that are shown.
 const LONGEST: usize = 160;
 const BLOT: char = '…';
 
-/// Where tokens begin: line and column.
-pub(crate) type Places = BTreeSet<(usize, usize)>;
+/// Where a token begins: file, line and column.
+type Start = (u32, usize, usize);
 
-/// The tokens of a file.
+/// Where tokens begin.
+pub(crate) type Places = BTreeSet<Start>;
+
+/// The tokens of all files.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(BTreeMap<(usize, usize), Token>);
+pub(crate) struct Tokens(BTreeMap<Start, Token>);
+
+/// Where tokens stand, before it is known which of them may be shown. Taken of each file as it was parsed: what
+/// another file or an environment puts out is a token of its line all the same.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    tokens: Vec<(Start, usize)>,
+    /// Where an alias stands, and where its value was written.
+    aliases: Vec<(Start, Place)>,
+}
+
+impl Standing {
+    /// Takes the tokens of a file.
+    pub fn take(&mut self, node: &Node) {
+        match &node.value {
+            Value::List(items) => items.iter().for_each(|item| self.take(item)),
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    self.tokens.push((at(key.place), key.place.width));
+                    self.take(value);
+                }
+            }
+            _ => {
+                self.tokens.push((at(node.place), node.place.width));
+                if at(node.place) != at(node.defined) {
+                    self.aliases.push((at(node.place), node.defined));
+                }
+            }
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Token {
     width: usize,
     open: bool,
+}
+
+/// The lines of files, each file divided once however much is wrong in it.
+pub(crate) struct Lines<'s> {
+    sources: &'s Sources,
+    known: HashMap<u32, Vec<&'s str>>,
+}
+
+impl<'s> Lines<'s> {
+    pub fn of(sources: &'s Sources) -> Self {
+        Self {
+            sources,
+            known: HashMap::new(),
+        }
+    }
+
+    /// The line of `place`, as the parser counts them, for which a lone CR ends a line too: another line than
+    /// the one that is meant would be blotted at the wrong places.
+    fn line(&mut self, place: Place) -> Option<&'s str> {
+        let sources = self.sources;
+        let lines = self.known.entry(place.file).or_insert_with(|| {
+            let mut rest = sources.text(place.file);
+            let mut lines = Vec::new();
+            while let Some(end) = rest.find(['\n', '\r']) {
+                lines.push(rest.get(..end).unwrap_or_default());
+                let ends = if rest.get(end..).is_some_and(|r| r.starts_with("\r\n")) {
+                    2
+                } else {
+                    1
+                };
+                rest = rest.get(end + ends..).unwrap_or_default();
+            }
+            lines.push(rest);
+            lines
+        });
+        lines.get(place.line.checked_sub(1)?).copied()
+    }
 }
 
 /// A line as it is shown, and what of it is marked.
@@ -39,52 +110,38 @@ pub(crate) struct Snippet {
 }
 
 impl Tokens {
-    /// All tokens of the tree, of which those at `open` may be shown.
-    pub fn of(root: &Node, open: &Places) -> Self {
+    /// The tokens, of which those at `open` may be shown.
+    pub fn of(standing: &Standing, open: &Places) -> Self {
         let mut tokens = Self::default();
-        tokens.walk(root, open);
+        for (start, width) in &standing.tokens {
+            tokens.add(*start, *width, open.contains(start));
+        }
+        for (alias, defined) in &standing.aliases {
+            if !open.contains(alias) {
+                tokens.add(at(*defined), defined.width, false);
+            }
+        }
         tokens
     }
 
-    fn walk(&mut self, node: &Node, open: &Places) {
-        match &node.value {
-            Value::List(items) => items.iter().for_each(|item| self.walk(item, open)),
-            Value::Map(entries) => {
-                for (key, value) in entries {
-                    self.add(key.place, open.contains(&at(key.place)));
-                    self.walk(value, open);
-                }
-            }
-            _ => {
-                let open = self.add(node.place, open.contains(&at(node.place)));
-                if !open {
-                    // Where an alias's value was written.
-                    self.add(node.defined, false);
-                }
-            }
-        }
-    }
-
     /// A place that is read twice is open only if both readings say so.
-    fn add(&mut self, place: Place, open: bool) -> bool {
-        let width = place.width;
-        let token = self.0.entry(at(place)).or_insert(Token { width, open });
+    fn add(&mut self, start: Start, width: usize, open: bool) {
+        let token = self.0.entry(start).or_insert(Token { width, open });
         token.open &= open;
         token.width = token.width.min(width);
-        open
     }
 
     /// The line of `place`, blotted. None where the file holds no such line.
-    pub fn snippet(&self, text: &str, place: Place) -> Option<Snippet> {
-        // As the parser counts them, for which a lone CR ends a line too: another line than the one
-        // that is meant would be blotted at the wrong places.
-        let text = text.replace("\r\n", "\n");
-        let line = text.split(['\n', '\r']).nth(place.line.checked_sub(1)?)?;
+    pub fn snippet(&self, lines: &mut Lines<'_>, place: Place) -> Option<Snippet> {
+        let line = lines.line(place)?;
+        // Of a file that is no YAML nobody knows what in it is a secret.
+        let own = (place.file, 0, 0)..(place.file + 1, 0, 0);
+        self.0.range(own).next()?;
         if line.trim().is_empty() {
             return None;
         }
         let line: Vec<char> = line.chars().collect();
-        let mut shown = self.shown(&line, place.line);
+        let mut shown = self.shown(&line, place);
         blot_credentials(&mut shown);
         let column = place.column.saturating_sub(1);
         let indent = shown.iter().take_while(|(at, _)| *at < column).count();
@@ -107,15 +164,17 @@ impl Tokens {
     }
 
     /// The characters that may be shown, each with where it stood.
-    fn shown(&self, line: &[char], number: usize) -> Vec<(usize, char)> {
-        let here = (number, 0)..(number + 1, 0);
+    fn shown(&self, line: &[char], place: Place) -> Vec<(usize, char)> {
+        let (file, number) = (place.file, place.line);
+        let here = (file, number, 0)..(file, number + 1, 0);
         let starts: Vec<(usize, Token)> = self
             .0
             .range(here)
-            .map(|((_, column), token)| (column.saturating_sub(1).min(line.len()), *token))
+            .map(|((_, _, column), token)| (column.saturating_sub(1).min(line.len()), *token))
             .collect();
-        let next_line = || self.0.range((number + 1, 0)..).next().map(|(_, t)| t.open);
-        let before = self.0.range(..(number, 0)).next_back();
+        let below = (file, number + 1, 0)..(file + 1, 0, 0);
+        let next_line = || self.0.range(below.clone()).next().map(|(_, t)| t.open);
+        let before = self.0.range((file, 0, 0)..(file, number, 0)).next_back();
         let mut out = Vec::with_capacity(line.len());
         let part = |from: usize, to: usize| {
             let chars = line.get(from..to.max(from)).unwrap_or_default();
@@ -175,8 +234,8 @@ impl Tokens {
     }
 }
 
-fn at(place: Place) -> (usize, usize) {
-    (place.line, place.column)
+pub(crate) fn at(place: Place) -> Start {
+    (place.file, place.line, place.column)
 }
 
 /// A URL in a plain value has no credentials where a schema says so; elsewhere people write them.

@@ -3,18 +3,25 @@
 // A test that cannot go on says so loudly, in its own functions as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use mesh_tests::binary::binary;
 use mesh_tests::mesh::{Mesh, Setup};
-use mesh_tests::{rabbitmq, redis, wait_for};
-use serde_json::Value;
+use mesh_tests::rabbitmq::Release;
+use mesh_tests::{prometheus, rabbitmq, redis, wait_for};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::process::Output;
 
 /// What `mesh check` says: whether all is well, and the codes of what is not, group by group.
 async fn check(mesh: &Mesh, more: &[&str]) -> (bool, Vec<String>) {
     let file = mesh.file().display().to_string();
     let mut arguments = vec!["check", &file, "-o", "json"];
     arguments.extend(more);
-    let said = mesh.command(&arguments).await;
+    judged(&mesh.command(&arguments).await)
+}
+
+/// Whether all is well, and the codes of what is not, as `mesh check` says it.
+fn judged(said: &Output) -> (bool, Vec<String>) {
     let report: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
     let codes = report["groups"]
         .as_array()
@@ -58,13 +65,22 @@ fn tell(port: u16, command: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_mesh_is_well_and_what_breaks_is_named() {
-    let (mut broker, mut store) = tokio::join!(rabbitmq::start(), redis::start());
-    let mut mesh = Mesh::start(Setup {
-        agents: vec![("general-agent", 1)],
-        broker: Some(broker.vhost().await),
-        store: Some(store.url()),
-        ..Setup::default()
-    })
+    let managed = rabbitmq::start_with_management(Release::Three);
+    let (mut broker, mut store) = tokio::join!(managed, redis::start());
+    let messaging = json!({
+        "backend": "rabbitmq",
+        "url": {"file": "secrets/broker"},
+        "management": {"url": broker.management_url()},
+    });
+    let mut mesh = Mesh::start(
+        Setup {
+            agents: vec![("general-agent", 1)],
+            broker: Some(broker.vhost().await),
+            store: Some(store.url()),
+            ..Setup::default()
+        }
+        .with("messaging", messaging),
+    )
     .await;
     well(&mesh).await;
 
@@ -100,6 +116,34 @@ async fn a_healthy_mesh_is_well_and_what_breaks_is_named() {
         mesh.all_ready().await;
     }
 
+    // An alarm: the broker answers, and takes nothing.
+    broker.disk_alarm(true).await;
+    named(&mesh, "broker: broker_blocked").await;
+    broker.disk_alarm(false).await;
+    well(&mesh).await;
+
+    // What Consul says otherwise is named, and no failure: sidecars go by mesh.yaml.
+    let intentions = format!("{}/v1/connect/intentions", mesh.consul.url());
+    let denied = json!({"SourceName": "gateway", "DestinationName": "orchestrator", "SourceType": "consul", "Action": "deny"});
+    let made = mesh.client().post(&intentions).json(&denied).send().await;
+    let made: Value = made.unwrap().json().await.unwrap();
+    let (is_well, codes) = check(&mesh, &[]).await;
+    assert!(
+        is_well && codes == ["registry: intention_differs"],
+        "{codes:?}"
+    );
+    let one = format!("{intentions}/{}", made["ID"].as_str().unwrap());
+    assert!(
+        mesh.client()
+            .delete(one)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    well(&mesh).await;
+
     store.stop().await;
     named(&mesh, "store: store_unreachable").await;
     store.start_again().await;
@@ -107,5 +151,77 @@ async fn a_healthy_mesh_is_well_and_what_breaks_is_named() {
     named(&mesh, "broker: broker_unreachable").await;
     broker.start_again().await;
     well(&mesh).await;
+    mesh.stop().await;
+}
+
+/// What `mesh check` says with the Prometheus at `url`.
+async fn watched(mesh: &Mesh, url: &str, more: &[&str]) -> (bool, Vec<String>) {
+    let mut command = std::process::Command::new(binary("mesh"));
+    command.arg("check").arg(mesh.file()).args(["-o", "json"]);
+    command.args(more).env("PROMETHEUS_URL", url);
+    let run = tokio::task::spawn_blocking(move || command.output());
+    judged(&run.await.unwrap().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_prometheus_is_alarmed_about_is_named() {
+    let mut mesh = Mesh::start(Setup {
+        agents: vec![("general-agent", 1)],
+        ..Setup::default()
+    })
+    .await;
+    let (is_well, codes) = watched(&mesh, "http://127.0.0.1:1", &[]).await;
+    assert!(
+        is_well && codes == ["telemetry: metrics_unreachable"],
+        "{codes:?}"
+    );
+    let (is_well, codes) = watched(&mesh, "ftp://x", &["--pre"]).await;
+    assert!(!is_well && codes == ["telemetry: metrics_url"], "{codes:?}");
+
+    let rules = tempfile::tempdir().unwrap();
+    let file = rules.path().join("rules.yml");
+    let text = "groups:\n  - name: mesh\n    interval: 1s\n    rules:\n      \
+        - {alert: SidecarDown, expr: up == 0, labels: {severity: critical}, annotations: {summary: it is gone}}\n";
+    std::fs::write(&file, text).unwrap();
+    let sidecar = mesh.admin("general-agent");
+    let targets = [mesh.orchestrator(), sidecar.replace("http://", "")];
+    let config = format!(
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nrule_files: ['{}']\n\
+         scrape_configs:\n  - job_name: mesh\n    static_configs: [{{targets: ['{}', '{}']}}]\n",
+        file.display(),
+        targets[0],
+        targets[1]
+    );
+    let prometheus = prometheus::start(&config).await;
+    wait_for("all is well", || async {
+        let (is_well, codes) = watched(&mesh, &prometheus.url(), &[]).await;
+        is_well && codes.is_empty()
+    })
+    .await;
+    mesh.kill("sidecar general-agent").await;
+    let of_telemetry = |codes: &[String]| -> Vec<String> {
+        let of = codes.iter().filter(|code| code.starts_with("telemetry"));
+        of.cloned().collect()
+    };
+    wait_for("the target and its alert", || async {
+        let (is_well, codes) = watched(&mesh, &prometheus.url(), &[]).await;
+        let named = ["telemetry: target_down", "telemetry: alert_firing"];
+        !is_well && of_telemetry(&codes) == named
+    })
+    .await;
+    mesh.launch("sidecar general-agent");
+    mesh.all_ready().await;
+    wait_for("all is well again", || async {
+        let (is_well, codes) = watched(&mesh, &prometheus.url(), &[]).await;
+        is_well && codes.is_empty()
+    })
+    .await;
+    // Scraped are others alone.
+    let others = prometheus::start("scrape_configs: []\n").await;
+    let (is_well, codes) = watched(&mesh, &others.url(), &[]).await;
+    assert!(
+        is_well && codes == ["telemetry: targets_missing"],
+        "{codes:?}"
+    );
     mesh.stop().await;
 }

@@ -11,6 +11,7 @@
 
 use crate::USAGE;
 use crate::args::{Load, Output};
+use crate::progress::Progress;
 use crate::screen::{self, Paint, Screen};
 use crate::submit::{access, payload};
 use crate::task::{Accepted, Gateway, Refused, Request, text};
@@ -106,6 +107,7 @@ pub async fn run(args: Load) -> anyhow::Result<ExitCode> {
 async fn drive(args: &Load, gateway: Arc<Gateway>, request: Arc<Request>) -> anyhow::Result<Tally> {
     let mut progress = Screen::stderr().outlasting_its_reader();
     let quiet = args.output == Output::Json;
+    let bar = Progress::bar(args.tasks, quiet);
     let mut due = tokio::time::interval(Duration::from_secs_f64(1.0 / args.rate));
     // Behind its time it catches up: the rate is that of the whole run.
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -135,8 +137,10 @@ async fn drive(args: &Load, gateway: Arc<Gateway>, request: Arc<Request>) -> any
             }
             Some(ended) = under_way.join_next() => {
                 tally.count(ended.unwrap_or_else(|_| Outcome::given_up()));
+                let failed = tally.failed + tally.refused + tally.lost;
+                bar.set(tally.ended(), format!("ended, {failed} not completed"));
             }
-            _ = told.tick(), if !quiet => {
+            _ = told.tick(), if !quiet && bar.is_hidden() => {
                 let (sent, open) = (tally.attempted, under_way.len());
                 progress.line(format!("{sent} of {wanted} sent, {open} under way"))?;
             }
@@ -286,6 +290,10 @@ impl Outcome {
 }
 
 impl Tally {
+    fn ended(&self) -> u64 {
+        self.completed + self.failed + self.refused + self.lost
+    }
+
     fn count(&mut self, outcome: Outcome) {
         // A key has one task, and a task one key.
         for (place, id) in outcome.ids.into_iter().enumerate() {
@@ -380,56 +388,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outcome(ids: &[&str], end: End) -> Outcome {
-        Outcome {
-            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-            end,
-        }
-    }
-
-    #[test]
-    fn each_end_counts_once_and_every_id_belongs_to_one_key() {
-        let mut tally = Tally::default();
-        let completed = |ms| End::Completed(Duration::from_millis(ms));
-        for ms in 1..=99 {
-            tally.count(outcome(&[&ms.to_string()], completed(ms)));
-        }
-        tally.count(outcome(&["99"], completed(1_000)));
-        tally.count(outcome(
-            &["a", "b"],
-            End::Failed(Some("timeout".to_owned())),
-        ));
-        tally.count(outcome(&["c"], End::Failed(None)));
-        tally.count(outcome(&[], End::Refused("503".to_owned())));
-        tally.count(outcome(&["d"], End::Lost("unknown".to_owned())));
-        let report = tally.report(1.0);
-        for (key, wanted) in [
-            ("completed", json!(100)),
-            ("failed", json!(2)),
-            ("unexplained", json!(1)),
-            ("refused", json!(1)),
-            ("lost", json!(1)),
-            ("duplicated", json!(2)),
-            ("p50", json!(50.0)),
-            ("p99", json!(99.0)),
-        ] {
-            assert_eq!(report[key], wanted, "{key}: {report}");
-        }
-        assert_eq!(report["reasons"]["timeout"], 1);
-        assert_eq!(report["reasons"]["lost: unknown"], 1);
-    }
-
-    #[test]
-    fn nothing_completed_has_no_quantiles_and_reasons_are_bounded() {
-        let mut tally = Tally::default();
-        for n in 0..1_000 {
-            tally.count(outcome(&[], End::Failed(Some(format!("code-{n}")))));
-        }
-        let report = tally.report(0.0);
-        assert_eq!(report["p50"], Value::Null);
-        assert_eq!(report["reasons"]["others"], 936);
-    }
-}
+mod tests;

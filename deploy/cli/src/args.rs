@@ -7,6 +7,12 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "mesh", version)]
 pub struct Args {
+    /// Which of the file's `environments` is laid over it
+    #[arg(long = "env", value_name = "NAME", env = "MESH_ENV", global = true)]
+    pub environment: Option<String>,
+    /// Let `include` lead out of the directory of mesh.yaml
+    #[arg(long, global = true)]
+    pub include_outside: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -14,6 +20,8 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check mesh.yaml and say everything that is wrong with it
+    ///
+    /// Exit codes: 0 nothing is wrong (there may be warnings), 1 something is, or the file cannot be read.
     Validate(Validate),
     /// Write what a part reads, or what all parts read
     ///
@@ -21,11 +29,31 @@ pub enum Command {
     /// this one does not, such as of agents that are gone, are removed. Exit codes: 0 all written,
     /// 1 not: mesh.yaml has errors, a secret has no value, or a file cannot be written.
     Render(crate::render::Render),
+    /// Say what a code of a report means, with an example and the mend
+    ///
+    /// Exit codes: 0 said, 1 there is no such code.
+    Explain(crate::explain::Explain),
+    /// Print what mesh.yaml may hold: JSON Schema for editors, or a reference to read
+    ///
+    /// Exit code: 0.
+    Schema(crate::schema::Schema),
+    /// Bring an older mesh.yaml up to the version that this program reads
+    ///
+    /// Exit codes: 0 nothing has to change, or it was written; 1 the file cannot be migrated; 2 something has to change,
+    /// and was only shown.
+    Migrate(crate::migrate::Migrate),
     /// Run the whole mesh in this process until Ctrl-C
+    ///
+    /// What it writes is kept in .mesh/logs too, for `mesh logs`. With -o json a line of JSON each for `started`,
+    /// `ready` and `drained`. Exit codes: 0 drained, 1 it did not start, or lost a part, 130 ended at once (Ctrl-C twice).
     Up(Up),
     /// Run a mesh, send two tasks across it, show what happens
+    ///
+    /// Exit codes: 0 both tasks completed, 1 not.
     Demo(Demo),
     /// Print a token of the development issuer
+    ///
+    /// Exit codes: 0 printed, 1 the mesh has other issuers, or its gateway would refuse such a token.
     Token(Token),
     /// Submit a task through the gateway and follow it to its end
     ///
@@ -42,11 +70,27 @@ pub enum Command {
     /// Exit codes: 0 nothing is wrong (there may be warnings), 1 something is.
     Check(Check),
     /// Show every part of the mesh and whether it works
+    ///
+    /// Exit codes: 0 every part is up, 1 one is down, or no mesh is known.
     Status(Status),
     /// Look at dead letters, replay them or drop them
     ///
     /// Exit codes: 0 done, 1 not: there is no such dead letter, the broker is not reached, or one stays.
     Dlq(Dlq),
+    Top(crate::top::Top),
+    Trace(crate::trace::Trace),
+    Logs(crate::logs::Logs),
+    Completions(crate::complete::Completions),
+    Man(crate::man::ManPages),
+    /// Show what is different between mesh.yaml and what Kong, RabbitMQ and Consul hold
+    ///
+    /// Exit codes: 0 nothing is, 2 something is, 1 it is not known: mesh.yaml, a secret or a part is of no use.
+    Diff(crate::live::Diff),
+    /// Make Kong, RabbitMQ and Consul hold what mesh.yaml says, after showing what that changes
+    ///
+    /// Exit codes: 0 they do, 2 they do not and nothing was done (--dry-run, or nobody said yes), 1 it stopped, and
+    /// says where.
+    Apply(crate::live::Apply),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +98,9 @@ pub struct Validate {
     /// The file
     #[arg(default_value = "mesh.yaml")]
     pub file: PathBuf,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,6 +111,9 @@ pub struct Up {
     /// Directory of the filters' modules
     #[arg(long, env = "MESH_FILTERS")]
     pub filters: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +121,9 @@ pub struct Demo {
     /// Directory of the filters' modules
     #[arg(long, env = "MESH_FILTERS")]
     pub filters: Option<PathBuf>,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -90,6 +143,9 @@ pub struct Token {
     /// A further claim, NAME=VALUE; the value is JSON, or else text
     #[arg(long = "claim", value_parser = claim)]
     pub claims: Vec<(String, serde_json::Value)>,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -258,7 +314,7 @@ fn in_flight(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "write a number from 1 to 10000".to_owned())
 }
 
-fn ttl(text: &str) -> Result<std::time::Duration, String> {
+pub fn ttl(text: &str) -> Result<std::time::Duration, String> {
     mesh_config::duration(text)
         .filter(|d| d.as_secs() > 0)
         .ok_or_else(|| "write a whole number and s, m or h, such as 15m".to_owned())

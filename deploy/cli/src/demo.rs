@@ -4,9 +4,10 @@
 //! goes with the process, and its ports are free ones where the usual ones are taken, so that the demo
 //! runs beside anything. Nothing of it is staged: the token passes the filter, the steps pass the bus.
 
-use crate::args::Demo;
+use crate::args::{Demo, Output};
 use crate::outline::{Extent, outline};
-use crate::screen::{Paint, Screen, plain};
+use crate::progress::Progress;
+use crate::screen::{self, Paint, Screen, plain};
 use crate::signals::on_signal;
 use crate::submit::{end, plan, step};
 use crate::task::{Gateway, Request, shown, text};
@@ -69,7 +70,12 @@ fn forget(path: &Path) {
 
 pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let mut screen = Screen::stdout();
+    let quiet = args.output == Output::Json;
+    let mut screen = if quiet {
+        Screen::silent()
+    } else {
+        Screen::stdout()
+    };
     let shutdown = CancellationToken::new();
     // Before there are keys: a signal takes them away, whenever it comes.
     let (keys, groups) = (KeysDir::name(), Groups::default());
@@ -83,12 +89,14 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     let keys = KeysDir::make(keys)?;
     let mesh = mesh_config::compile("mesh.yaml", MESH)?.mesh;
     let issuer = DevelopmentIssuer::of(&mesh, &keys.0)?;
+    let starting = Progress::spinner("starting the mesh", quiet);
     let bound = tokio::select! {
         biased;
         () = shutdown.cancelled() => bail!("interrupted"),
         bound = build(mesh, &keys.0, args.filters.as_deref(), &groups) => bound?,
     };
     let addresses = bound.addresses().clone();
+    drop(starting);
     show(&mut screen, &addresses)?;
 
     let mesh = tokio::spawn(bound.run(shutdown.clone()));
@@ -108,8 +116,18 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     };
     shutdown.cancel();
     mesh.await??;
-    let completed = outcome?;
+    let tasks = outcome?;
+    let completed = tasks.iter().all(|task| text(task, "status") == "completed");
     let took = begun.elapsed().as_secs_f64();
+    if quiet {
+        let report = json!({"completed": completed, "seconds": took, "tasks": tasks});
+        Screen::stdout().line(screen::json(&report)?)?;
+        return Ok(if completed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
     if completed {
         let good = screen.paint(Paint::Good, "both tasks completed");
         screen.line(format!("{good}; {took:.1} s from start to drained end"))?;
@@ -132,6 +150,8 @@ async fn build(
             base: base.to_owned(),
             secrets: identity::secrets(&mesh, base, &|_| None)?,
             filters: filters.map(Path::to_owned),
+            // Its directory goes with it.
+            cache: None,
             groups: groups.clone(),
         };
         match mesh_local::build(mesh.clone(), options).await {
@@ -162,8 +182,12 @@ fn show_token(screen: &mut Screen, claims: &Value) -> std::io::Result<()> {
     screen.line("")
 }
 
-/// Sends both tasks; whether both completed.
-async fn two_tasks(screen: &mut Screen, gateway: &Gateway, url: &str) -> anyhow::Result<bool> {
+/// Sends both tasks; how each ended.
+async fn two_tasks(
+    screen: &mut Screen,
+    gateway: &Gateway,
+    url: &str,
+) -> anyhow::Result<Vec<Value>> {
     let rows = CSV.lines().count().saturating_sub(1);
     let tasks = [
         (
@@ -177,7 +201,7 @@ async fn two_tasks(screen: &mut Screen, gateway: &Gateway, url: &str) -> anyhow:
             format!("{CSV_NAME}, {rows} rows"),
         ),
     ];
-    let mut completed = true;
+    let mut ended = Vec::new();
     for (task_type, payload, about) in tasks {
         let title = screen.paint(Paint::Bold, task_type);
         screen.line(format!("{title}: {about}"))?;
@@ -205,9 +229,9 @@ async fn two_tasks(screen: &mut Screen, gateway: &Gateway, url: &str) -> anyhow:
         let task = gateway.task(&accepted.task_id).await?;
         show_results(screen, &task)?;
         screen.line(format!("  {}\n", end(screen, &task)))?;
-        completed &= text(&task, "status") == "completed";
+        ended.push(task);
     }
-    Ok(completed)
+    Ok(ended)
 }
 
 /// What each step answered, in the order of the plan.

@@ -44,6 +44,15 @@ impl Screen {
         }
     }
 
+    /// Takes what is said and shows nobody.
+    pub fn silent() -> Self {
+        Self {
+            out: Box::new(io::sink()),
+            colour: false,
+            outlasting: false,
+        }
+    }
+
     /// The text in a colour, or as it is.
     pub fn paint(&self, paint: Paint, text: impl Display) -> String {
         let code = match paint {
@@ -99,7 +108,15 @@ pub fn plain(text: &str) -> String {
 
 /// JSON for programs, which a terminal may show all the same: what steers it is escaped.
 pub fn json(value: &serde_json::Value) -> serde_json::Result<String> {
-    let text = serde_json::to_string_pretty(value)?;
+    Ok(escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// The same on one line.
+pub fn json_line(value: &serde_json::Value) -> String {
+    escaped(&value.to_string())
+}
+
+fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Outside strings nothing but line ends steers, and within them those are escaped already.
@@ -109,7 +126,7 @@ pub fn json(value: &serde_json::Value) -> serde_json::Result<String> {
             out.push(c);
         }
     }
-    Ok(out)
+    out
 }
 
 fn steers(c: char) -> bool {

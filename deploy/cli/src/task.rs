@@ -29,11 +29,12 @@ pub enum Refused {
     Unreachable(anyhow::Error),
 }
 
-/// Talks to one gateway with one token.
+/// Talks to one gateway with one token, or to an orchestrator on this machine without.
 pub struct Gateway {
     client: Client,
     url: String,
-    token: String,
+    /// None where nobody is asked who calls.
+    token: Option<String>,
 }
 
 /// What is asked for.
@@ -82,8 +83,27 @@ impl Gateway {
         Ok(Self {
             client: mesh_local::probe::client()?,
             url: parsed.as_str().trim_end_matches('/').to_owned(),
-            token: token.to_owned(),
+            token: Some(token.to_owned()),
         })
+    }
+
+    /// The orchestrator at an address of this machine, where it is open to whoever is there.
+    ///
+    /// # Errors
+    /// When the system has no means for a client.
+    pub fn local(orchestrator: std::net::SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: mesh_local::probe::client()?,
+            url: format!("http://{orchestrator}"),
+            token: None,
+        })
+    }
+
+    fn known(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Submits a task and comes back as soon as it is planned.
@@ -111,9 +131,7 @@ impl Gateway {
             "priority": request.priority,
             "timeout": request.timeout,
         });
-        self.client
-            .post(format!("{}/ai/orchestrate", self.url))
-            .bearer_auth(&self.token)
+        self.known(self.client.post(format!("{}/ai/orchestrate", self.url)))
             .json(&body)
     }
 
@@ -134,7 +152,7 @@ impl Gateway {
     /// The whole of a task.
     pub async fn task(&self, id: &str) -> Result<Value, Refused> {
         let url = format!("{}/task/{id}", self.url);
-        let get = self.client.get(url).bearer_auth(&self.token);
+        let get = self.known(self.client.get(url));
         self.read(get.timeout(PATIENCE).send().await).await
     }
 
@@ -148,7 +166,7 @@ impl Gateway {
         let mut seen = HashSet::new();
         for _ in 0..REOPENED {
             let url = format!("{}/task/{id}/events", self.url);
-            let sent = self.client.get(url).bearer_auth(&self.token).send().await;
+            let sent = self.known(self.client.get(url)).send().await;
             match sent {
                 Ok(response) if response.status().is_success() => {
                     if read_events(response, &mut seen, &mut show).await? {

@@ -1,10 +1,11 @@
-//! `mesh token`: the token alone, so that `$(mesh token)` is one.
+//! `mesh token`: the token alone, so that `$(mesh token)` is one; with `-o json` its claims as well.
 
-use crate::args::Token;
+use crate::args::{Output, Token};
 use crate::load::load;
-use crate::screen::Screen;
+use crate::screen::{self, Screen};
 use mesh_local::identity::{DevelopmentIssuer, TokenRequest};
 use mesh_protocol::Timestamp;
+use serde_json::json;
 use std::process::ExitCode;
 
 pub fn run(args: &Token) -> anyhow::Result<ExitCode> {
@@ -16,6 +17,14 @@ pub fn run(args: &Token) -> anyhow::Result<ExitCode> {
         ttl: args.ttl,
         claims: args.claims.iter().cloned().collect(),
     };
-    Screen::stdout().line(issuer.issue(&request, Timestamp::now())?)?;
+    let now = Timestamp::now();
+    let token = issuer.issue(&request, now)?;
+    Screen::stdout().line(match args.output {
+        Output::Text => token,
+        Output::Json => {
+            let claims = issuer.claims(&request, now);
+            screen::json(&json!({"token": token, "claims": claims}))?
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }

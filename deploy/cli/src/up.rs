@@ -1,11 +1,14 @@
 //! `mesh up`: the whole mesh in the foreground, until Ctrl-C.
 
-use crate::args::Up;
+use crate::args::{Output, Up};
 use crate::load::{environment, load};
-use crate::screen::{Paint, Screen, plain};
+use crate::logs::LogFile;
+use crate::screen::{Paint, Screen, json_line, plain};
 use crate::signals::on_signal;
 use anyhow::bail;
+use mesh_config::mesh::KEYS_DIR;
 use mesh_local::{Addresses, Groups, LocalError, Options, identity, probe, state};
+use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 /// After this long, what is not ready is said; the mesh goes on trying.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
+/// Name of the directory beside the keys in which compiled filters are kept.
+const CACHE: &str = "cache";
+
+pub async fn run(args: Up, log: &LogFile) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let loaded = load(&args.file)?;
     let name = loaded.mesh.name.clone();
@@ -26,11 +32,15 @@ pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
     }
     let secrets = identity::secrets(&loaded.mesh, &loaded.base, &environment)?;
     let development = loaded.mesh.development_sources().len() == 1;
+    if let Err(error) = log.open(&loaded.base, &name, secrets.masks()) {
+        tracing::warn!(%error, "mesh logs will show nothing of this mesh");
+    }
     let groups = Groups::default();
     let options = Options {
         base: loaded.base.clone(),
         secrets,
         filters: args.filters,
+        cache: Some(loaded.base.join(KEYS_DIR).join(CACHE)),
         groups: groups.clone(),
     };
     // From here on a signal ends the mesh in order.
@@ -55,7 +65,12 @@ pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
     // A mesh does not end because nobody reads what it says any more.
     let mut screen = Screen::stdout().outlasting_its_reader();
     let told = tokio::select! {
-        told = tell(&mut screen, &addresses, development, &args.file, begun) => told,
+        told = async {
+            match args.output {
+                Output::Text => tell(&mut screen, &addresses, development, &args.file, begun).await,
+                Output::Json => tell_json(&mut screen, &addresses, begun).await,
+            }
+        } => told,
         () = shutdown.cancelled() => Ok(()),
         // A mesh that ends before it is ready says why below.
         () = ended(&mesh) => Ok(()),
@@ -67,7 +82,10 @@ pub async fn run(args: Up) -> anyhow::Result<ExitCode> {
     state::remove(&loaded.base, &name);
     outcome??;
     told?;
-    screen.line("drained")?;
+    screen.line(match args.output {
+        Output::Text => "drained".to_owned(),
+        Output::Json => json_line(&json!({"event": "drained"})),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -92,6 +110,33 @@ pub fn show(screen: &mut Screen, addresses: &Addresses) -> std::io::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// The same for programs: a line when the addresses are known, one for each look that finds parts missing, and one
+/// when all are ready.
+async fn tell_json(
+    screen: &mut Screen,
+    addresses: &Addresses,
+    begun: Instant,
+) -> anyhow::Result<()> {
+    let mut started = serde_json::to_value(addresses)?;
+    if let Some(fields) = started.as_object_mut() {
+        fields.insert("event".to_owned(), "started".into());
+    }
+    screen.line(json_line(&started))?;
+    loop {
+        match probe::ready(addresses, PATIENCE).await {
+            Ok(()) => break,
+            Err(LocalError::NotReady(missing)) => {
+                screen.line(json_line(
+                    &json!({"event": "not_ready", "missing": missing}),
+                ))?;
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let ready = json!({"event": "ready", "seconds": begun.elapsed().as_secs_f64()});
+    Ok(screen.line(json_line(&ready))?)
 }
 
 async fn tell(

@@ -281,12 +281,14 @@ fn nothing_from_the_network_steers_the_terminal() {
 fn a_file_without_an_end_or_without_text_is_refused_with_its_place() {
     let dir = with(GOOD);
     fs::write(dir.path().join("bytes.yaml"), b"version: 1\nmesh: \xff\n").unwrap();
+    fs::write(dir.path().join("long.yaml"), vec![b'\n'; 64 << 20]).unwrap();
     for (file, what) in [
-        ("/dev/zero", "error[too_large]"),
+        ("/dev/zero", "no regular file"),
+        ("long.yaml", "error[too_large]"),
         ("bytes.yaml", "bytes.yaml:2:7"),
     ] {
         let out = mesh(dir.path(), &["validate", file]);
-        let said = text(&out.stdout);
+        let said = text(&out.stdout) + &text(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{said}");
         assert!(said.contains(what), "{said}");
     }

@@ -19,13 +19,14 @@ use mesh_config::render;
 use mesh_config::secret::Secrets;
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// What a mesh needs besides its description.
 pub struct Options {
@@ -35,6 +36,8 @@ pub struct Options {
     pub secrets: Secrets,
     /// Where the filters' modules are, if it was said.
     pub filters: Option<PathBuf>,
+    /// Where compiled filters are kept for the next start; they are compiled anew when None.
+    pub cache: Option<PathBuf>,
     /// Knows the programs that are started, for whoever has to end without draining.
     pub groups: Groups,
 }
@@ -80,6 +83,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         base,
         secrets,
         filters,
+        cache,
         groups,
     } = options;
     let config = render::orchestrator(&mesh, &secrets)?;
@@ -167,14 +171,25 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
     mesh.gateway.sidecar.outbound = way_out.outbound_address();
 
     let kong = render::kong(&mesh, &secrets)?;
+    let counted = prometheus::Registry::new();
+    // Beside the clients' listener and on this machine alone, as the sidecars' are.
+    let status = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let status = mesh_gateway::Status::bind(status, counted.clone()).map_err(|source| {
+        LocalError::Listen {
+            part: "gateway's metrics".to_owned(),
+            address: status,
+            source,
+        }
+    })?;
     let gateway = mesh_gateway::build(
         mesh_gateway::Config {
+            cache,
             max_request_body: mesh.orchestrator.limits.max_body_bytes,
             ..mesh_gateway::Config::new(mesh.gateway.listen, kong, filters_dir)
         },
         mesh_gateway::Deps {
             tracer: tracers.of("gateway")?,
-            metrics: prometheus::Registry::new(),
+            metrics: counted,
         },
     )
     .await
@@ -184,6 +199,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         pid: std::process::id(),
         mesh: mesh.name,
         gateway: gateway.address(),
+        gateway_status: Some(status.address()),
         orchestrator: orchestrator.address(),
         gateway_sidecar: Some(way_out.admin_address()),
         orchestrator_sidecar: Some(way_in.admin_address()),
@@ -202,6 +218,8 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
             vec![Part::new("orchestrator", |stop| orchestrator.run(stop))],
             sidecars,
             agents,
+            // Last, so that a drain can be watched.
+            vec![Part::new("gateway's metrics", |stop| status.run(stop))],
         ],
         bus,
         tracers,
@@ -257,7 +275,9 @@ impl Bound {
         for (row, parts) in self.rows.into_iter().enumerate() {
             stops.push(parts.iter().map(|p| p.stop.clone()).collect());
             for part in parts {
-                let id = work.spawn(part.work).id();
+                // Lines that a part's own task writes say whose they are.
+                let span = tracing::info_span!("part", part = %part.name);
+                let id = work.spawn(part.work.instrument(span)).id();
                 roll.insert(id, (row, part.name));
             }
         }

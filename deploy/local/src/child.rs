@@ -84,10 +84,10 @@ impl Program {
             .map_err(|e| refused(e.to_string()))?;
         // The readers end with the pipes, which end with the child's process group.
         if let Some(out) = child.stdout.take() {
-            tokio::spawn(log_lines(self.agent.clone(), out));
+            tokio::spawn(log_lines(self.agent.clone(), "stdout", out));
         }
         if let Some(err) = child.stderr.take() {
-            tokio::spawn(log_lines(self.agent.clone(), err));
+            tokio::spawn(log_lines(self.agent.clone(), "stderr", err));
         }
         tracing::info!(agent = %self.agent, pid = child.id(), "agent started");
         Ok((child, group))
@@ -150,7 +150,8 @@ impl Running {
     }
 }
 
-async fn log_lines(agent: AgentId, output: impl AsyncRead + Unpin) {
+/// `stream` is what `mesh logs` tells a program's own lines by.
+async fn log_lines(agent: AgentId, stream: &'static str, output: impl AsyncRead + Unpin) {
     let mut reader = BufReader::with_capacity(MAX_LINE, output);
     let mut line = Vec::new();
     loop {
@@ -167,11 +168,11 @@ async fn log_lines(agent: AgentId, output: impl AsyncRead + Unpin) {
         reader.consume(used);
         if complete || line.len() >= MAX_LINE {
             let text = String::from_utf8_lossy(&line);
-            tracing::info!(%agent, "{}", text.trim_end());
+            tracing::info!(%agent, stream, "{}", text.trim_end());
             line.clear();
         }
     }
     if !line.is_empty() {
-        tracing::info!(%agent, "{}", String::from_utf8_lossy(&line).trim_end());
+        tracing::info!(%agent, stream, "{}", String::from_utf8_lossy(&line).trim_end());
     }
 }

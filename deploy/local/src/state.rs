@@ -21,6 +21,9 @@ pub struct Addresses {
     pub mesh: String,
     /// The gateway.
     pub gateway: SocketAddr,
+    /// The gateway's metrics, where they are known.
+    #[serde(default)]
+    pub gateway_status: Option<SocketAddr>,
     /// The orchestrator's API.
     pub orchestrator: SocketAddr,
     /// Health and metrics of the gateway's sidecar, where it is known.
@@ -129,6 +132,7 @@ mod tests {
             pid,
             mesh: mesh.to_owned(),
             gateway: address,
+            gateway_status: None,
             orchestrator: address,
             gateway_sidecar: None,
             orchestrator_sidecar: None,

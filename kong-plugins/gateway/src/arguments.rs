@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
     /// Directory of the filters' modules.
     #[arg(long)]
     filters: PathBuf,
+    /// Directory in which compiled modules are kept for the next start; the user's own, closed to others (0700).
+    #[arg(long)]
+    cache: Option<PathBuf>,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:10005")]
     listen: SocketAddr,
@@ -50,6 +53,7 @@ impl Arguments {
         let mut config = Config::new(self.listen, declarative, &self.filters);
         config.workers = self.workers.unwrap_or(config.workers);
         config.access_log.clone_from(&self.access_log);
+        config.cache.clone_from(&self.cache);
         Ok(config)
     }
 

@@ -14,6 +14,8 @@ pub struct Config {
     pub declarative: mesh_declarative::Config,
     /// Directory of the modules, `<filter>.wasm` each.
     pub filters_dir: PathBuf,
+    /// Where compiled modules are kept from one start to the next; they are compiled at each when None.
+    pub cache: Option<PathBuf>,
     /// Threads, each with its own VMs.
     pub workers: usize,
     /// Connections at a time; further ones wait in the listener's queue.
@@ -67,6 +69,7 @@ impl Config {
             listen,
             declarative,
             filters_dir: filters_dir.into(),
+            cache: None,
             // More workers mean more copies of every filter's cache; a gateway shares its machine.
             workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(8)),
             max_connections: 4096,

@@ -10,7 +10,7 @@ use crate::plugins::rate::Counters;
 use crate::routes::Table;
 use crate::upstream::ServicePlan;
 use mesh_trace::Tracer;
-use mesh_wasm_host::{Engine, Module, Shared as FilterShared};
+use mesh_wasm_host::{Cache, Engine, Module, Shared as FilterShared};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -48,7 +48,12 @@ impl Generation {
         let workers = config.workers.max(1);
         let instances = u32::try_from(workers * checked.filters.len().max(1)).unwrap_or(u32::MAX);
         let engine = Engine::new(config.limits, instances).map_err(BuildError::Engine)?;
-        let modules = compile(&engine, &config.filters_dir, &checked.filters).await?;
+        let cache = config.cache.as_deref().and_then(|directory| {
+            Cache::open(directory)
+                .inspect_err(|error| tracing::warn!(%error, "filters are compiled anew"))
+                .ok()
+        });
+        let modules = compile(&engine, &config.filters_dir, &checked.filters, cache).await?;
         for (name, _) in &checked.filters {
             process.metrics.filter(name);
         }
@@ -82,11 +87,12 @@ async fn compile(
     engine: &Engine,
     directory: &Path,
     filters: &Filters,
+    cache: Option<Cache>,
 ) -> Result<Vec<Module>, BuildError> {
     let mut running = Vec::new();
     for (name, _) in filters {
         let path = directory.join(format!("{name}.wasm"));
-        let (engine, filter) = (engine.clone(), name.clone());
+        let (engine, filter, cache) = (engine.clone(), name.clone(), cache.clone());
         // Compiling is all computation; each module takes a thread of its own.
         running.push(tokio::task::spawn_blocking(move || {
             let bytes = std::fs::read(&path).map_err(|source| BuildError::Module {
@@ -96,15 +102,17 @@ async fn compile(
             })?;
             let start = std::time::Instant::now();
             let module =
-                Module::compile(&engine, &filter, &bytes).map_err(|source| BuildError::Filter {
-                    filter: filter.clone(),
-                    source,
+                Module::cached(&engine, &filter, &bytes, cache.as_ref()).map_err(|source| {
+                    BuildError::Filter {
+                        filter: filter.clone(),
+                        source,
+                    }
                 })?;
             tracing::info!(
                 filter,
                 bytes = bytes.len(),
                 duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "filter compiled"
+                "filter is there"
             );
             Ok(module)
         }));

@@ -17,6 +17,7 @@
 //! is refused, a filter that fails lets nothing pass.
 
 mod abi;
+mod cache;
 mod calls;
 mod engine;
 mod error;
@@ -30,6 +31,7 @@ mod state;
 mod usage;
 mod vm;
 
+pub use cache::Cache;
 pub use calls::{Call, CallAnswer};
 pub use engine::{Engine, Limits};
 pub use error::HostError;

@@ -1,6 +1,7 @@
 //! A compiled module, linked once, from which every worker makes its own VM.
 
 use crate::abi;
+use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::error::HostError;
 use crate::state::State;
@@ -32,6 +33,19 @@ impl Module {
     /// # Errors
     /// [`HostError::Module`] for what is no module, speaks another ABI or lacks what the ABI asks for.
     pub fn compile(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Self, HostError> {
+        Self::cached(engine, name, bytes, None)
+    }
+
+    /// The same, but for what was compiled at an earlier start and lies in `cache`.
+    ///
+    /// # Errors
+    /// As for [`Module::compile`]; a cache that is of no use is passed over.
+    pub fn cached(
+        engine: &Engine,
+        name: &str,
+        bytes: &[u8],
+        cache: Option<&Cache>,
+    ) -> Result<Self, HostError> {
         let wrong = |problem: String| HostError::Module {
             module: name.to_owned(),
             problem,
@@ -42,8 +56,19 @@ impl Module {
                 bytes.len()
             )));
         }
-        let module =
-            wasmtime::Module::new(&engine.inner, bytes).map_err(|e| wrong(format!("{e:#}")))?;
+        let module = match cache.and_then(|cache| cache.find(engine, name, bytes)) {
+            Some(module) => module,
+            None => {
+                let module = wasmtime::Module::new(&engine.inner, bytes)
+                    .map_err(|e| wrong(format!("{e:#}")))?;
+                if let Some(Err(error)) =
+                    cache.map(|cache| cache.keep(engine, name, bytes, &module))
+                {
+                    tracing::warn!(%error, "compiled filter is not kept");
+                }
+                module
+            }
+        };
         let speaks = |version: &str| module.get_export(version).is_some();
         if !speaks("proxy_abi_version_0_2_1") && !speaks("proxy_abi_version_0_2_0") {
             let text = "it exports neither proxy_abi_version_0_2_1 nor proxy_abi_version_0_2_0";

@@ -1,4 +1,5 @@
-//! Keeps each filter's `.meta.json` for Kong true to its configuration type.
+//! Keeps each filter's `.meta.json` for Kong, and its `.schema.json` for mesh.yaml's editors, true to its configuration
+//! type.
 //!
 //! The files are in the repository, beside their filters, so that building a filter needs no generator.
 //! `MESH_BLESS=1 cargo test -p mesh-policy meta` writes them anew.
@@ -85,6 +86,31 @@ fn meta<C: JsonSchema>() -> Value {
     })
 }
 
+/// What mesh.yaml's own schema says of a filter's configuration: the same with what its fields mean, in the draft
+/// that editors read (2020-12).
+fn described<C: JsonSchema>() -> Value {
+    let generator = SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator();
+    let mut schema = generator.into_root_schema_for::<C>().to_value();
+    if let Some(object) = schema.as_object_mut() {
+        for name in ["$schema", "title"] {
+            object.remove(name);
+        }
+    }
+    schema
+}
+
+/// The schema of every filter's configuration, by the filter's name.
+fn schemas() -> [(&'static str, Value); 4] {
+    [
+        (crate::admission::Policy::NAME, described::<TaskAdmission>()),
+        (crate::routing::Policy::NAME, described::<AgentRouter>()),
+        (crate::jwt::Policy::NAME, described::<JwtAuth>()),
+        (crate::rate_limit::Policy::NAME, described::<RateLimit>()),
+    ]
+}
+
 /// The meta file of every filter, by its name.
 fn metas() -> [(&'static str, Value); 4] {
     [
@@ -97,10 +123,13 @@ fn metas() -> [(&'static str, Value); 4] {
 
 #[test]
 fn meta_files_are_true() {
-    for (name, meta) in metas() {
+    let all =
+        |kind, files: [(&'static str, Value); 4]| files.map(|(name, file)| (name, kind, file));
+    let files = [all("meta", metas()), all("schema", schemas())].concat();
+    for (name, kind, file) in files {
         let filters = concat!(env!("CARGO_MANIFEST_DIR"), "/../filters");
-        let path = format!("{filters}/{name}/{name}.meta.json");
-        let wanted = format!("{meta:#}\n");
+        let path = format!("{filters}/{name}/{name}.{kind}.json");
+        let wanted = format!("{file:#}\n");
         if std::env::var_os("MESH_BLESS").is_some() {
             std::fs::write(&path, &wanted).unwrap();
         }

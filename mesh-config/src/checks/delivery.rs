@@ -6,6 +6,7 @@ use crate::schema::{Agent, At, Delivery, File, Overflow};
 use mesh_bus::{DELIVERY_LIMIT, QueueKind};
 use mesh_orchestrator::config::Steps;
 use mesh_sidecar::config::{self, Worker};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// Every finding about how steps are delivered.
@@ -15,12 +16,13 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     if let Some(usual) = usual {
         policy(file, None, usual, &usual.value, out);
     }
+    let mut said = HashSet::new();
     for at in &file.agents {
         if let Some(own) = &at.value.delivery {
             let all = own.value.over(usual.map(|at| &at.value));
             policy(file, Some(&at.value), own, &all, out);
         }
-        consumer_timeout(file, &at.value, out);
+        consumer_timeout(file, &at.value, &mut said, out);
     }
 }
 
@@ -45,7 +47,9 @@ fn overflow(file: &File, out: &mut Vec<Finding>) {
             ));
         } else if messaging.max_length.is_none() {
             let message = format!("{} has no effect without max_length", overflow.path);
-            out.push(warning("no_effect", overflow, message));
+            out.push(
+                warning("no_effect", overflow, message).hint("add max_length, or leave it out"),
+            );
         }
     }
     let usual = messaging.delivery.as_ref().map(|at| &at.value);
@@ -143,7 +147,12 @@ fn budget(file: &File) -> Duration {
 
 /// The broker takes back what is not acknowledged in its time, with everything on the same channel, while the agent
 /// still works on it.
-fn consumer_timeout(file: &File, agent: &Agent, out: &mut Vec<Finding>) {
+fn consumer_timeout<'f>(
+    file: &'f File,
+    agent: &'f Agent,
+    said: &mut HashSet<&'f str>,
+    out: &mut Vec<Finding>,
+) {
     let usual = Worker::default();
     let limit = file.messaging.consumer_timeout.as_ref();
     let time = limit.map_or(Duration::from_millis(usual.ack_deadline_ms), |at| at.value);
@@ -165,8 +174,7 @@ fn consumer_timeout(file: &File, agent: &Agent, out: &mut Vec<Finding>) {
         return;
     };
     // One for all agents that say nothing of their own.
-    let said = |f: &Finding| f.code == "consumer_timeout" && f.path == at.path;
-    if !out.iter().any(said) {
+    if said.insert(&at.path) {
         out.push(
             error("consumer_timeout", at, message(&at.path)).hint(
                 "shorten timeout, retries.attempts or orchestrator.steps.timeout, or raise consumer_timeout on the \

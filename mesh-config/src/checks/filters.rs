@@ -120,6 +120,7 @@ pub(super) fn filter_fault(at: &At<Setting>, fault: &ConfigError) -> Finding {
     let place = place(&at.value, &fault.path).unwrap_or(at.place);
     let message = format!("{path}: {}", fault.message);
     Finding::error("filter_config", place, path, message)
+        .hint("docs/filters.md says what the filter takes there")
 }
 
 /// The place of `path`, or of the nearest value around it.

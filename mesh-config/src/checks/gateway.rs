@@ -7,15 +7,15 @@ use crate::finding::{Finding, Place};
 use crate::guard::{check_jwks_url, check_key, is_symmetric};
 use crate::schema::{At, Auth, File, Issuer, Key, Route};
 use crate::secret::Source;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 /// Every finding about `gateway:` as a whole.
 pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     let raw = &file.gateway;
-    let fronts_only = !file.services.is_empty() && file.agents.is_empty();
     if let Some(auth) = &raw.auth {
         authentication(auth, raw.listen.as_ref(), out);
-    } else if raw.listen.is_none() && raw.routes.is_none() && !fronts_only {
+    } else if raw.listen.is_none() && raw.routes.is_none() && !file.fronts_only {
         let message = "gateway.auth is missing: who may come in?";
         out.push(
             Finding::error("missing", Place::default(), "gateway.auth", message)
@@ -25,6 +25,7 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     routes(raw.routes.iter().flat_map(|r| &r.value), out);
     if let Some(routes) = &raw.routes
         && routes.value.is_empty()
+        && !file.fronts_only
         && file.services.is_empty()
     {
         let names: Vec<_> = default_routes().into_iter().map(|r| r.name).collect();
@@ -38,19 +39,21 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
 
 /// Names are unique, and no route takes what another one takes before it.
 fn routes<'a>(routes: impl Iterator<Item = &'a At<Route>>, out: &mut Vec<Finding>) {
-    let mut names: Vec<&At<String>> = Vec::new();
-    let mut taken: Vec<(&At<String>, &[At<String>])> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
+    let mut taken: HashMap<&str, Vec<(&At<String>, &[At<String>])>> = HashMap::new();
     for route in routes {
         if let Some(name) = &route.value.name {
-            if names.iter().any(|n| n.value == name.value) {
+            if !names.insert(&name.value) {
                 let message = format!("route {} stands twice", name.value);
-                out.push(error("duplicate_route", name, message));
+                out.push(
+                    error("duplicate_route", name, message).hint("give each a name of its own"),
+                );
             }
-            names.push(name);
         }
         let methods = route.value.methods.as_slice();
         for path in &route.value.paths {
-            let first = taken.iter().find(|(other, theirs)| {
+            let taken = taken.entry(&path.value).or_default();
+            let first = taken.iter().find(|(_, theirs)| {
                 // A route with methods goes before one without, which then takes the rest.
                 let meet = if methods.is_empty() || theirs.is_empty() {
                     methods.is_empty() && theirs.is_empty()
@@ -59,7 +62,7 @@ fn routes<'a>(routes: impl Iterator<Item = &'a At<Route>>, out: &mut Vec<Finding
                         .iter()
                         .any(|m| theirs.iter().any(|t| t.value == m.value))
                 };
-                other.value == path.value && meet
+                meet
             });
             if let Some((other, _)) = first {
                 let message = format!("{} already takes {}", other.path, path.value);
@@ -127,14 +130,13 @@ fn authentication(auth: &At<Auth>, listen: Option<&At<SocketAddr>>, out: &mut Ve
 }
 
 fn issuer_keys(issuers: &[At<Issuer>], out: &mut Vec<Finding>) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for issuer in issuers {
         if let Some(name) = &issuer.value.issuer {
-            if names.contains(&name.value.as_str()) {
+            if !names.insert(&name.value) {
                 let message = format!("issuer {} stands twice", name.value);
                 out.push(error("duplicate_issuer", name, message).hint("put its keys together"));
             }
-            names.push(&name.value);
         }
         if issuer.value.keys.is_empty() && issuer.value.jwks_url.is_none() {
             let message = format!("{} has no keys", issuer.path);
@@ -149,10 +151,10 @@ fn issuer_keys(issuers: &[At<Issuer>], out: &mut Vec<Finding>) {
             let faults = check_jwks_url(&serde_json::Value::Object(config.clone()));
             out.extend(faults.iter().map(|fault| filter_fault(url, fault)));
         }
-        let mut ids: Vec<Option<&str>> = Vec::new();
+        let mut ids: HashSet<Option<&str>> = HashSet::new();
         for key in &issuer.value.keys {
             let id = key.value.id.as_ref().map(|id| id.value.as_str());
-            if ids.contains(&id) {
+            if !ids.insert(id) {
                 let message = match id {
                     Some(id) => format!("key {id} stands twice"),
                     None => "two keys of one issuer have no id".to_owned(),
@@ -162,7 +164,6 @@ fn issuer_keys(issuers: &[At<Issuer>], out: &mut Vec<Finding>) {
                         .hint("the id chooses the key; give each its own"),
                 );
             }
-            ids.push(id);
             key_material(key, out);
         }
     }
@@ -198,11 +199,12 @@ fn key_material(at: &At<Key>, out: &mut Vec<Finding>) {
     };
     if let Source::Inline(text) = &right.value {
         if let Err(problem) = check_key(algorithm.value, text) {
-            out.push(error(
-                "wrong_key",
-                right,
-                format!("{}: {problem}", right.path),
-            ));
+            let message = format!("{}: {problem}", right.path);
+            out.push(error("wrong_key", right, message).hint(if symmetric {
+                "refer to a key of that kind: {file: PATH} or {env: NAME}"
+            } else {
+                "write the public key as PEM, or {file: PATH}"
+            }));
         } else if symmetric {
             let message = format!("{} is a secret and stands in the open", right.path);
             out.push(

@@ -1,6 +1,6 @@
 //! The model server, its consumers, and whether the builtin agent reaches it.
 
-use super::{error, ids, warning};
+use super::{error, ids, listed, warning};
 use crate::finding::{Finding, nearest};
 use crate::mesh::Builtin;
 use crate::schema::{At, File, Ollama};
@@ -19,13 +19,13 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
         && entries.value == 0
     {
         let message = format!("{} has no effect: no plan is kept", ttl.path);
-        out.push(warning("no_effect", ttl, message));
+        out.push(warning("no_effect", ttl, message).hint("leave it out, or keep some entries"));
     }
     if let Some(model) = &ollama.value.model {
         for other in &ollama.value.models {
             if other.value == model.value {
                 let message = format!("{}: the planner's model is shared anyway", other.path);
-                out.push(warning("no_effect", other, message));
+                out.push(warning("no_effect", other, message).hint("leave it out"));
             }
         }
     }
@@ -45,7 +45,7 @@ fn budgets(file: &File, ollama: &Ollama, out: &mut Vec<Finding>) {
         let message = format!("{}: nobody here is called {name}", consumer.path);
         let hint = match nearest(name, known.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
-            None => format!("consumers here: {}", known.join(", ")),
+            None => format!("consumers here: {}", listed(&known)),
         };
         out.push(error("unknown_consumer", consumer, message).hint(hint));
     }

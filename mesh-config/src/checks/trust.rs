@@ -1,9 +1,11 @@
 //! Identity, registry, intentions and the sidecars' listeners, as far as they concern one another.
 
-use super::{error, ids, warning};
+use super::{error, ids, listed, warning};
 use crate::finding::{Finding, nearest};
 use crate::schema::{At, File, Intention, Services, Sidecar};
+use mesh_protocol::names::ORCHESTRATOR;
 use mesh_sidecar::config::Action;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// Names of services that are no agents.
@@ -61,14 +63,22 @@ fn registry(file: &File, out: &mut Vec<Finding>) {
     let raw = &file.registry;
     match (&raw.consul, &raw.url) {
         (Some(consul), None) if consul.value => out.push(
-            error("missing", consul, "registry.url is missing")
-                .hint("add `url: \"http://127.0.0.1:8500\"`, the agent of Consul on each machine"),
+            Finding::error(
+                "missing",
+                consul.place,
+                "registry.url",
+                "registry.url is missing",
+            )
+            .hint("add `url: \"http://127.0.0.1:8500\"`, the agent of Consul on each machine"),
         ),
-        (Some(consul), Some(url)) if !consul.value => out.push(warning(
-            "no_effect",
-            url,
-            "registry.url has no effect with the memory backend",
-        )),
+        (Some(consul), Some(url)) if !consul.value => out.push(
+            warning(
+                "no_effect",
+                url,
+                "registry.url has no effect with the memory backend",
+            )
+            .hint("leave it out, or write `backend: consul`"),
+        ),
         _ => {}
     }
     let consul = raw.consul.as_ref().is_some_and(|consul| consul.value);
@@ -90,6 +100,7 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
         return;
     };
     let known: Vec<&str> = ids(file).chain(OWN).collect();
+    let there: HashSet<&str> = known.iter().copied().collect();
     for intention in &intentions.value {
         for services in [&intention.value.from, &intention.value.to] {
             let Some(At {
@@ -100,19 +111,38 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
                 continue;
             };
             for name in names {
-                if known.contains(&name.value.as_str()) {
+                if there.contains(name.value.as_str()) {
                     continue;
                 }
                 let message = format!("{}: there is no service {}", name.path, name.value);
                 let hint = match nearest(name.value.as_str(), known.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
-                    None => format!("services here: {}", known.join(", ")),
+                    None => format!("services here: {}", listed(&known)),
                 };
                 out.push(error("unknown_service", name, message).hint(hint));
             }
         }
     }
     let open = |from: &str, to: &str| intentions.value.iter().any(|i| allows(&i.value, from, to));
+    // Once for all agents, of which each would be looked for in every intention.
+    let planner: Vec<&Intention> = intentions
+        .value
+        .iter()
+        .map(|i| &i.value)
+        .filter(|i| allowed(i) && holds(&i.from, ORCHESTRATOR))
+        .collect();
+    let every =
+        |s: &Option<At<Services>>| matches!(s.as_ref().map(|s| &s.value), Some(Services::Any));
+    let all_open = planner.iter().any(|i| every(&i.to));
+    let reached: HashSet<&str> = planner
+        .iter()
+        .filter_map(|i| match i.to.as_ref().map(|to| &to.value) {
+            Some(Services::Named(names)) => Some(names),
+            _ => None,
+        })
+        .flatten()
+        .map(|name| name.value.as_str())
+        .collect();
     if !open("gateway", "orchestrator") {
         out.push(
             warning(
@@ -123,7 +153,7 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
             .hint("add `{from: gateway, to: orchestrator}`"),
         );
     }
-    let shut = |agent: &&str| !OWN.contains(agent) && !open("orchestrator", agent);
+    let shut = |agent: &&str| !OWN.contains(agent) && !all_open && !reached.contains(agent);
     for agent in ids(file).filter(shut) {
         let message =
             format!("no intention lets the orchestrator reach {agent}: its steps are refused");
@@ -135,16 +165,20 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
 }
 
 pub(super) fn allows(intention: &Intention, from: &str, to: &str) -> bool {
-    let holds =
-        |services: &Option<At<Services>>, name: &str| match services.as_ref().map(|s| &s.value) {
-            Some(Services::Any) => true,
-            Some(Services::Named(names)) => names.iter().any(|n| n.value.as_str() == name),
-            None => false,
-        };
+    allowed(intention) && holds(&intention.from, from) && holds(&intention.to, to)
+}
+
+fn allowed(intention: &Intention) -> bool {
     let action = intention.action.as_ref().map(|action| action.value);
     action.unwrap_or_default() == Action::Allow
-        && holds(&intention.from, from)
-        && holds(&intention.to, to)
+}
+
+fn holds(services: &Option<At<Services>>, name: &str) -> bool {
+    match services.as_ref().map(|s| &s.value) {
+        Some(Services::Any) => true,
+        Some(Services::Named(names)) => names.iter().any(|n| n.value.as_str() == name),
+        None => false,
+    }
 }
 
 fn headers(file: &File, out: &mut Vec<Finding>) {

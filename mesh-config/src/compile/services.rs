@@ -109,8 +109,9 @@ fn plugin(raw: schema::KongPlugin) -> Option<Plugin> {
     })
 }
 
-fn container(raw: schema::Container) -> Container {
+pub(super) fn container(raw: schema::Container) -> Container {
     Container {
+        name: value(raw.name),
         image: value(raw.image),
         build: value(raw.build).and_then(|build: schema::Build| {
             Some(Build {
@@ -144,6 +145,12 @@ fn container(raw: schema::Container) -> Container {
         user: value(raw.user),
         restart: value(raw.restart),
         compose: value(raw.compose).unwrap_or_default(),
+        secrets: value(raw.secrets).unwrap_or_default(),
+        read_only: value(raw.read_only),
+        replicas: value(raw.replicas),
+        max_replicas: value(raw.max_replicas),
+        memory: value(raw.memory).map(|bytes| bytes as u64),
+        cpus: value(raw.cpus),
     }
 }
 

@@ -4,6 +4,8 @@
 //! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
+pub mod compose;
+pub mod consul;
 mod files;
 mod filters;
 mod fronted;
@@ -11,17 +13,22 @@ mod grafana;
 mod kong;
 mod orchestrator;
 mod prometheus;
+pub mod rabbitmq;
 mod record;
 mod sidecar;
 mod targets;
 
+pub use consul::consul;
 pub use files::{Rendered, Written, write_all};
 pub use grafana::grafana;
 pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
 pub use prometheus::prometheus;
+pub use rabbitmq::rabbitmq;
 pub use record::{Replaced, replace_all};
-pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
+pub use sidecar::{
+    GATEWAY_OUTBOUND, gateway_sidecar, may_call, orchestrator_sidecar, sidecar, sidecars,
+};
 pub use targets::{TARGETS, Target, target};
 
 use crate::secret::{Secrets, Source};
@@ -45,6 +52,9 @@ pub enum RenderError {
         /// What is wrong; without values.
         problem: String,
     },
+    /// An agent that nothing is named for to hold it.
+    #[error("{0}")]
+    Container(String),
     /// A value cannot be written in the reader's form.
     #[error("{part} cannot be written: {detail}")]
     Write {
@@ -53,6 +63,18 @@ pub enum RenderError {
         /// What is wrong.
         detail: String,
     },
+}
+
+/// YAML of what a reader takes, unfolded: a name must be found by searching for it.
+fn yaml(part: &'static str, value: &impl serde::Serialize) -> Result<String, RenderError> {
+    let options = serde_saphyr::ser_options! {
+        min_fold_chars: usize::MAX,
+        folded_wrap_chars: usize::MAX,
+    };
+    serde_saphyr::to_string_with_options(value, options).map_err(|error| RenderError::Write {
+        part,
+        detail: error.to_string(),
+    })
 }
 
 /// A URL for a configuration type that takes nothing but URLs: a reference becomes a host that cannot
@@ -76,5 +98,6 @@ fn url_of(secrets: &Secrets, source: &Source, scheme: &str) -> String {
             format!("{scheme}://see-environment.{name}.invalid")
         }
         Source::File(_) => format!("{scheme}://see-secret-file.invalid"),
+        Source::Vault { .. } => format!("{scheme}://see-vault.invalid"),
     }
 }

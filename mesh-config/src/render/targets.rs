@@ -1,7 +1,8 @@
 //! What can be rendered: one entry for each target of `mesh render`.
 
 use super::{
-    RenderError, Rendered, environment, grafana, kong, orchestrator, prometheus, sidecars,
+    RenderError, Rendered, consul, environment, grafana, kong, orchestrator, prometheus, rabbitmq,
+    sidecars,
 };
 use crate::mesh::Mesh;
 use crate::secret::Secrets;
@@ -37,6 +38,16 @@ pub const TARGETS: &[Target] = &[
         name: "orchestrator",
         writes: "orchestrator.json",
         render: orchestrator_files,
+    },
+    Target {
+        name: "rabbitmq",
+        writes: "rabbitmq.json, the broker's definitions",
+        render: rabbitmq_files,
+    },
+    Target {
+        name: "consul",
+        writes: "consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`",
+        render: consul_files,
     },
     Target {
         name: "prometheus",
@@ -77,6 +88,9 @@ fn sidecar_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, Render
 }
 
 fn orchestrator_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
+    if !mesh.has_orchestrator() {
+        return Ok(Vec::new());
+    }
     let text = json("orchestrator.json", &orchestrator(mesh, secrets)?)?;
     Ok(vec![Rendered::veiled(
         secrets,
@@ -84,6 +98,23 @@ fn orchestrator_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, R
         "json",
         text,
     )])
+}
+
+fn rabbitmq_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
+    let text = json("rabbitmq.json", &rabbitmq(mesh, secrets)?)?;
+    Ok(vec![Rendered::veiled(secrets, "rabbitmq", "json", text)])
+}
+
+/// Nothing of it is secret.
+fn consul_files(mesh: &Mesh, _: &Secrets) -> Result<Vec<Rendered>, RenderError> {
+    let text = json("consul.d", &consul(mesh)?)?;
+    let mut files = vec![Rendered::open("consul.d/mesh.json", text)];
+    for entry in consul::intentions(mesh)? {
+        let text = json("consul.d-intentions", &entry)?;
+        let name = format!("consul.d-intentions/{}.json", entry.name);
+        files.push(Rendered::open(name, text));
+    }
+    Ok(files)
 }
 
 /// A reader's type as JSON that people can read and compare: keys by the alphabet, whatever order their type has.

@@ -7,7 +7,7 @@
 use super::reader::{At, Reader, Spot, join};
 use super::tree::{Node, Value};
 use crate::finding::{Finding, Place};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Settings by filter.
@@ -31,16 +31,30 @@ pub(crate) struct Setting {
 pub(super) fn filters(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Filters> {
     let mut f = reader.fields(spot)?;
     let filters = Filters {
-        jwt_auth: f.optional(reader, "jwt_auth", setting),
-        rate_limit: f.optional(reader, "rate_limit", setting),
-        task_admission: f.optional(reader, "task_admission", setting),
-        agent_router: f.optional(reader, "agent_router", setting),
+        jwt_auth: f.optional(reader, "jwt_auth", setting("jwt_auth")),
+        rate_limit: f.optional(reader, "rate_limit", setting("rate_limit")),
+        task_admission: f.optional(reader, "task_admission", setting("task_admission")),
+        agent_router: f.optional(reader, "agent_router", setting("agent_router")),
     };
     f.finish(reader);
     Some(filters)
 }
 
-pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
+/// A configuration that has a name in the schema.
+pub(super) fn setting(name: &'static str) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<Setting> {
+    move |reader, spot| {
+        let off = json!({"const": false});
+        let config = json!({"$ref": format!("#/$defs/{name}")});
+        match name {
+            "jwks_url" => reader.say(|| config),
+            _ => reader.say(|| json!({"anyOf": [off, config]})),
+        }
+        written(reader, spot)
+    }
+}
+
+/// A mapping, or `false`, whoever reads it.
+pub(super) fn written(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
     let mut places = BTreeMap::new();
     if matches!(spot.node.value, Value::Bool(false)) {
         reader.open(spot.node);
@@ -54,7 +68,7 @@ pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting
         return None;
     }
     let before = reader.findings.len();
-    let json = json(
+    let config = to_json(
         reader,
         spot.node,
         spot.path,
@@ -62,7 +76,7 @@ pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting
         &mut places,
         Numbers::Whole,
     )?;
-    match json {
+    match config {
         Json::Object(config) if reader.findings.len() == before => Some(Setting {
             config: Some(config),
             places,
@@ -81,7 +95,7 @@ pub(super) enum Numbers {
 }
 
 /// The tree as JSON; `within` is the path from the configuration on.
-pub(super) fn json(
+pub(super) fn to_json(
     reader: &mut Reader<'_>,
     node: &Node,
     base: &str,
@@ -126,7 +140,7 @@ pub(super) fn json(
         Value::List(items) => {
             let items = items.iter().enumerate().map(|(number, item)| {
                 let within = format!("{within}[{number}]");
-                json(reader, item, base, &within, places, numbers)
+                to_json(reader, item, base, &within, places, numbers)
             });
             Json::Array(items.collect::<Option<_>>()?)
         }
@@ -140,11 +154,69 @@ pub(super) fn json(
                     let within = join(within, &key.text);
                     object.insert(
                         key.text.clone(),
-                        json(reader, value, base, &within, places, numbers)?,
+                        to_json(reader, value, base, &within, places, numbers)?,
                     );
                 }
             }
             Json::Object(object)
         }
     })
+}
+
+/// The filters' own schemas, which their policies write and keep.
+const SCHEMAS: [(&str, &str); 4] = [
+    (
+        "jwt_auth",
+        include_str!("../../../kong-plugins/filters/jwt_auth/jwt_auth.schema.json"),
+    ),
+    (
+        "rate_limit",
+        include_str!("../../../kong-plugins/filters/rate_limit/rate_limit.schema.json"),
+    ),
+    (
+        "task_admission",
+        include_str!("../../../kong-plugins/filters/task_admission/task_admission.schema.json"),
+    ),
+    (
+        "agent_router",
+        include_str!("../../../kong-plugins/filters/agent_router/agent_router.schema.json"),
+    ),
+];
+
+/// What the mesh knows, and puts in itself: of the configuration, and of the objects in it that lead to the
+/// orchestrator.
+const KNOWN: [&str; 5] = ["revision", "assertion", "issuers", "table_key", "agents"];
+const REACHING: [&str; 3] = ["authority", "host", "token"];
+
+/// The schema of every filter's configuration as mesh.yaml holds it, and of keys by URL.
+pub(super) fn described() -> Map<String, Json> {
+    let mut all = Map::new();
+    for (name, text) in SCHEMAS {
+        let mut schema: Json = serde_json::from_str(text).unwrap_or_default();
+        if name == "jwt_auth" {
+            let url = schema["properties"]["issuers"]["items"]["properties"]["jwks_url"].clone();
+            all.insert("jwks_url".to_owned(), url);
+        }
+        without(&mut schema, &KNOWN);
+        for object in ["exchange", "load"] {
+            if schema["properties"][object].is_object() {
+                without(&mut schema["properties"][object], &REACHING);
+            }
+        }
+        all.insert(name.to_owned(), schema);
+    }
+    all
+}
+
+fn without(schema: &mut Json, names: &[&str]) {
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.retain(|name, _| !names.contains(&name.as_str()));
+    }
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.retain(|name| !name.as_str().is_some_and(|name| names.contains(&name)));
+    }
+    // A route lays its own over the gateway's: what is required may stand there.
+    if let Some(object) = schema.as_object_mut() {
+        object.remove("required");
+    }
 }

@@ -13,6 +13,7 @@ use mesh_declarative::{PathError, Upstream};
 use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 use std::time::Duration;
+use url::Url;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gateway {
@@ -21,6 +22,7 @@ pub(crate) struct Gateway {
     pub routes: Option<At<Vec<At<Route>>>>,
     pub sidecar: Option<At<Sidecar>>,
     pub filters: Option<At<Filters>>,
+    pub admin: Option<At<Url>>,
     pub plugins: Option<At<Vec<At<Plugin>>>>,
     pub upstreams: Option<At<Vec<At<Upstream>>>>,
     pub tls: Option<At<Tls>>,
@@ -73,12 +75,25 @@ pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>, guarded: bool) ->
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
+        admin: f
+            .optional(reader, "admin", admin)
+            .map(|at| at.map(|url| url.value)),
         plugins: f.optional(reader, "plugins", |r, s| r.list(s, plugin)),
         upstreams: f.optional(reader, "upstreams", |r, s| r.list(s, upstream)),
         tls: f.optional(reader, "tls", tls),
     };
     f.finish(reader);
     Some(gateway)
+}
+
+/// Where Kong's admin API is.
+fn admin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<At<Url>> {
+    const EXAMPLE: &str = "http://127.0.0.1:8001";
+    let mut f = reader.fields(spot)?;
+    let url = values::open_url(&["http", "https"], EXAMPLE);
+    let url = f.required(reader, "url", EXAMPLE, url);
+    f.finish(reader);
+    url
 }
 
 fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {
@@ -118,7 +133,7 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
             .optional(reader, "keys", |r, s| filled(r, s, key))
             .map(|k| k.value)
             .unwrap_or_default(),
-        jwks_url: f.optional(reader, "jwks_url", setting),
+        jwks_url: f.optional(reader, "jwks_url", setting("jwks_url")),
     };
     f.finish(reader);
     Some(issuer)
@@ -187,7 +202,7 @@ pub(super) fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
         PathError::Character('?' | '#') => finding.hint("write the path alone"),
         PathError::Character(_) => finding.hint("write it percent-encoded, such as %20"),
         PathError::Escape => finding.hint("write % as %25"),
-        PathError::Relative => finding,
+        PathError::Relative => finding.hint("begin with /, such as /ai"),
     });
     None
 }
@@ -197,7 +212,8 @@ fn token_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let text = values::text(reader, spot)?;
     if let Err(problem) = check_name(&text) {
         let message = format!("{} {problem}", spot.path);
-        reader.error("invalid_name", spot, message);
+        let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write it as the tokens have it, in printable characters"));
         return None;
     }
     Some(text)
@@ -222,9 +238,11 @@ pub(super) fn filled<T>(
     spot: Spot<'_>,
     read: impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<T>,
 ) -> Option<Vec<At<T>>> {
+    reader.say(|| serde_json::json!({"minItems": 1}));
     if matches!(&spot.node.value, super::tree::Value::List(items) if items.is_empty()) {
         let message = format!("{} is empty", spot.path);
-        reader.push(Finding::error("empty", spot.node.place, spot.path, message));
+        let finding = Finding::error("empty", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write at least one, or leave the key out where it may be"));
         return None;
     }
     reader.list(spot, read)

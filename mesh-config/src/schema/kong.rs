@@ -3,14 +3,14 @@
 //! A plugin's configuration is Kong's own and any JSON; what is in it is not shown beside a finding, since
 //! it may hold a secret. Which secrets it names is found out where it is checked.
 
-use super::filters::{Numbers, json};
+use super::filters::{Numbers, to_json};
 use super::reader::{At, Fields, Reader, Spot};
 use super::tree::Value;
 use super::values;
 use crate::finding::{Finding, Place};
 use crate::secret::Source;
 use mesh_declarative::Upstream;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -69,6 +69,7 @@ pub(super) fn plugin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Plugin> 
 }
 
 fn config(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Config> {
+    reader.say(|| json!({"type": "object"}));
     if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
@@ -84,8 +85,8 @@ fn tree(
 ) -> Option<(Map<String, Json>, BTreeMap<String, Place>)> {
     let before = reader.findings.len();
     let mut places = BTreeMap::new();
-    let json = json(reader, spot.node, spot.path, "", &mut places, Numbers::All)?;
-    match json {
+    let read = to_json(reader, spot.node, spot.path, "", &mut places, Numbers::All)?;
+    match read {
         Json::Object(map) if reader.findings.len() == before => Some((map, places)),
         _ => None,
     }
@@ -104,6 +105,7 @@ pub(super) fn names<T>(
 
 /// Any mapping, as JSON: what a part of another program has and this one only hands on.
 pub(super) fn foreign(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Map<String, Json>> {
+    reader.say(|| json!({"type": "object"}));
     if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
@@ -112,6 +114,7 @@ pub(super) fn foreign(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Map<Str
 }
 
 pub(super) fn upstream(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Upstream> {
+    reader.say(|| json!({"type": "object"}));
     let (map, places) = tree(reader, spot)?;
     let upstream: Upstream = match serde_path_to_error::deserialize(Json::Object(map)) {
         Ok(upstream) => upstream,

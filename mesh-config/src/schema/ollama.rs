@@ -75,6 +75,18 @@ pub(super) fn ollama(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Ollama> 
 
 /// A duration, or `forever`.
 fn keep_alive(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<i64> {
+    if reader.describes() {
+        reader.either(
+            spot,
+            &[
+                &|reader, _| reader.say(|| serde_json::json!({"const": "forever"})),
+                &|reader, spot| {
+                    values::duration(Duration::from_secs(1)..=DAY * 366)(reader, spot);
+                },
+            ],
+        );
+        return None;
+    }
     if let Value::Text(text) = &spot.node.value
         && text.trim() == "forever"
     {
@@ -122,24 +134,15 @@ fn budgets(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Budgets> {
 }
 
 fn consumers(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<(String, Budget)>>> {
-    // Reports duplicates; which names there are is looked at with all agents known.
-    reader.fields(spot)?;
-    let Value::Map(entries) = &spot.node.value else {
-        return None;
-    };
-    let mut consumers = Vec::with_capacity(entries.len());
-    for (key, node) in entries {
-        let path = format!("{}.{}", spot.path, key.text);
+    // Which names there are is looked at with all agents known.
+    reader.entries(spot, "", |reader, key, spot| {
         reader.open_at(key.place);
-        if let Some(budget) = budget(reader, Spot { node, path: &path }) {
-            consumers.push(At {
-                value: (key.text.clone(), budget),
-                place: key.place,
-                path,
-            });
-        }
-    }
-    Some(consumers)
+        Some(At {
+            value: (key.text.clone(), budget(reader, spot)?),
+            place: key.place,
+            path: spot.path.to_owned(),
+        })
+    })
 }
 
 fn budget(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Budget> {
@@ -155,12 +158,8 @@ fn budget(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Budget> {
         && per.value.subsec_millis() != 0
     {
         let message = format!("{} must be whole seconds", per.path);
-        reader.push(Finding::error(
-            "invalid_duration",
-            per.place,
-            &*per.path,
-            message,
-        ));
+        let finding = Finding::error("invalid_duration", per.place, &*per.path, message);
+        reader.push(finding.hint("such as 1s, 1m or 1h"));
     }
     f.finish(reader);
     Some(budget)

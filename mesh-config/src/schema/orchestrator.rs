@@ -1,5 +1,6 @@
 //! `orchestrator:`, `messaging:` and `store:` as they are written.
 
+use super::broker::{Broker, broker};
 use super::delivery::{Delivery, Overflow, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::ollama::{Ollama, ollama};
@@ -57,6 +58,7 @@ pub(crate) struct Messaging {
     pub consumer_timeout: Option<At<Duration>>,
     pub state_dir: Option<At<String>>,
     pub delivery: Option<At<Delivery>>,
+    pub broker: Broker,
 }
 
 #[derive(Debug, Default)]
@@ -118,34 +120,26 @@ fn planner(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Planner> {
 }
 
 fn rules(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Rule>>> {
-    // Reports duplicates; the names are the user's own, so none is unknown.
-    reader.fields(spot)?;
-    let Value::Map(entries) = &spot.node.value else {
-        return None;
-    };
-    let mut rules = Vec::with_capacity(entries.len());
-    for (key, node) in entries {
+    reader.entries(spot, "^[A-Za-z0-9._-]+$", |reader, key, spot| {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let path = format!("{}.{}", spot.path, key.text);
         reader.open_at(key.place);
+        let agents = filled(reader, spot, values::agent_id);
         if key.text.is_empty() || !key.text.bytes().all(legal) {
             let message = format!("`{}` cannot be a task type", key.text);
-            let finding = Finding::error("invalid_name", key.place, path, message);
+            let finding = Finding::error("invalid_name", key.place, spot.path, message);
             reader.push(finding.hint("letters, digits, '.', '_' and '-'"));
-            continue;
+            return None;
         }
-        let agents = filled(reader, Spot { node, path: &path }, values::agent_id);
         let rule = Rule {
             task_type: key.text.clone(),
             agents: agents.unwrap_or_default(),
         };
-        rules.push(At {
+        Some(At {
             value: rule,
             place: key.place,
-            path,
-        });
-    }
-    Some(rules)
+            path: spot.path.to_owned(),
+        })
+    })
 }
 
 pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messaging> {
@@ -164,6 +158,7 @@ pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messa
         consumer_timeout: f.optional(reader, "consumer_timeout", values::duration(timeouts)),
         state_dir: f.optional(reader, "state_dir", values::text),
         delivery: f.optional(reader, "delivery", delivery),
+        broker: broker(reader, &mut f),
     };
     f.finish(reader);
     Some(messaging)
@@ -193,6 +188,7 @@ fn inline_url(
 ) -> Option<Source> {
     if let Node {
         value: Value::Text(_),
+        variables: None,
         ..
     } = spot.node
     {

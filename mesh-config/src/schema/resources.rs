@@ -14,39 +14,43 @@ pub(crate) struct Amount {
 
 /// A mapping of names to whole numbers or sizes, each from 1.
 pub(super) fn resources(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Amount>>> {
-    // Reports duplicates; the names are the user's own, so none is unknown.
-    reader.fields(spot)?;
-    let Value::Map(entries) = &spot.node.value else {
-        return None;
-    };
-    if entries.len() > MAX_NAMES {
+    if let Value::Map(entries) = &spot.node.value
+        && entries.len() > MAX_NAMES
+    {
         let message = format!("{} has more than {MAX_NAMES} names", spot.path);
-        reader.error("out_of_range", spot, message);
+        let finding = Finding::error("out_of_range", spot.node.place, spot.path, message);
+        reader.push(finding.hint("count together what is taken together"));
         return None;
     }
-    let mut amounts = Vec::with_capacity(entries.len());
-    for (key, node) in entries {
-        let path = format!("{}.{}", spot.path, key.text);
+    reader.entries(spot, "^[A-Za-z0-9._:-]{1,64}$", |reader, key, spot| {
         reader.open_at(key.place);
+        let amount = amount(reader, spot)?;
         if !is_name(&key.text) {
             let message = format!("`{}` cannot be a resource", key.text);
-            let finding = Finding::error("invalid_name", key.place, path, message);
+            let finding = Finding::error("invalid_name", key.place, spot.path, message);
             reader.push(finding.hint("at most 64 letters, digits, '.', '_', '-' and ':'"));
-            continue;
+            return None;
         }
-        if let Some(amount) = amount(reader, Spot { node, path: &path }) {
-            let name = key.text.clone();
-            amounts.push(At {
-                value: Amount { name, amount },
-                place: node.place,
-                path,
-            });
-        }
-    }
-    Some(amounts)
+        Some(At {
+            value: Amount {
+                name: key.text.clone(),
+                amount,
+            },
+            place: spot.node.place,
+            path: spot.path.to_owned(),
+        })
+    })
 }
 
 fn amount(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<u64> {
+    reader.say(|| {
+        let size = "^\\s*[0-9]+\\s*(KiB|MiB|GiB|TiB)?\\s*$";
+        serde_json::json!({"anyOf": [
+            {"type": "integer", "minimum": 1, "maximum": MAX_AMOUNT},
+            {"type": "string", "pattern": size},
+            {"$ref": "#/$defs/variable"},
+        ]})
+    });
     let read = match &spot.node.value {
         Value::Int(n) => u64::try_from(*n).ok().filter(|n| *n <= MAX_AMOUNT),
         Value::Text(text) => parse_amount(text),

@@ -5,13 +5,15 @@
 //! mesh.yaml and far below what hurts.
 
 use crate::finding::{Finding, Place};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use crate::load::Fault;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 use std::fmt;
 use std::ops::Range;
 
-/// Longest mesh.yaml that is read, in bytes; a thousand agents take a quarter of it.
-pub const MAX_BYTES: usize = 1024 * 1024;
+/// Longest mesh.yaml that is read, in bytes, with all that it includes; two thousand agents and ten thousand
+/// routes take a quarter of it.
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// A value and its place.
 #[derive(Debug, Clone)]
@@ -22,6 +24,35 @@ pub(crate) struct Node {
     pub defined: Place,
     /// The bytes it was written with, where it was written.
     pub bytes: Option<Range<usize>>,
+    /// What was written, where that names variables of the environment and `value` is what came of it.
+    pub variables: Option<Box<Variables>>,
+}
+
+/// A scalar that names variables.
+#[derive(Debug, Clone)]
+pub(crate) struct Variables {
+    /// As it stands in the file, such as `${HOST}:80`.
+    pub written: String,
+    /// With the values put in.
+    pub value: Result<String, Fault>,
+}
+
+impl Node {
+    /// A node that was not written anywhere, at `place`.
+    pub fn made(value: Value, place: Place) -> Self {
+        Self {
+            value,
+            place,
+            defined: place,
+            bytes: None,
+            variables: None,
+        }
+    }
+
+    /// Whether a variable that it names has no value, so that nothing more can be said of it.
+    pub fn is_unset(&self) -> bool {
+        self.variables.as_ref().is_some_and(|v| v.value.is_err())
+    }
 }
 
 /// What YAML knows.
@@ -49,7 +80,8 @@ impl Value {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
-            Self::Int(_) | Self::Float => "a number",
+            Self::Int(_) => "a number",
+            Self::Float => "a number with a fraction, or one that is too large",
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
@@ -63,20 +95,47 @@ pub(crate) fn too_large() -> Finding {
     Finding::error("too_large", Place::default(), "", message)
 }
 
-/// Reads YAML text.
-pub(crate) fn parse(text: &str) -> Result<Node, Finding> {
+/// Reads YAML text, as the file of this number.
+pub(crate) fn parse(text: &str, file: u32) -> Result<Node, Box<Finding>> {
+    let placed = |mut finding: Finding| {
+        finding.place.file = file;
+        Box::new(finding)
+    };
     if text.len() > MAX_BYTES {
-        return Err(too_large());
+        return Err(placed(too_large()));
     }
+    let mut root = parsed(text).map_err(|error| placed(refused(&error, text)))?;
+    if file != 0 {
+        number(&mut root, file);
+    }
+    Ok(root)
+}
+
+/// The parser knows of one file only.
+fn number(node: &mut Node, file: u32) {
+    (node.place.file, node.defined.file) = (file, file);
+    match &mut node.value {
+        Value::List(items) => items.iter_mut().for_each(|item| number(item, file)),
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                key.place.file = file;
+                number(value, file);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn parsed(text: &str) -> Result<Node, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_events: 200_000,
+            max_events: 2_000_000,
             max_aliases: 1_000,
             max_anchors: 1_000,
             max_recorded_anchor_events: 20_000,
             max_depth: 32,
             max_documents: 1,
-            max_nodes: 100_000,
+            max_nodes: 1_000_000,
             max_total_scalar_bytes: MAX_BYTES,
             max_merge_keys: 1_000,
         },
@@ -90,10 +149,36 @@ pub(crate) fn parse(text: &str) -> Result<Node, Finding> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| refused(&e))
+    serde_saphyr::from_str_with_options(text, options)
 }
 
-fn refused(error: &serde_saphyr::Error) -> Finding {
+/// Reads another program's YAML text, of at most four times as much; `old_booleans`: whether `yes` and `on` are
+/// true there, as in YAML 1.1.
+pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Finding> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: 800_000,
+            max_aliases: 10_000,
+            max_anchors: 10_000,
+            max_recorded_anchor_events: 80_000,
+            max_depth: 48,
+            max_documents: 1,
+            max_nodes: 400_000,
+            max_total_scalar_bytes: 4 * MAX_BYTES,
+            max_merge_keys: 10_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 80_000,
+            max_replay_stack_depth: 8,
+        },
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        strict_booleans: !old_booleans,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| refused(&e, text))
+}
+
+fn refused(error: &serde_saphyr::Error, text: &str) -> Finding {
     use serde_saphyr::Error as E;
     let place = error.location().map_or_else(Place::default, |l| place(l).0);
     let message = error.to_string();
@@ -103,7 +188,8 @@ fn refused(error: &serde_saphyr::Error) -> Finding {
         | E::AliasExpansionLimitExceeded { .. }
         | E::AliasReplayStackDepthExceeded { .. } => true,
         // A budget that breaks inside an alias arrives as the alias's error.
-        _ => message.contains("budget breached"),
+        // Deep nesting in brackets meets the parser's own bound before ours.
+        _ => message.contains("budget breached") || message.contains("recursion limit"),
     };
     if message.contains("Documents {") {
         let message = "the file holds more than one document";
@@ -128,9 +214,74 @@ fn refused(error: &serde_saphyr::Error) -> Finding {
         Some((said, quoted)) if quoted.chars().count() > 2 => said.trim_end().trim_end_matches(':'),
         _ => message,
     };
-    Finding::error("syntax", place, "", message).hint(
-        "check the indentation, and quote text that holds ': ' or begins with one of *&!%@`{[",
-    )
+    let message = match message {
+        // What it may not precede was quoted.
+        "':' may not precede any of" => "a space is missing behind ':'",
+        message => message,
+    };
+    let mend = MENDS.iter().find(|(said, _)| message.contains(said));
+    let mend = mend.map_or_else(|| mend_of_line(text, place.line), |(_, mend)| *mend);
+    Finding::error("syntax", place, "", message).hint(mend)
+}
+
+/// What is meant by words of the parser that say it.
+const MENDS: [(&str, &str); 13] = [
+    ("unclosed bracket", "close the bracket that is opened there"),
+    ("misplaced bracket", "remove it, or open one before it"),
+    ("unclosed quote", "close the quote that is opened there"),
+    (
+        "unknown anchor",
+        "give the name before with &NAME; quote text that begins with *",
+    ),
+    (
+        "a BOM must not",
+        "remove the three bytes EF BB BF there: two files were joined",
+    ),
+    ("character: `", "quote text that begins with this character"),
+    ("a space is missing", "write `KEY: VALUE`, with a space"),
+    (
+        "mapping values are not",
+        "quote text that holds ': ', and indent the line as those beside it; or the line above lacks ':'",
+    ),
+    (
+        "did not find expected key",
+        "indent it as the keys beside it, and close what is open above",
+    ),
+    (
+        "expected '-' indicator",
+        "indent it as what belongs to the same item",
+    ),
+    ("simple key expected", "write `KEY: VALUE`"),
+    (
+        "merge value must be",
+        "write <<: *NAME, of a mapping that &NAME stands before",
+    ),
+    (
+        "unknown escape",
+        "write \\\\ for a backslash, or use single quotes",
+    ),
+];
+
+/// What is usually behind a line that is no YAML.
+fn mend_of_line(text: &str, line: usize) -> &'static str {
+    let line = line.checked_sub(1).and_then(|n| text.lines().nth(n));
+    let line = line.unwrap_or_default();
+    let indent = |c: char| {
+        line.chars()
+            .take_while(|c| c.is_whitespace())
+            .any(|i| i == c)
+    };
+    if indent('\t') {
+        "indent with spaces: YAML takes no tabs there"
+    } else if line.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\0')) {
+        "remove the control character, or write it as \\xNN in double quotes"
+    } else if text.contains('\0') {
+        "remove the NUL characters: this is no text file, or it is UTF-16"
+    } else if line.contains("${") {
+        "within {…} and […] quote what names a variable: \"${NAME}\""
+    } else {
+        "check the indentation, and quote text that holds ': ' or begins with one of *&!%@`{["
+    }
 }
 
 fn place(location: Location) -> (Place, Option<Range<usize>>) {
@@ -141,6 +292,7 @@ fn place(location: Location) -> (Place, Option<Range<usize>>) {
         at..at.saturating_add(size(len))
     });
     let place = Place {
+        file: 0,
         line: size(location.line()),
         column: size(location.column()),
         width: size(span.len()).max(1),
@@ -161,6 +313,7 @@ impl<'de> Deserialize<'de> for Node {
             place,
             defined,
             bytes,
+            variables: None,
         })
     }
 }
@@ -230,9 +383,6 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut map = Vec::new();
         while let Some(key) = entries.next_key::<Spanned<String>>()? {
             let (place, _) = place(key.referenced);
-            if key.value.len() > 256 {
-                return Err(A::Error::custom("a key is longer than 256 bytes"));
-            }
             let key = Key {
                 text: key.value,
                 place,

@@ -3,7 +3,7 @@
 use super::gateway::filled;
 use super::orchestrator::DAY;
 use super::reader::{At, Reader, Spot};
-use super::tree::{Node, Value};
+use super::tree::Value;
 use super::values;
 use crate::finding::Finding;
 use crate::secret::Source;
@@ -83,33 +83,31 @@ pub(super) fn identity(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Identi
         ),
         ..Identity::default()
     };
-    match out.source.as_ref().map_or("", |source| source.value) {
-        "development" => {
-            let lifetimes = Duration::from_secs(2)..=DAY * 365;
-            out.lifetime = f.optional(reader, "lifetime", values::duration(lifetimes));
-            out.directory = f.optional(reader, "directory", values::text);
-        }
-        "files" => {
-            out.certificate =
-                f.required(reader, "certificate", "certs/{service}.pem", values::text);
-            out.key = f.required(reader, "key", "certs/{service}.key", values::text);
-            out.roots = f.required(reader, "roots", "certs/roots.pem", values::text);
-        }
-        "vault" => {
-            const EXAMPLE: &str = "https://127.0.0.1:8200";
-            out.url = f.required(
-                reader,
-                "url",
-                EXAMPLE,
-                values::open_url(&["http", "https"], EXAMPLE),
-            );
-            out.mount = f.optional(reader, "mount", values::text);
-            out.role = f.required(reader, "role", "mesh", values::text);
-            out.token = f.required(reader, "token", "{file: secrets/vault}", values::source);
-            out.ca = f.optional(reader, "ca", values::text);
-        }
-        _ => {}
+    let source = out.source.as_ref().map_or("", |source| source.value);
+    if f.when(reader, "source", "development", source) {
+        let lifetimes = Duration::from_secs(2)..=DAY * 365;
+        out.lifetime = f.optional(reader, "lifetime", values::duration(lifetimes));
+        out.directory = f.optional(reader, "directory", values::text);
     }
+    if f.when(reader, "source", "files", source) {
+        out.certificate = f.required(reader, "certificate", "certs/{service}.pem", values::text);
+        out.key = f.required(reader, "key", "certs/{service}.key", values::text);
+        out.roots = f.required(reader, "roots", "certs/roots.pem", values::text);
+    }
+    if f.when(reader, "source", "vault", source) {
+        const EXAMPLE: &str = "https://127.0.0.1:8200";
+        out.url = f.required(
+            reader,
+            "url",
+            EXAMPLE,
+            values::open_url(&["http", "https"], EXAMPLE),
+        );
+        out.mount = f.optional(reader, "mount", values::text);
+        out.role = f.required(reader, "role", "mesh", values::text);
+        out.token = f.required(reader, "token", "{file: secrets/vault}", values::source);
+        out.ca = f.optional(reader, "ca", values::text);
+    }
+    f.when(reader, "source", "consul", source);
     f.finish(reader);
     Some(out)
 }
@@ -162,6 +160,21 @@ pub(super) fn intention(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Inten
 }
 
 fn services(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Services> {
+    if reader.describes() {
+        reader.either(
+            spot,
+            &[
+                &|reader, _| reader.say(|| serde_json::json!({"const": "any"})),
+                &|reader, spot| {
+                    service(reader, spot);
+                },
+                &|reader, spot| {
+                    filled(reader, spot, service);
+                },
+            ],
+        );
+        return None;
+    }
     match &spot.node.value {
         Value::Text(text) if text == "any" => {
             reader.open(spot.node);
@@ -231,21 +244,11 @@ fn callers(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Callers> {
 
 /// A mapping whose keys are the user's own, to texts.
 pub(super) fn texts(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<BTreeMap<String, String>> {
-    // Reports duplicates; no key is unknown.
-    reader.fields(spot)?;
-    let Value::Map(entries) = &spot.node.value else {
-        return None;
-    };
-    let mut out = BTreeMap::new();
-    for (key, node) in entries {
-        let node: &Node = node;
+    let entries = reader.entries(spot, "", |reader, key, spot| {
         reader.open_at(key.place);
-        let path = format!("{}.{}", spot.path, key.text);
-        if let Some(text) = values::text(reader, Spot { node, path: &path }) {
-            out.insert(key.text.clone(), text);
-        }
-    }
-    Some(out)
+        Some((key.text.clone(), values::text(reader, spot)?))
+    })?;
+    Some(entries.into_iter().collect())
 }
 
 pub(super) fn traces(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Traces> {

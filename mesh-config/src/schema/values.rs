@@ -1,10 +1,12 @@
 //! Single values: durations, sizes, addresses, names, secrets.
 
 use super::reader::{Reader, Spot};
-use super::tree::Value;
+use super::tree::{Node, Value};
 use crate::finding::{Finding, nearest};
+use crate::load;
 use crate::secret::Source;
 use mesh_protocol::AgentId;
+use serde_json::json;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,9 +14,12 @@ use std::time::Duration;
 
 /// Text; a number is taken as it was written, since `id: 7` means the name.
 pub(crate) fn text(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    reader.say(|| json!({"type": ["string", "number"]}));
     let text = match &spot.node.value {
         Value::Text(text) => text.clone(),
-        Value::Int(_) | Value::Float => reader.written(spot.node)?.to_owned(),
+        Value::Int(_) | Value::Float => reader.written(spot.node)?,
+        // A variable's value is text where text is wanted.
+        Value::Bool(_) if spot.node.variables.is_some() => reader.written(spot.node)?,
         _ => {
             reader.wrong_type(spot, "text");
             return None;
@@ -23,14 +28,30 @@ pub(crate) fn text(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     reader.open(spot.node);
     if text.trim().is_empty() {
         let message = format!("{} is empty", spot.path);
-        reader.error("empty", spot, message);
+        let finding = Finding::error("empty", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write a value, or leave the key out"));
         return None;
     }
     Some(text)
 }
 
+/// The number that a node is; a variable's value is one in quotes, too, since `{...}` takes no other form.
+pub(super) fn whole(node: &Node) -> Option<i128> {
+    match &node.value {
+        Value::Int(number) => Some(*number),
+        Value::Text(text) if node.variables.is_some() => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
 pub(crate) fn boolean(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<bool> {
-    if let Value::Bool(value) = spot.node.value {
+    reader.say(|| json!({"type": "boolean"}));
+    let value = match &spot.node.value {
+        Value::Bool(value) => Some(*value),
+        Value::Text(text) if spot.node.variables.is_some() => text.trim().parse().ok(),
+        _ => None,
+    };
+    if let Some(value) = value {
         reader.open(spot.node);
         return Some(value);
     }
@@ -46,18 +67,51 @@ where
     T: TryFrom<i128>,
 {
     move |reader, spot| {
-        let Value::Int(n) = spot.node.value else {
-            reader.wrong_type(spot, "a whole number");
+        let (low, high) = (range.start(), range.end());
+        reader
+            .say(|| json!({"type": "integer", "minimum": number(*low), "maximum": number(*high)}));
+        let Some(n) = whole(spot.node) else {
+            reader.wrong_type(spot, &format!("a whole number from {low} to {high}"));
             return None;
         };
         reader.open(spot.node);
-        let (low, high) = (range.start(), range.end());
         if !range.contains(&n) {
             let message = format!("{} must be from {low} to {high}, not {n}", spot.path);
-            reader.error("out_of_range", spot, message);
+            let finding = Finding::error("out_of_range", spot.node.place, spot.path, message);
+            reader.push(finding.hint(format!("write {}", n.clamp(*low, *high))));
             return None;
         }
         T::try_from(n).ok()
+    }
+}
+
+/// A bound as JSON has it.
+fn number(bound: i128) -> serde_json::Value {
+    i64::try_from(bound).map_or(serde_json::Value::Null, Into::into)
+}
+
+/// A duration as mesh.yaml writes it, in the largest unit that holds it whole.
+pub(crate) fn written_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let unit = units
+        .iter()
+        .find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit));
+    match unit {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
+/// A size as mesh.yaml writes it.
+fn written_size(bytes: usize) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units
+        .iter()
+        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    match unit {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
     }
 }
 
@@ -67,6 +121,12 @@ pub(crate) fn duration(
 ) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<Duration> {
     move |reader, spot| {
         const HINT: &str = "write a whole number and ms, s, m or h, such as 30s";
+        let (least, most) = (
+            written_duration(*range.start()),
+            written_duration(*range.end()),
+        );
+        reader.say(|| json!({"type": "string", "pattern": "^\\s*[0-9]+\\s*(ms|s|m|min|h)\\s*$"}));
+        reader.note(|| format!("A duration from {least} to {most}."));
         let written = match &spot.node.value {
             Value::Text(text) => text.trim().to_owned(),
             Value::Int(n) => {
@@ -90,12 +150,12 @@ pub(crate) fn duration(
         };
         if !range.contains(&duration) {
             let message = format!(
-                "{} must be from {:?} to {:?}, not {written}",
-                spot.path,
-                range.start(),
-                range.end()
+                "{} must be from {least} to {most}, not {written}",
+                spot.path
             );
-            reader.error("out_of_range", spot, message);
+            let finding = Finding::error("out_of_range", spot.node.place, spot.path, message);
+            let nearer = duration.clamp(*range.start(), *range.end());
+            reader.push(finding.hint(format!("write {}", written_duration(nearer))));
             return None;
         }
         Some(duration)
@@ -121,6 +181,9 @@ pub(crate) fn size(
     range: RangeInclusive<usize>,
 ) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<usize> {
     move |reader, spot| {
+        let (least, most) = (written_size(*range.start()), written_size(*range.end()));
+        reader.say(|| json!({"type": "string", "pattern": "^\\s*[0-9]+\\s*(B|KiB|MiB|GiB)\\s*$"}));
+        reader.note(|| format!("A size from {least} to {most}."));
         let written = match &spot.node.value {
             Value::Text(text) => text.trim().to_owned(),
             Value::Int(n) => {
@@ -144,12 +207,12 @@ pub(crate) fn size(
         };
         if !range.contains(&bytes) {
             let message = format!(
-                "{} must be from {}B to {}B, not {written}",
-                spot.path,
-                range.start(),
-                range.end()
+                "{} must be from {least} to {most}, not {written}",
+                spot.path
             );
-            reader.error("out_of_range", spot, message);
+            let finding = Finding::error("out_of_range", spot.node.place, spot.path, message);
+            let nearer = bytes.clamp(*range.start(), *range.end());
+            reader.push(finding.hint(format!("write {}", written_size(nearer))));
             return None;
         }
         Some(bytes)
@@ -172,7 +235,10 @@ fn parse_size(text: &str) -> Option<usize> {
 
 /// An address to listen on.
 pub(crate) fn listen(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<SocketAddr> {
-    let text = text(reader, spot)?;
+    reader.note(|| "An address in figures and a port.".to_owned());
+    let text = text(reader, spot);
+    reader.say(|| json!({"type": "string", "pattern": "^(\\[.+\\]|[0-9.]+):[0-9]+$"}));
+    let text = text?;
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -193,7 +259,13 @@ pub(crate) fn url(
     example: &'static str,
 ) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<url::Url> {
     move |reader, spot| {
-        let text = reader.veiled(|reader| text(reader, spot))?;
+        let text = reader.veiled(|reader| text(reader, spot));
+        reader.say(|| {
+            // Schemes are the same in capitals, which nobody writes; white space around it is dropped.
+            let pattern = format!("^\\s*({})://", schemes.join("|"));
+            json!({"type": "string", "pattern": pattern, "examples": [example]})
+        });
+        let text = text?;
         match url::Url::parse(&text) {
             Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => Some(url),
             _ => {
@@ -239,6 +311,7 @@ pub(crate) fn bare(url: &url::Url) -> Result<(), &'static str> {
 }
 
 pub(crate) fn agent_id(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<AgentId> {
+    reader.note(|| "Lower-case letters, digits and inner hyphens.".to_owned());
     let text = text(reader, spot)?;
     match text.parse() {
         Ok(id) => Some(id),
@@ -248,7 +321,7 @@ pub(crate) fn agent_id(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<AgentI
             let lower = text.to_ascii_lowercase().replace([' ', '.'], "-");
             reader.push(match lower.parse::<AgentId>() {
                 Ok(id) => finding.hint(format!("write {id}")),
-                Err(_) => finding,
+                Err(_) => finding.hint("such as data-processor"),
             });
             None
         }
@@ -260,7 +333,12 @@ pub(crate) fn choice<T: Copy>(
     known: &'static [(&'static str, T)],
 ) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<T> {
     move |reader, spot| {
-        let text = text(reader, spot)?;
+        let text = text(reader, spot);
+        reader.say(|| {
+            let words: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+            json!({"type": "string", "enum": words})
+        });
+        let text = text?;
         if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
             return Some(*value);
         }
@@ -276,31 +354,64 @@ pub(crate) fn choice<T: Copy>(
     }
 }
 
-/// A value that may be secret: text, `{env: NAME}` or `{file: PATH}`.
+/// A value that may be secret: text, `{env: NAME}`, `{file: PATH}` or `{vault: {path: PATH, field: NAME}}`.
 pub(crate) fn source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
+    if reader.describes() {
+        reader.either(
+            spot,
+            &[
+                &|reader, _| reader.say(|| json!({"type": "string"})),
+                &|reader, spot| {
+                    reference(reader, spot);
+                    reader.say(|| json!({"minProperties": 1, "maxProperties": 1}));
+                },
+            ],
+        );
+        return None;
+    }
     reader.veiled(|reader| veiled_source(reader, spot))
 }
 
+const REFERENCES: &str = "write {file: PATH}, {env: NAME} or {vault: {path: PATH, field: NAME}}";
+
 fn veiled_source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
+    if let Some(variables) = &spot.node.variables {
+        // The name is wanted here, and never the value.
+        reader.secret.insert(spot.node.place);
+        if let Some(name) = load::alone(&variables.written) {
+            return Some(Source::Env(name.to_owned()));
+        }
+        let message = format!("{} would be put together in the clear", spot.path);
+        let finding = Finding::error("variable_in_secret", spot.node.place, spot.path, message);
+        reader.push(finding.hint("put the whole value into one variable: ${NAME}, or {env: NAME}"));
+        return None;
+    }
     match &spot.node.value {
         Value::Text(text) if !text.trim().is_empty() => {
-            return Some(Source::Inline(text.trim().to_owned()));
+            Some(Source::Inline(text.trim().to_owned()))
         }
-        Value::Map(_) => {}
+        Value::Map(_) => reference(reader, spot),
         _ => {
-            reader.wrong_type(spot, "text, {env: NAME} or {file: PATH}");
-            return None;
+            reader.wrong_type(spot, "text, {env: NAME}, {file: PATH} or {vault: {...}}");
+            None
         }
     }
+}
+
+/// A reference to a secret that stands elsewhere.
+fn reference(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
     let mut fields = reader.fields(spot)?;
     let file = fields.optional(reader, "file", text);
     let env = fields.optional(reader, "env", text);
+    let vault = fields.optional(reader, "vault", super::secrets::vault_field);
+    // A reference that is of no use was reported.
+    let given = fields.given();
     fields.finish(reader);
-    match (file, env) {
-        (Some(file), None) => Some(Source::File(PathBuf::from(file.value))),
-        (None, Some(env)) => {
-            let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if env.value.chars().all(legal) {
+    match (file, env, vault) {
+        (Some(file), None, None) => Some(Source::File(PathBuf::from(file.value))),
+        (None, None, Some(vault)) => Some(vault.value),
+        (None, Some(env), None) => {
+            if load::is_name(&env.value) {
                 return Some(Source::Env(env.value));
             }
             let message = format!("{} is no name of a variable", env.path);
@@ -308,10 +419,11 @@ fn veiled_source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
             reader.push(finding.hint("letters, digits and _ only, without $"));
             None
         }
+        (None, None, None) if given > 0 => None,
         _ => {
-            let message = format!("{} must hold either file or env", spot.path);
+            let message = format!("{} must hold one of file, env and vault", spot.path);
             let finding = Finding::error("wrong_type", spot.node.place, spot.path, message);
-            reader.push(finding.hint("write {file: PATH} or {env: NAME}"));
+            reader.push(finding.hint(REFERENCES));
             None
         }
     }

@@ -59,6 +59,9 @@ pub struct Shown<'a> {
     deadline: Timestamp,
     steps: BTreeMap<&'a StepId, &'a StepRecord>,
     plan: &'a Plan,
+    /// The trace that it belongs to, whether or not it was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
 }
 
 /// The answer to a submission; `waited` when the client waited for the end.
@@ -104,6 +107,10 @@ pub fn shown(run: &RunRecord) -> Shown<'_> {
             .zip(&run.steps)
             .collect(),
         plan: &run.plan,
+        trace_id: run
+            .trace
+            .context()
+            .map(|context| context.trace_id_hex().to_string()),
     }
 }
 

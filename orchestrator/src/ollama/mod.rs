@@ -44,6 +44,9 @@ use turn::{NoTurn, Turn, Turns};
 /// Calls that were given up and whose tokens wait to be counted: more than can be under way.
 const GIVEN_UP: usize = 1_024;
 
+/// A turn that took no longer was not waited for.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 /// Who asks the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consumer {
@@ -268,14 +271,7 @@ impl Models {
             Some(state) if !state.is_usable() => return Err(Refused::NotThere(state)),
             Some(_) => {}
         }
-        match self.ledger.exhausted(consumer.name()).await {
-            Ok(None) => {}
-            Ok(Some(wait)) => {
-                let consumer = consumer.name().to_owned();
-                return Err(Refused::Exhausted { consumer, wait });
-            }
-            Err(error) => self.unkept(&error),
-        }
+        self.afford(consumer).await?;
         // Before the line: nobody is to wait for nothing.
         if let Some(left) = self.breaker.left(Instant::now()) {
             return Err(Refused::Open { left });
@@ -284,10 +280,29 @@ impl Models {
         let turn = self.turns.take(consumer.name(), priority).await;
         self.metrics.waited(asked.elapsed());
         let turn = turn?;
+        // Those of the same consumer that were before it in the line may have used up what there was.
+        if asked.elapsed() > AT_ONCE {
+            self.afford(consumer).await?;
+        }
         let permit = self.breaker.admit(Instant::now());
         self.metrics.breaker(self.breaker.state());
         let permit = permit.map_err(|left| Refused::Open { left })?;
         Ok((turn, permit))
+    }
+
+    /// Whether `consumer` has tokens left.
+    async fn afford(&self, consumer: &Consumer) -> Result<(), Refused> {
+        match self.ledger.exhausted(consumer.name()).await {
+            Ok(None) => Ok(()),
+            Ok(Some(wait)) => {
+                let consumer = consumer.name().to_owned();
+                Err(Refused::Exhausted { consumer, wait })
+            }
+            Err(error) => {
+                self.unkept(&error);
+                Ok(())
+            }
+        }
     }
 
     /// What clients are told.

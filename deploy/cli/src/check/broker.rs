@@ -1,24 +1,30 @@
 //! Whether steps can travel, and whether anybody takes them.
 
 use super::finding::{Finding, Group};
-use crate::load::count;
-use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError};
-use mesh_config::Mesh;
+use super::management::Asked;
+use crate::load::{Loaded, count};
+use mesh_bus::{BrokerUrl, Bus, BusConfig, BusError, Message, Properties};
 use mesh_config::secret::Secrets;
 use mesh_protocol::AgentId;
 use mesh_protocol::names::{ORCHESTRATOR, QUEUE_PRIORITY_DEAD, QUEUE_PRIORITY_TASKS};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Routing key of a message for nobody.
+const NOWHERE: &str = "mesh.check.nowhere";
+/// How long a broker has to take a message.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Steps that wait for an agent before that is worth a word.
 const MANY: u32 = 1_000;
 
-pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
+pub async fn check(loaded: &Loaded, secrets: &Secrets, pre: bool) -> Group {
+    let mesh = &loaded.mesh;
     let mut group = Group::new("broker");
     let Some(source) = &mesh.messaging.rabbitmq else {
         return group.with(Finding::pass("steps stay within the process"));
     };
-    let url = secrets.value(source).unwrap_or_default().to_owned();
-    let url = match BrokerUrl::try_from(url) {
+    let broker = secrets.value(source).unwrap_or_default().to_owned();
+    let url = match BrokerUrl::try_from(broker.clone()) {
         Ok(url) => url,
         Err(why) => {
             return group.with(Finding::fail("broker_url", format!("messaging.url: {why}")));
@@ -32,6 +38,7 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
         group.push(unreachable(&error));
     } else {
         group.push(Finding::pass("RabbitMQ answers"));
+        group.push(takes(&bus).await);
         if !pre {
             let results = format!("agent.{ORCHESTRATOR}.coordination");
             taken(&*bus, &results, "results", &mut group).await;
@@ -50,8 +57,44 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
             }
         }
     }
-    bus.close().await;
+    // One that is blocked does not say goodbye either.
+    let _ = tokio::time::timeout(PATIENCE, bus.close()).await;
+    if let Some(management) = &mesh.messaging.broker.management {
+        match Asked::new(management, &loaded.base, secrets, &broker) {
+            Ok(asked) => group.findings.extend(asked.check().await),
+            Err(why) => group.push(
+                Finding::fail(
+                    "management_unusable",
+                    format!("messaging.management: {why}"),
+                )
+                .mend("mend messaging.management"),
+            ),
+        }
+    }
     group
+}
+
+/// Whether the broker takes messages: with an alarm of memory or disk it takes none, and goes on answering.
+///
+/// The message leads to no queue, so that it is gone as soon as it is taken.
+async fn takes(bus: &Arc<dyn Bus>) -> Finding {
+    let message = Message {
+        exchange: String::new(),
+        routing_key: NOWHERE.to_owned(),
+        body: Default::default(),
+        mandatory: false,
+        properties: Properties::default(),
+    };
+    match tokio::time::timeout(PATIENCE, bus.publish(message)).await {
+        Ok(Ok(())) => Finding::pass("it takes messages"),
+        // It answered a moment ago.
+        Ok(Err(BusError::Unavailable { .. })) | Err(_) => Finding::fail(
+            "broker_blocked",
+            "RabbitMQ answers and takes no message: it has an alarm of memory or disk space",
+        )
+        .mend("rabbitmq-diagnostics alarms says which; free disk space, or let queues be emptied"),
+        Ok(Err(error)) => unreachable(&error),
+    }
 }
 
 /// Whether anything can be asked; that there is no such queue is an answer.

@@ -7,14 +7,23 @@
 //!
 //! Groups do not wait for one another, and none of them changes anything.
 
+mod alerts;
+mod ask;
 mod broker;
 mod finding;
+mod intentions;
+mod management;
 mod outside;
 mod parts;
+mod registry;
 mod store;
+mod telemetry;
+
+pub use ask::client;
 
 use crate::args::{Check, Output};
 use crate::load::{Loaded, base, compile, count, environment};
+use crate::progress::Progress;
 use crate::screen::{self, Screen};
 use finding::{Finding, Group, State};
 use mesh_config::mesh::Overrides;
@@ -29,14 +38,19 @@ const ROUND: Duration = Duration::from_millis(500);
 
 pub async fn run(args: &Check) -> anyhow::Result<ExitCode> {
     let until = args.wait.map(|wait| Instant::now() + wait);
+    let quiet = until.is_none() || args.output == Output::Json;
+    let waiting = Progress::spinner("looking", quiet);
     let groups = loop {
         let groups = groups(args).await?;
         let again = until.is_some_and(|until| Instant::now() < until);
         if !again || !groups.iter().any(Group::fails) {
             break groups;
         }
+        let wrong = groups.iter().map(|group| group.count(State::Fail)).sum();
+        waiting.say(format!("{}, looking again", count(wrong, "failure")));
         tokio::time::sleep(ROUND).await;
     };
+    drop(waiting);
     let mut screen = Screen::stdout();
     let of = |state| groups.iter().map(|group| group.count(state)).sum::<usize>();
     let (wrong, odd) = (of(State::Fail), of(State::Warn));
@@ -82,11 +96,11 @@ async fn groups(args: &Check) -> anyhow::Result<Vec<Group>> {
     config.push(Finding::pass("every secret has a value"));
     let (mesh, pre) = (&loaded.mesh, args.pre);
     let (broker, store, registry, planner, telemetry) = tokio::join!(
-        broker::check(mesh, &secrets, pre),
+        broker::check(&loaded, &secrets, pre),
         store::check(mesh, &secrets),
-        outside::registry(mesh, &secrets, pre),
+        registry::check(mesh, &secrets, pre),
         outside::planner(mesh),
-        outside::telemetry(mesh),
+        telemetry::check(&loaded, pre),
     );
     let mut groups = vec![config, broker, store, registry, planner, telemetry];
     if !pre {

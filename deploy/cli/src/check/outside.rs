@@ -1,74 +1,10 @@
-//! Services that the mesh does not bring: registry, model server, receiver of traces.
+//! Services that the mesh does not bring and that speak of no more than themselves: model server, receiver of traces.
 
+use super::ask::{PATIENCE, answer, client};
 use super::finding::{Finding, Group};
 use mesh_config::Mesh;
-use mesh_config::secret::Secrets;
-use mesh_local::probe;
-use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
-use std::time::Duration;
 use tokio::net::TcpStream;
-
-/// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
-
-pub async fn registry(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
-    let mut group = Group::new("registry");
-    let Some(consul) = &mesh.trust.registry.consul else {
-        return group.with(Finding::pass("services find each other within the process"));
-    };
-    let base = consul.url.as_str().trim_end_matches('/').to_owned();
-    let client = match client(consul.ca.as_deref()) {
-        Ok(client) => client,
-        Err(why) => return group.with(Finding::fail("registry_ca", why)),
-    };
-    let token = consul.token.as_ref().and_then(|token| secrets.value(token));
-    let ask = |path: &str| {
-        let request = client.get(format!("{base}{path}"));
-        match token {
-            Some(token) => request.header("x-consul-token", token),
-            None => request,
-        }
-    };
-    match answer(ask("/v1/status/leader")).await {
-        Ok(Value::String(leader)) if !leader.is_empty() => {
-            group.push(Finding::pass("Consul answers, and has a leader"));
-        }
-        Ok(_) => {
-            return group.with(
-                Finding::fail("registry_leaderless", "Consul has no leader")
-                    .mend("start enough of its servers; what is known is served meanwhile"),
-            );
-        }
-        Err(why) => {
-            return group.with(
-                Finding::fail("registry_unreachable", format!("Consul: {why}"))
-                    .mend("start Consul, or mend registry.url, its token or its authority"),
-            );
-        }
-    }
-    if pre {
-        return group;
-    }
-    let mut services = vec!["gateway".to_owned(), "orchestrator".to_owned()];
-    services.extend(mesh.agents.iter().map(|agent| agent.id.to_string()));
-    for service in services {
-        let asked = answer(ask(&format!("/v1/health/service/{service}?passing"))).await;
-        let healthy = asked.map(|found| found.as_array().map_or(0, Vec::len));
-        group.push(match healthy {
-            Ok(0) => Finding::fail(
-                "not_registered",
-                format!("no healthy instance of {service} is registered"),
-            )
-            .mend("its sidecar's /ready says why"),
-            Ok(n) => Finding::pass(format!("{service}: {n} healthy")),
-            Err(why) => Finding::fail("registry_unreachable", format!("{service}: {why}")),
-        });
-    }
-    group
-}
 
 pub async fn planner(mesh: &Mesh) -> Group {
     let mut group = Group::new("planner");
@@ -116,10 +52,10 @@ pub async fn planner(mesh: &Mesh) -> Group {
     group
 }
 
-pub async fn telemetry(mesh: &Mesh) -> Group {
-    let group = Group::new("telemetry");
+/// Whether somebody takes the mesh's traces.
+pub async fn traces(mesh: &Mesh) -> Finding {
     let Some(endpoint) = mesh.trust.traces.endpoint.as_ref() else {
-        return group.with(Finding::pass("traces go nowhere, as mesh.yaml says"));
+        return Finding::pass("traces go nowhere, as mesh.yaml says");
     };
     let endpoint = endpoint.to_string();
     let place = reqwest::Url::parse(&endpoint).ok().and_then(|url| {
@@ -130,53 +66,12 @@ pub async fn telemetry(mesh: &Mesh) -> Group {
         Some(place) => tokio::time::timeout(PATIENCE, TcpStream::connect(place)).await,
         None => Ok(Err(std::io::ErrorKind::InvalidInput.into())),
     };
-    group.with(match reached {
+    match reached {
         Ok(Ok(_)) => Finding::pass(format!("somebody listens at {endpoint}")),
         _ => Finding::warn(
             "traces_unreachable",
             format!("nobody listens at {endpoint}"),
         )
         .mend("start the receiver, or mend traces.endpoint; nothing waits for it"),
-    })
-}
-
-fn client(ca: Option<&std::path::Path>) -> Result<Client, String> {
-    let Some(ca) = ca else {
-        return probe::client().map_err(|e| e.to_string());
-    };
-    let pem = std::fs::read(ca).map_err(|e| format!("cannot read {}: {e}", ca.display()))?;
-    let authorities = reqwest::Certificate::from_pem_bundle(&pem);
-    let authorities = authorities.map_err(|_| format!("{} is no PEM", ca.display()))?;
-    Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_only(authorities)
-        .build()
-        .map_err(|e| e.to_string())
-}
-
-/// The answer in JSON; otherwise why there is none.
-async fn answer(request: RequestBuilder) -> Result<Value, String> {
-    let mut response = request.timeout(PATIENCE).send().await.map_err(|error| {
-        let why = if error.is_timeout() {
-            "no answer in time"
-        } else if error.is_connect() {
-            "nobody listens there"
-        } else {
-            "the connection broke"
-        };
-        why.to_owned()
-    })?;
-    let status = response.status();
-    if !status.is_success() {
-        return Err(format!("answers {}", status.as_u16()));
     }
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_ANSWER {
-            return Err("its answer is too long".to_owned());
-        }
-    }
-    serde_json::from_slice(&body).map_err(|_| "its answer is no JSON".to_owned())
 }

@@ -1,5 +1,6 @@
 //! The parts of the mesh, as they speak of themselves, and the certificates of their sidecars.
 
+use super::ask::{answer, items};
 use super::finding::{Finding, Group};
 use crate::load::{Loaded, addresses};
 use mesh_local::probe::{self, Answer, Part};
@@ -10,6 +11,8 @@ use tokio::task::JoinSet;
 
 /// Less than this left, and whoever renews has failed for long.
 const SHORT: Duration = Duration::from_secs(60 * 60);
+/// Less than this left of an authority, and every certificate under it ends soon.
+const AUTHORITY_SHORT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a sidecar has to show its certificate.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -23,11 +26,12 @@ pub async fn check(loaded: &Loaded) -> anyhow::Result<Vec<Group>> {
         }
     };
     let client = probe::client()?;
+    let warn_before = loaded.mesh.trust.identity.warn_before;
     let mut asked = JoinSet::new();
     for (place, part) in probe::parts(&addresses).into_iter().enumerate() {
         let client = client.clone();
         asked.spawn(async move {
-            let certificate = certificate(&client, &part).await;
+            let certificate = certificate(&client, &part, warn_before).await;
             (place, probe::ask(&client, part).await, certificate)
         });
     }
@@ -71,17 +75,36 @@ fn said(answer: &Answer) -> Finding {
 }
 
 /// The certificate of a sidecar; nothing for what has none, or says nothing.
-async fn certificate(client: &reqwest::Client, part: &Part) -> Option<Finding> {
+async fn certificate(client: &reqwest::Client, part: &Part, warn_before: Duration) -> Vec<Finding> {
     if part.kind != "sidecar" {
-        return None;
+        return Vec::new();
     }
-    let url = part.url.strip_suffix("/ready")?;
+    let Some(url) = part.url.strip_suffix("/ready") else {
+        return Vec::new();
+    };
     let asked = client.get(format!("{url}/certificate")).timeout(PATIENCE);
-    let page: Value = asked.send().await.ok()?.json().await.ok()?;
-    judge(&part.name, &page, Timestamp::now())
+    let Ok(page) = answer(asked).await else {
+        return Vec::new();
+    };
+    let now = Timestamp::now();
+    let own = judge(&part.name, &page, now, warn_before);
+    own.into_iter()
+        .chain(authority(&part.name, &page, now))
+        .collect()
 }
 
-fn judge(name: &str, page: &Value, now: Timestamp) -> Option<Finding> {
+/// An authority that ends soon, the first of them.
+fn authority(name: &str, page: &Value, now: Timestamp) -> Option<Finding> {
+    let mut ends = items(page, "/roots").filter_map(|root| {
+        let until = root.get("not_after")?.clone();
+        serde_json::from_value::<Timestamp>(until).ok()
+    });
+    let until = ends.find(|until| until.since(now) < AUTHORITY_SHORT)?;
+    let what = format!("{name}: an authority that it believes ends at {until}");
+    Some(Finding::warn("authority_near_expiry", what).mend("exchange it: docs/sidecar.md says how"))
+}
+
+fn judge(name: &str, page: &Value, now: Timestamp, warn_before: Duration) -> Option<Finding> {
     let source = page.get("source")?.as_str()?;
     let failure = page
         .pointer("/last_renewal_error/error")
@@ -99,11 +122,26 @@ fn judge(name: &str, page: &Value, now: Timestamp) -> Option<Finding> {
     };
     let until: Timestamp = serde_json::from_value(until.clone()).ok()?;
     let left = until.since(now);
+    // One is renewed long before a tenth of its life is left.
+    let begun = page.pointer("/certificate/not_before").cloned();
+    let begun: Option<Timestamp> = begun.and_then(|begun| serde_json::from_value(begun).ok());
+    let tenth = begun.map(|begun| until.since(begun) / 10);
+    let near = warn_before.min(tenth.unwrap_or_default());
     let what = format!("{name}: valid for {} h{failure}", left.as_secs() / 3600);
-    Some(if left < SHORT && !failure.is_empty() {
-        Finding::fail("certificate_expires", what).mend("see that the source of identities answers")
+    const SOURCE: &str = "see that the source of identities answers";
+    Some(if left.is_zero() {
+        Finding::fail(
+            "certificate_expired",
+            format!("{name}: expired at {until}{failure}"),
+        )
+        .mend(SOURCE)
+    } else if left < SHORT && !failure.is_empty() {
+        Finding::fail("certificate_expires", what).mend(SOURCE)
     } else if !failure.is_empty() {
-        Finding::warn("renewal_failed", what).mend("see that the source of identities answers")
+        Finding::warn("renewal_failed", what).mend(SOURCE)
+    } else if left < near {
+        Finding::warn("certificate_near_expiry", what)
+            .mend("it should have been renewed: see the log of its sidecar")
     } else {
         Finding::pass(what)
     })
@@ -117,7 +155,8 @@ mod tests {
     #[test]
     fn a_certificate_that_runs_out_is_named_before_it_does() {
         let now: Timestamp = serde_json::from_value(json!("2026-11-28T12:00:00Z")).unwrap();
-        let code = |page: Value| judge("a", &page, now).unwrap().code;
+        let before = Duration::from_secs(3_600);
+        let code = |page: Value| judge("a", &page, now, before).unwrap().code;
         let until = |at: &str, error: Value| json!({"source": "consul", "certificate": {"not_after": at}, "last_renewal_error": error});
         let failed = json!({"error": "503"});
         assert_eq!(code(until("2026-11-30T12:00:00Z", Value::Null)), None);
@@ -128,5 +167,22 @@ mod tests {
         assert_eq!(later, Some("renewal_failed"));
         let none = code(json!({"source": "vault", "certificate": null}));
         assert_eq!(none, Some("certificate_missing"));
+        let past = code(until("2026-11-28T11:59:00Z", Value::Null));
+        assert_eq!(past, Some("certificate_expired"));
+        let of_a_day = |at: &str| {
+            let certificate = json!({"not_before": "2026-11-27T12:30:00Z", "not_after": at});
+            code(json!({"source": "consul", "certificate": certificate}))
+        };
+        assert_eq!(
+            of_a_day("2026-11-28T12:30:00Z"),
+            Some("certificate_near_expiry")
+        );
+        assert_eq!(of_a_day("2026-11-28T14:30:00Z"), None);
+        let roots = |at: &str| {
+            let page = json!({"roots": [{"not_after": "2036-11-28T12:00:00Z"}, {"not_after": at}]});
+            authority("a", &page, now).and_then(|finding| finding.code)
+        };
+        assert_eq!(roots("2026-12-01T12:00:00Z"), Some("authority_near_expiry"));
+        assert_eq!(roots("2027-12-01T12:00:00Z"), None);
     }
 }

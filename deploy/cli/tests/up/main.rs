@@ -8,6 +8,7 @@ mod example;
 mod filters;
 mod model;
 mod running;
+mod seen;
 
 use running::{Up, command, text};
 use std::fs;

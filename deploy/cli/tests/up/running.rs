@@ -22,6 +22,9 @@ pub fn command(dir: &Path) -> Command {
         "RUST_LOG",
         "MESH_GATEWAY",
         "MESH_TOKEN",
+        "MESH_GATEWAY_METRICS",
+        "MESH_TRACE_URL",
+        "PROMETHEUS_URL",
     ] {
         command.env_remove(name);
     }

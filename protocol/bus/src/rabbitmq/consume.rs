@@ -1,10 +1,13 @@
 //! Consuming: a channel per consumer, opened again whenever it ends.
+//!
+//! A broker tells a consumer that its queue is gone, once: where that is lost, in a crash of its node or on the way, the
+//! consumer would wait for ever. So each looks now and then whether it is still one.
 
 use super::acks::{Acks, Tag};
 use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::{self, Outgoing, short};
-use super::{PATIENCE, publish};
+use super::{PATIENCE, declare, publish};
 use crate::{BusError, Deliveries, Delivery, Message, Settle, Verdict};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,11 +20,19 @@ use lapin::{Acker, BasicProperties, Channel};
 use mesh_protocol::names::EXCHANGE_DEAD;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+
+/// Between two looks whether the broker still knows of the consumer; each costs some declarations that find everything in
+/// its place.
+const LOOK: Duration = Duration::from_secs(20);
+/// A look that finds nobody is believed when another one does, so much later: the first may have come in the middle of
+/// something.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Begins to consume, waiting for the broker as long as a publish would.
 pub(super) async fn consume(
@@ -134,12 +145,21 @@ impl Keeper {
             if hand_over.send(intake).await.is_err() {
                 self.stop.cancel();
             }
+            let deaf = self.deaf();
+            tokio::pin!(deaf);
             loop {
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => {
                         return self.finish(opened, hand_over, returns).await;
                     }
                     () = ended.cancelled() => break,
+                    () = &mut deaf => {
+                        tracing::warn!("the broker knows nothing of this consumer");
+                        ended.cancel();
+                        self.abandon(&opened).await;
+                        break;
+                    }
                     Some((tag, acker)) = returns.recv() => {
                         give_back_failed(&acker).await;
                         acks.closed(tag);
@@ -154,12 +174,55 @@ impl Keeper {
         }
     }
 
+    /// Returns when the broker has nobody who consumes the queue, though this does; and sees to it that what was
+    /// declared around the queue is there, for those who publish.
+    async fn deaf(&self) {
+        let mut absent = false;
+        loop {
+            tokio::time::sleep(if absent { LOOK_AGAIN } else { LOOK }).await;
+            // A connection that is lost ends the consumer by itself.
+            let Some(session) = self.link.current_session() else {
+                absent = false;
+                continue;
+            };
+            let deadline = Instant::now() + PATIENCE;
+            let look = async {
+                let depth = declare::depth(&self.link, &self.queue, deadline).await;
+                for topology in self.link.around(&self.queue) {
+                    if let Err(error) = declare::on(&session, &topology).await {
+                        tracing::debug!(%error, "what is around the queue cannot be declared");
+                    }
+                }
+                depth
+            };
+            let gone = match tokio::time::timeout_at(deadline, look).await {
+                Ok(Ok(depth)) => depth.consumers == 0,
+                Ok(Err(BusError::NoQueue { .. })) => true,
+                _ => false,
+            };
+            if absent && gone {
+                return;
+            }
+            absent = gone;
+        }
+    }
+
+    /// Closes the channel of a consumer that the broker has forgotten.
+    async fn abandon(&self, opened: &Opened) {
+        let close = opened.channel.close(200, "forgotten".into());
+        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, close).await {
+            tracing::debug!(%error, "channel closed before");
+        }
+    }
+
     /// Opens the consumer again, however long it takes; `None` once the bus is closed.
     async fn reopen(&self) -> Option<Opened> {
         let mut pauses = connection::pauses();
         loop {
             let session = self.link.next_session().await.ok()?;
-            match self.open(&session).await {
+            // A broker that is coming back may leave a question unanswered.
+            let opened = tokio::time::timeout(PATIENCE, self.open(&session)).await;
+            match opened.unwrap_or_else(|_| Err(self.link.why_down())) {
                 Ok(opened) => return Some(opened),
                 Err(error) => {
                     tracing::warn!(%error, "cannot consume");
@@ -261,6 +324,7 @@ impl Feed {
                         self.intake = None;
                     }
                 },
+                () = intake.ended.cancelled() => self.intake = None,
                 () = self.stop.cancelled() => return None,
             }
         }
