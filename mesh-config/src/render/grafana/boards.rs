@@ -106,9 +106,9 @@ fn up() -> Dashboard {
         )
         .graph(
             "Consul",
-            "1 where this server is the leader's follower or the leader: raft has peers",
-            "none",
-            &[("consul_raft_peers", "{{instance}}")],
+            "Questions to its servers, per second",
+            "ops",
+            &[("rate(consul_client_rpc[5m])", "{{instance}}")],
         )
         .graph(
             "Running since",
