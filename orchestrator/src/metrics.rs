@@ -10,6 +10,19 @@ use prometheus::{
 };
 use std::time::Duration;
 
+/// What of the bus fails.
+const BUS_ERRORS: [&str; 9] = [
+    "consume",
+    "declare",
+    "depth",
+    "event",
+    "refused",
+    "settle",
+    "too_large",
+    "unavailable",
+    "unroutable",
+];
+
 /// The metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -91,7 +104,15 @@ impl Metrics {
             "Tasks that ended, by outcome",
             &["outcome"],
         )?;
+        let bus_errors = counters(
+            "orchestrator_bus_errors_total",
+            "Bus calls that failed, by kind",
+            &["kind"],
+        )?;
         // From zero, so that the first is an increase.
+        for kind in BUS_ERRORS {
+            bus_errors.with_label_values(&[kind]);
+        }
         for outcome in ["completed", "failed", "cancelled"] {
             tasks.with_label_values(&[outcome]);
         }
@@ -135,11 +156,7 @@ impl Metrics {
                 "orchestrator_results_handed_over_total",
                 "Results that other replicas' runs were handed",
             )?,
-            bus_errors: counters(
-                "orchestrator_bus_errors_total",
-                "Bus calls that failed, by kind",
-                &["kind"],
-            )?,
+            bus_errors,
             events_published: counter(
                 "orchestrator_events_published_total",
                 "Events handed to the broker",

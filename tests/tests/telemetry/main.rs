@@ -1,6 +1,15 @@
 //! What `mesh render` writes for Prometheus and Grafana, before the real tools: promtool, a Prometheus, a Consul, a mesh.
 
+// A test that cannot go on says so loudly, in its own functions as well.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what stands here runs in tests only"
+)]
+
 mod alerts;
+mod cases;
 mod expression;
 mod mesh;
 mod promtool;

@@ -122,15 +122,19 @@ async fn every_name_in_rules_and_dashboards_is_exported_by_what_is_found() {
         rules.len() > 30 && rules.iter().all(|rule| rule["health"] == "ok")
     })
     .await;
+    // Rates need two samples of everybody.
     wait_for("records to have values", async || {
-        !prometheus
-            .query("mesh:request_duration_seconds:p99")
-            .await
-            .is_empty()
-            && !prometheus
-                .query("mesh:model_tokens:rate5m")
-                .await
-                .is_empty()
+        for record in [
+            "mesh:request_duration_seconds:p99",
+            "mesh:model_tokens:rate5m",
+            r#"mesh:requests:rate5m{direction="inbound"}"#,
+            r#"mesh:agent_steps:rate5m{outcome="completed"}"#,
+        ] {
+            if prometheus.query(record).await.is_empty() {
+                return false;
+            }
+        }
+        true
     })
     .await;
     let expressions = expressions(

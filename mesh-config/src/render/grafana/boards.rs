@@ -1,12 +1,21 @@
 //! The dashboards: the plan's overview, and one for each question. Is it up? Where does it queue? What fails? What does
 //! it cost?
 
+mod cost;
+mod failures;
+
 use super::model::{Dashboard, Good};
 use crate::mesh::Mesh;
 
 /// All of them; uids are stable, since people keep links.
 pub(super) fn boards(mesh: &Mesh) -> Vec<Dashboard> {
-    vec![overview(), up(), queues(), failures(), cost(mesh)]
+    vec![
+        overview(),
+        up(),
+        queues(),
+        failures::failures(),
+        cost::cost(mesh),
+    ]
 }
 
 /// The plan's four panels with its titles and expressions, which are contracts; its panel kind `graph` is called
@@ -106,9 +115,9 @@ fn up() -> Dashboard {
         )
         .graph(
             "Consul",
-            "1 where this server is the leader's follower or the leader: raft has peers",
-            "none",
-            &[("consul_raft_peers", "{{instance}}")],
+            "Questions to its servers, per second",
+            "ops",
+            &[("rate(consul_client_rpc[5m])", "{{instance}}")],
         )
         .graph(
             "Running since",
@@ -204,253 +213,5 @@ fn queues() -> Dashboard {
             "Deliveries that wait in delay queues before they are tried again, per second",
             "ops",
             &[("sum by (agent) (rate(sidecar_delays_total[5m]))", "{{agent}}")],
-        )
-}
-
-fn failures() -> Dashboard {
-    Dashboard::new(
-        "mesh-failures",
-        "What fails?",
-        "Tasks, steps, requests, and what was refused",
-    )
-    .number(
-        "Tasks that fail",
-        "Of those that ended in five minutes",
-        "percentunit",
-        Good::Any,
-        "mesh:task_error_ratio:rate5m",
-    )
-    .number(
-        "Dead letters in an hour",
-        "Deliveries that were put aside",
-        "none",
-        Good::Zero,
-        "sum(increase(sidecar_dead_letters_total[1h]))",
-    )
-    .number(
-        "Breakers open",
-        "Services that are sent nothing",
-        "none",
-        Good::Zero,
-        "sum(sidecar_breaker_open)",
-    )
-    .number(
-        "Filters that failed in an hour",
-        "Calls that a filter did not bring to their end",
-        "none",
-        Good::Zero,
-        "sum(increase(gateway_filter_failures_total[1h]))",
-    )
-    .graph(
-        "Tasks",
-        "That ended, per second",
-        "ops",
-        &[("mesh:tasks:rate5m", "{{outcome}}")],
-    )
-    .graph(
-        "Steps that did not complete",
-        "Per second, by agent and the error's code",
-        "ops",
-        &[(
-            r#"mesh:agent_steps:rate5m{outcome!="completed"}"#,
-            "{{agent}} {{outcome}}",
-        )],
-    )
-    .graph(
-        "Dead letters",
-        "In ten minutes, by agent and reason",
-        "none",
-        &[(
-            "sum by (agent, reason) (increase(sidecar_dead_letters_total[10m])) > 0",
-            "{{agent}} {{reason}}",
-        )],
-    )
-    .graph(
-        "Requests answered with 5xx",
-        "Share of those between two services",
-        "percentunit",
-        &[("mesh:request_error_ratio:rate5m", "{{service}} to {{peer}}")],
-    )
-    .graph(
-        "Refused by sidecars",
-        "Per second, by why",
-        "ops",
-        &[(
-            "sum by (service, reason) (rate(sidecar_refusals_total[5m])) > 0",
-            "{{service}} {{reason}}",
-        )],
-    )
-    .graph(
-        "Refused by the gateway",
-        "Requests with 4xx per second; the filters' 401, 403 and 429 among them",
-        "reqps",
-        &[(
-            r#"sum by (route, status) (rate(gateway_requests_total{status=~"4.."}[5m]))"#,
-            "{{route}} {{status}}",
-        )],
-    )
-    .graph(
-        "Tries again, ejections",
-        "Per second, between services",
-        "ops",
-        &[
-            (
-                "sum by (service, peer) (rate(sidecar_retries_total[5m]))",
-                "retries {{service}} to {{peer}}",
-            ),
-            (
-                "sum by (service, peer) (rate(sidecar_ejections_total[5m]))",
-                "ejections {{service}} of {{peer}}",
-            ),
-        ],
-    )
-    .graph(
-        "Store, broker, takeovers",
-        "What orchestrators met, per second",
-        "ops",
-        &[
-            (
-                "sum(rate(orchestrator_store_errors_total[5m]))",
-                "store errors",
-            ),
-            (
-                "sum by (kind) (rate(orchestrator_bus_errors_total[5m]))",
-                "bus errors {{kind}}",
-            ),
-            (
-                "sum(rate(orchestrator_runs_taken_up_total[5m]))",
-                "runs taken over",
-            ),
-            (
-                "sum(rate(orchestrator_store_emptied_total[5m]))",
-                "store emptied",
-            ),
-        ],
-    )
-}
-
-fn cost(mesh: &Mesh) -> Dashboard {
-    let board = Dashboard::new(
-        "mesh-cost",
-        "What does it cost?",
-        "Tokens, processor, memory and requests, by who uses them",
-    )
-    .number(
-        "Requests per second",
-        "That sidecars took in",
-        "reqps",
-        Good::Any,
-        r#"sum(mesh:requests:rate5m{direction="inbound"})"#,
-    )
-    .number(
-        "Tasks per second",
-        "That ended",
-        "ops",
-        Good::Any,
-        "sum(mesh:tasks:rate5m)",
-    )
-    .number(
-        "Processors in use",
-        "By all parts that are scraped",
-        "none",
-        Good::Any,
-        "sum(rate(process_cpu_seconds_total[5m]))",
-    )
-    .number(
-        "Memory",
-        "Resident, of all parts that are scraped",
-        "bytes",
-        Good::Any,
-        "sum(process_resident_memory_bytes)",
-    );
-    let board = if mesh.orchestrator.ollama.is_some() {
-        board
-            .graph(
-                "Tokens",
-                "Per second, by consumer and direction",
-                "ops",
-                &[("mesh:model_tokens:rate5m", "{{consumer}} {{direction}}")],
-            )
-            .graph(
-                "Calls to the model",
-                "Per second, by consumer and outcome",
-                "ops",
-                &[(
-                    "sum by (consumer, outcome) (rate(orchestrator_model_calls_total[5m]))",
-                    "{{consumer}} {{outcome}}",
-                )],
-            )
-    } else {
-        board
-    };
-    board
-        .graph(
-            "Processor by part",
-            "Processors in use",
-            "none",
-            &[(
-                "sum by (job, service) (rate(process_cpu_seconds_total[5m]))",
-                "{{job}} {{service}}",
-            )],
-        )
-        .graph(
-            "Memory by part",
-            "Resident",
-            "bytes",
-            &[(
-                "sum by (job, service) (process_resident_memory_bytes)",
-                "{{job}} {{service}}",
-            )],
-        )
-        .graph(
-            "Processor by container",
-            "Processors in use, as cAdvisor sees them: agents as well",
-            "none",
-            &[(
-                r#"sum by (name) (rate(container_cpu_usage_seconds_total{name!=""}[5m]))"#,
-                "{{name}}",
-            )],
-        )
-        .graph(
-            "Memory by container",
-            "Working set, as cAdvisor sees it",
-            "bytes",
-            &[(
-                r#"sum by (name) (container_memory_working_set_bytes{name!=""})"#,
-                "{{name}}",
-            )],
-        )
-        .graph(
-            "Requests at the gateway",
-            "Per second, by route and status",
-            "reqps",
-            &[(
-                "sum by (route, status) (rate(gateway_requests_total[5m]))",
-                "{{route}} {{status}}",
-            )],
-        )
-        .graph(
-            "Requests between services",
-            "Per second",
-            "reqps",
-            &[(
-                r#"sum by (service, peer) (mesh:requests:rate5m{direction="outbound"})"#,
-                "{{service}} to {{peer}}",
-            )],
-        )
-        .graph(
-            "Time of requests (99 of 100)",
-            "From the head of a request until the last byte of its answer",
-            "s",
-            &[(
-                "mesh:request_duration_seconds:p99",
-                "{{service}} {{direction}}",
-            )],
-        )
-        .graph(
-            "Time of steps (95 of 100)",
-            "From taking a step until its outcome stood",
-            "s",
-            &[("mesh:agent_task_duration_seconds:p95", "{{agent}}")],
         )
 }

@@ -5,6 +5,7 @@
 
 mod boards;
 mod model;
+mod panel;
 mod provisioning;
 
 use super::targets::{json, yaml};

@@ -2,6 +2,10 @@
 //!
 //! The classic model, schema version 39 (Grafana 10.4 and 11; newer ones read it too).
 
+use super::panel::{
+    DataSource, Defaults, FieldConfig, GridPos, Legend, Options, Panel, Reduce, Step, Target,
+    Thresholds, Tooltip,
+};
 use serde::Serialize;
 
 /// `schemaVersion`.
@@ -91,110 +95,6 @@ struct Link {
     icon: &'static str,
     tooltip: &'static str,
     url: &'static str,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct DataSource {
-    r#type: &'static str,
-    uid: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Panel {
-    id: u32,
-    r#type: &'static str,
-    title: &'static str,
-    description: &'static str,
-    datasource: DataSource,
-    grid_pos: GridPos,
-    targets: Vec<Target>,
-    field_config: FieldConfig,
-    options: Options,
-}
-
-#[derive(Debug, Serialize)]
-struct GridPos {
-    x: u16,
-    y: u16,
-    w: u16,
-    h: u16,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Target {
-    ref_id: String,
-    datasource: DataSource,
-    expr: String,
-    legend_format: &'static str,
-    editor_mode: &'static str,
-    range: bool,
-    instant: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct FieldConfig {
-    defaults: Defaults,
-    overrides: Vec<()>,
-}
-
-#[derive(Debug, Serialize)]
-struct Defaults {
-    unit: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    thresholds: Option<Thresholds>,
-}
-
-#[derive(Debug, Serialize)]
-struct Thresholds {
-    mode: &'static str,
-    steps: Vec<Step>,
-}
-
-#[derive(Debug, Serialize)]
-struct Step {
-    color: &'static str,
-    /// From where on; `null` for the first.
-    value: Option<u8>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Options {
-    #[serde(rename_all = "camelCase")]
-    Graph { legend: Legend, tooltip: Tooltip },
-    #[serde(rename_all = "camelCase")]
-    Number {
-        reduce_options: Reduce,
-        color_mode: &'static str,
-        graph_mode: &'static str,
-        text_mode: &'static str,
-    },
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Legend {
-    show_legend: bool,
-    display_mode: &'static str,
-    placement: &'static str,
-    calcs: Vec<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-struct Tooltip {
-    mode: &'static str,
-    sort: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Reduce {
-    calcs: Vec<&'static str>,
-    fields: &'static str,
-    values: bool,
 }
 
 /// Which numbers are good.

@@ -181,7 +181,7 @@ fn failures(mesh: &Mesh) -> Vec<Alert> {
             severity: CRITICAL,
             pending: "5m",
             expr: format!("mesh:task_error_ratio:rate5m > {ratio}"),
-            summary: "tasks fail",
+            summary: "too many tasks fail",
             description: "{{ $value | humanizePercentage }} of the tasks that ended in five minutes failed.".to_owned(),
         },
         Alert {

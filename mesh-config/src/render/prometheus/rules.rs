@@ -42,10 +42,10 @@ const RATIOS: [(&str, &str); 2] = [
         "mesh:task_error_ratio:rate5m",
         r#"sum(rate(orchestrator_tasks_total{outcome="failed"}[5m])) / sum(rate(orchestrator_tasks_total[5m]))"#,
     ),
-    // What the caller got, whoever the gateway is.
+    // What the caller got, whoever the gateway is. Statuses that nobody got have no series: their share is none.
     (
         "mesh:request_error_ratio:rate5m",
-        r#"sum by (service, peer) (rate(sidecar_requests_total{direction="outbound", code=~"5.."}[5m])) / sum by (service, peer) (rate(sidecar_requests_total{direction="outbound"}[5m]))"#,
+        r#"(sum by (service, peer) (rate(sidecar_requests_total{direction="outbound", code=~"5.."}[5m])) or 0 * sum by (service, peer) (rate(sidecar_requests_total{direction="outbound"}[5m]))) / sum by (service, peer) (rate(sidecar_requests_total{direction="outbound"}[5m]))"#,
     ),
 ];
 
