@@ -44,9 +44,6 @@ use turn::{NoTurn, Turn, Turns};
 /// Calls that were given up and whose tokens wait to be counted: more than can be under way.
 const GIVEN_UP: usize = 1_024;
 
-/// A turn that took no longer was not waited for.
-const AT_ONCE: Duration = Duration::from_millis(1);
-
 /// Who asks the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consumer {
@@ -281,7 +278,7 @@ impl Models {
         self.metrics.waited(asked.elapsed());
         let turn = turn?;
         // Those of the same consumer that were before it in the line may have used up what there was.
-        if asked.elapsed() > AT_ONCE {
+        if turn.was_waited_for() {
             self.afford(consumer).await?;
         }
         let permit = self.breaker.admit(Instant::now());

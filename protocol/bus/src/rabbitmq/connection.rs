@@ -1,7 +1,7 @@
 //! One connection at a time, replaced when it is lost.
 
 use super::trunk::{self, Trunk};
-use super::{LEAVE, PATIENCE, buried, declare, fault, publish::Lanes, screen};
+use super::{HEARD, LEAVE, PATIENCE, buried, declare, fault, publish::Lanes, screen};
 use crate::{BrokerUrl, BusError, Topology};
 use backon::BackoffBuilder;
 use futures_util::{Stream, StreamExt};
@@ -184,6 +184,7 @@ impl Link {
     pub(super) async fn mend(&self, session: &Session, begun: Instant) {
         let mut mended = self.mended.lock().await;
         if mended.is_none_or(|last| last < begun) {
+            tokio::time::sleep(HEARD).await;
             *mended = Some(Instant::now());
             self.restore(session).await;
         }

@@ -2,13 +2,18 @@
 //!
 //! A broker tells a consumer that its queue is gone, once: where that is lost, in a crash of its node or on the way, the
 //! consumer would wait for ever. So each looks now and then whether it is still one.
+//!
+//! And it tells so only where nobody has declared the queue anew meanwhile, be it some milliseconds after. Else RabbitMQ
+//! takes the queue for one that moved, attaches the consumers of the old one to the new one by itself, and loses what it
+//! hands to them. (On classic queues `x-cancel-on-ha-failover` would forbid it, quorum queues refuse that.) So whoever finds
+//! a queue gone waits for [`super::HEARD`] before it declares it.
 
 use super::acks::{Acks, Tag};
 use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::{self, Outgoing, short};
-use super::{PATIENCE, declare, publish};
-use crate::{BusError, Deliveries, Delivery, Message, Settle, Verdict};
+use super::{HEARD, PATIENCE, declare, publish};
+use crate::{BusError, Deliveries, Delivery, Depth, Message, Settle, Verdict};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -93,6 +98,8 @@ struct Intake {
     /// gone, the channel can be closed.
     dropped: mpsc::Sender<(Tag, Acker)>,
     acks: Arc<Acks>,
+    /// Whether the stream waits for a delivery.
+    listens: Arc<AtomicBool>,
     ended: CancellationToken,
 }
 
@@ -136,16 +143,18 @@ impl Keeper {
             let (dropped, mut returns) = mpsc::channel(usize::from(self.prefetch));
             let ended = CancellationToken::new();
             let acks = Arc::new(Acks::default());
+            let listens = Arc::new(AtomicBool::new(false));
             let intake = Intake {
                 consumer: opened.consumer.clone(),
                 dropped,
                 acks: acks.clone(),
+                listens: listens.clone(),
                 ended: ended.clone(),
             };
             if hand_over.send(intake).await.is_err() {
                 self.stop.cancel();
             }
-            let deaf = self.deaf();
+            let deaf = self.deaf(&acks, &listens);
             tokio::pin!(deaf);
             loop {
                 tokio::select! {
@@ -174,37 +183,43 @@ impl Keeper {
         }
     }
 
-    /// Returns when the broker has nobody who consumes the queue, though this does; and sees to it that what was
-    /// declared around the queue is there, for those who publish.
-    async fn deaf(&self) {
-        let mut absent = false;
+    /// Returns when the broker has forgotten this consumer: nobody consumes the queue, or something lies in it that does
+    /// not come though nothing is in this one's way. Also sees to it that what was declared around the queue is there, for
+    /// those who publish.
+    async fn deaf(&self, acks: &Acks, listens: &AtomicBool) {
+        let (mut doubtful, mut before) = (false, None);
         loop {
-            tokio::time::sleep(if absent { LOOK_AGAIN } else { LOOK }).await;
+            tokio::time::sleep(if doubtful { LOOK_AGAIN } else { LOOK }).await;
             // A connection that is lost ends the consumer by itself.
             let Some(session) = self.link.current_session() else {
-                absent = false;
+                doubtful = false;
                 continue;
             };
             let deadline = Instant::now() + PATIENCE;
-            let look = async {
-                let depth = declare::depth(&self.link, &self.queue, deadline).await;
-                for topology in self.link.around(&self.queue) {
-                    if let Err(error) = declare::on(&session, &topology).await {
-                        tracing::debug!(%error, "what is around the queue cannot be declared");
-                    }
-                }
-                depth
-            };
-            let gone = match tokio::time::timeout_at(deadline, look).await {
-                Ok(Ok(depth)) => depth.consumers == 0,
+            let looked = tokio::time::timeout_at(deadline, self.look(&session, deadline)).await;
+            let rests = acks.at_rest().filter(|_| listens.load(Ordering::Relaxed));
+            let nothing_came = rests.is_some() && rests == before;
+            before = rests;
+            let forgotten = match looked {
+                Ok(Ok(depth)) => depth.consumers == 0 || (depth.messages > 0 && nothing_came),
                 Ok(Err(BusError::NoQueue { .. })) => true,
                 _ => false,
             };
-            if absent && gone {
+            if doubtful && forgotten {
                 return;
             }
-            absent = gone;
+            doubtful = forgotten;
         }
+    }
+
+    async fn look(&self, session: &Session, deadline: Instant) -> Result<Depth, BusError> {
+        let depth = declare::depth(&self.link, &self.queue, deadline).await?;
+        for topology in self.link.around(&self.queue) {
+            if let Err(error) = declare::on(session, &topology).await {
+                tracing::debug!(%error, "what is around the queue cannot be declared");
+            }
+        }
+        Ok(depth)
     }
 
     /// Closes the channel of a consumer that the broker has forgotten.
@@ -227,6 +242,7 @@ impl Keeper {
                 Err(error) => {
                     tracing::warn!(%error, "cannot consume");
                     if matches!(error, BusError::NoQueue { .. }) {
+                        tokio::time::sleep(HEARD).await;
                         self.link.restore(&session).await;
                     }
                 }
@@ -311,10 +327,12 @@ impl Feed {
                 self.intake = Some(next);
                 continue;
             };
+            intake.listens.store(true, Ordering::Relaxed);
             tokio::select! {
                 biased;
                 item = intake.consumer.next() => match item {
                     Some(Ok(delivery)) => {
+                        intake.listens.store(false, Ordering::Relaxed);
                         intake.acks.opened(delivery.delivery_tag);
                         let (acks, dropped) = (intake.acks.clone(), intake.dropped.clone());
                         return Some(self.hand_out(delivery, acks, dropped));

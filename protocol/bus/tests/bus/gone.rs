@@ -2,7 +2,7 @@
 
 use crate::recovery::{connect, message, next, queue};
 use mesh_bus::{Binding, Exchange, ExchangeKind, Message, Topology};
-use mesh_tests::rabbitmq::shared;
+use mesh_tests::rabbitmq::{shared, shared_four};
 use mesh_tests::within;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -67,6 +67,38 @@ async fn a_deleted_queue_is_declared_anew_by_who_publishes() {
     for publish in [to_exchange("a"), message("q", "b")] {
         broker.delete_queue(&url, "q").await;
         bus.publish(publish).await.unwrap();
+    }
+}
+
+/// Each of them hears of it, though the first that does declares the queue anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_consumers_of_a_deleted_queue_consume_again() {
+    for broker in [shared().await, shared_four().await] {
+        let url = broker.vhost().await;
+        let mut consumers = Vec::new();
+        for _ in 0..6 {
+            let bus = connect(&url).await;
+            bus.declare(&exchange_and_queue()).await.unwrap();
+            let deliveries = bus.consume("q", 1).await.unwrap();
+            consumers.push((bus, deliveries));
+        }
+        let publishes = connect(&url).await;
+        publishes.declare(&exchange_and_queue()).await.unwrap();
+        for _ in 0..3 {
+            broker.delete_queue(&url, "q").await;
+            for number in 0..consumers.len() {
+                let sent = publishes.publish(to_exchange(&number.to_string()));
+                within("a publish", sent).await.unwrap();
+            }
+            // One for each, since none acknowledges before all have one.
+            let mut held = Vec::new();
+            for (_, deliveries) in &mut consumers {
+                held.push(next(deliveries).await);
+            }
+            for delivery in held {
+                delivery.ack().await.unwrap();
+            }
+        }
     }
 }
 
