@@ -13,9 +13,11 @@ use crate::secret::{Secrets, Source};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mesh_bus::Topology;
+use mesh_orchestrator::run::lane::Parts;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// A definitions file. Fields that RabbitMQ does without are left out when empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -152,22 +154,28 @@ pub struct Binding {
     pub arguments: Map<String, Value>,
 }
 
-/// Exchanges, queues and bindings that orchestrator and sidecars declare when they start.
-pub fn topology(mesh: &Mesh) -> Topology {
+/// What the parts declare when they start, part by part; an exchange or a queue may stand in several.
+///
+/// Not one topology: the parts' settings differ, and a bound on agents' queues is none on the orchestrator's own.
+fn topologies(mesh: &Mesh) -> Result<Vec<Topology>, RenderError> {
     if !mesh.has_orchestrator() {
-        return Topology::default();
+        return Ok(Vec::new());
     }
-    let kind = mesh.messaging.queue_kind;
-    let own = Topology::exchanges()
-        .with_orchestrator(kind)
-        .with_intake(kind);
-    let all = mesh.agents.iter().fold(own, |all, agent| {
-        let kind = agent.queue_kind;
-        let queue = agent.id.task_queue();
-        all.with_agent(&agent.id, kind)
-            .with_delays(&queue, kind, &agent.delivery.delays())
-    });
-    all.bounded(mesh.messaging.max_length)
+    // What is declared hangs on no secret.
+    let none = Secrets::none();
+    let orchestrator = Parts::new(&super::orchestrator(mesh, &none)?);
+    let mut all = orchestrator.topologies().to_vec();
+    for agent in &mesh.agents {
+        let sidecar = super::sidecar(mesh, agent, &none)?;
+        all.extend(sidecar.worker.map(|worker| worker.topology(&agent.id)));
+    }
+    Ok(all)
+}
+
+/// Each of a name once, the first.
+fn once<T>(all: impl Iterator<Item = T>, name: impl Fn(&T) -> String) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    all.filter(|one| seen.insert(name(one))).collect()
 }
 
 /// Renders the definitions: of everything but users without secrets, with them where secrets are known.
@@ -196,7 +204,7 @@ pub fn rabbitmq(mesh: &Mesh, secrets: &Secrets) -> Result<Definitions, RenderErr
         definition: p.definition.clone(),
         priority: p.priority,
     });
-    let own = topology(mesh);
+    let own = topologies(mesh)?;
     Ok(Definitions {
         permissions: permissions.collect(),
         users: user.into_iter().collect(),
@@ -246,8 +254,9 @@ fn user(mesh: &Mesh, place: &Place) -> User {
     }
 }
 
-fn exchanges(mesh: &Mesh, own: &Topology, vhost: &str) -> Vec<Exchange> {
-    let own = own.exchanges.iter().map(|exchange| Exchange {
+fn exchanges(mesh: &Mesh, own: &[Topology], vhost: &str) -> Vec<Exchange> {
+    let own = own.iter().flat_map(|part| &part.exchanges);
+    let own = own.map(|exchange| Exchange {
         name: exchange.name.clone(),
         vhost: vhost.to_owned(),
         kind: match exchange.kind {
@@ -270,11 +279,12 @@ fn exchanges(mesh: &Mesh, own: &Topology, vhost: &str) -> Vec<Exchange> {
         internal: exchange.internal,
         arguments: exchange.arguments.clone(),
     });
-    own.chain(further).collect()
+    once(own.chain(further), |exchange| exchange.name.clone())
 }
 
-fn queues(mesh: &Mesh, own: &Topology, vhost: &str) -> Vec<Queue> {
-    let own = own.declared().map(|(name, arguments)| Queue {
+fn queues(mesh: &Mesh, own: &[Topology], vhost: &str) -> Vec<Queue> {
+    let own = own.iter().flat_map(Topology::declared);
+    let own = own.map(|(name, arguments)| Queue {
         name: name.to_owned(),
         vhost: vhost.to_owned(),
         durable: true,
@@ -291,10 +301,10 @@ fn queues(mesh: &Mesh, own: &Topology, vhost: &str) -> Vec<Queue> {
         auto_delete: queue.auto_delete,
         arguments: queue.arguments.clone(),
     });
-    own.chain(further).collect()
+    once(own.chain(further), |queue| queue.name.clone())
 }
 
-fn bindings(mesh: &Mesh, own: &Topology, vhost: &str) -> Vec<Binding> {
+fn bindings(mesh: &Mesh, own: &[Topology], vhost: &str) -> Vec<Binding> {
     let binding = |source: &str, destination: &str, key: &str, arguments: Map<_, _>| Binding {
         source: source.to_owned(),
         vhost: vhost.to_owned(),
@@ -304,12 +314,23 @@ fn bindings(mesh: &Mesh, own: &Topology, vhost: &str) -> Vec<Binding> {
         arguments,
     };
     let own = own
-        .bindings
         .iter()
+        .flat_map(|part| &part.bindings)
         .map(|b| binding(&b.exchange, &b.queue, &b.key, Map::new()));
     let further = mesh.messaging.broker.queues.iter().flat_map(|queue| {
         let each = queue.bindings.iter();
         each.map(|b| binding(&b.exchange, &queue.name, &b.key, b.arguments.clone()))
     });
-    own.chain(further).collect()
+    // mesh.yaml may say one twice, which is one to the broker.
+    once(own.chain(further), |b| {
+        let arguments = Value::Object(b.arguments.clone());
+        [
+            &b.source,
+            &b.destination,
+            &b.routing_key,
+            &arguments.to_string(),
+        ]
+        .map(String::as_str)
+        .join("\n")
+    })
 }

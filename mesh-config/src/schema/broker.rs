@@ -2,6 +2,7 @@
 
 use super::filters::{Setting, written};
 use super::reader::{At, Fields, Reader, Spot};
+use super::tree::Value;
 use super::values;
 use crate::broker::{ApplyTo, ExchangeKind};
 use crate::finding::Finding;
@@ -170,12 +171,11 @@ fn own_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
 
 fn object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
     reader.say(|| json!({"type": "object"}));
-    let setting = written(reader, spot)?;
-    if setting.config.is_none() {
+    if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
     }
-    Some(setting)
+    written(reader, spot)
 }
 
 fn filled_object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {

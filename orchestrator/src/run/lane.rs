@@ -63,6 +63,11 @@ impl Parts {
         let agents = config.agents.iter().map(with);
         Self([own, intake].into_iter().chain(agents).collect())
     }
+
+    /// The parts; an exchange may stand in several.
+    pub fn topologies(&self) -> &[Topology] {
+        &self.0
+    }
 }
 
 /// Declares and consumes until the process leaves.

@@ -1,7 +1,8 @@
 //! How steps come off the bus and are handed over.
 
 use super::Faults;
-use mesh_bus::{BusConfig, DELIVERY_LIMIT, QueueKind, delays};
+use mesh_bus::{BusConfig, DELIVERY_LIMIT, QueueKind, Topology, delays};
+use mesh_protocol::AgentId;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -146,6 +147,15 @@ impl Default for Worker {
 }
 
 impl Worker {
+    /// The exchanges, queues and bindings that it declares for `agent`.
+    pub fn topology(&self, agent: &AgentId) -> Topology {
+        let kind = self.queue_kind;
+        Topology::exchanges()
+            .with_agent(agent, kind)
+            .with_delays(&agent.task_queue(), kind, &self.delivery.delays())
+            .bounded(self.max_queue_length)
+    }
+
     pub(super) fn check(&self, faults: &mut Faults) {
         faults.some("worker.concurrency", self.concurrency.into());
         faults.some("worker.max_attempts", self.max_attempts.into());

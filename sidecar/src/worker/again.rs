@@ -45,11 +45,6 @@ impl Policy {
         }
     }
 
-    /// The lengths that queues are needed for.
-    pub(super) fn delays(&self) -> &[u32] {
-        &self.delays
-    }
-
     /// Whether a step that ended so many holders is to be handed to the agent no more.
     pub(super) fn is_poison(&self, crashes: u32) -> bool {
         crashes >= self.settings.max_crashes

@@ -107,13 +107,9 @@ impl Worker {
             Some(directory) => recent::Recent::kept_in(directory)?,
             None => recent::Recent::default(),
         };
-        let kind = settings.queue_kind;
         let deadline = Duration::from_millis(settings.ack_deadline_ms);
         Ok(Self {
-            topology: Topology::exchanges()
-                .with_agent(&agent, kind)
-                .with_delays(&agent.task_queue(), kind, again.delays())
-                .bounded(settings.max_queue_length),
+            topology: settings.topology(&agent),
             concurrency: settings.concurrency,
             drain: Duration::from_millis(drain_ms),
             lane: Arc::new(Lane {

@@ -1,7 +1,7 @@
 //! One `mesh apply` at a time.
 //!
 //! With Consul the lock is a key there, held by a session that is renewed while its holder lives: it holds whichever
-//! machine the other apply runs on, and a holder that was killed loses it when the session's time is over, within twenty
+//! machine the other apply runs on, and a holder that was killed loses it when the session's time is over, after ten to twenty
 //! seconds (Consul gives twice its least time). Without Consul it is a lock on a file beside mesh.yaml, which the system
 //! takes away from a process that ends, however it ends.
 
