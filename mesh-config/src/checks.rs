@@ -1,12 +1,16 @@
 //! What concerns more than one value of the file.
 
+mod broker;
 mod delivery;
+mod deploy;
 mod filters;
 mod gateway;
 mod ollama;
 mod resources;
+mod services;
 mod trust;
 mod unwise;
+mod ways;
 
 use crate::compile::{GATEWAY_LISTEN, ORCHESTRATOR_LISTEN};
 use crate::finding::{Finding, Place, nearest};
@@ -24,10 +28,13 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     ollama::run(file, &mut out);
     gateway::run(file, &mut out);
     filters::run(file, &mut out);
+    services::run(file, &mut out);
     backends(file, &mut out);
     delivery::run(file, &mut out);
+    broker::run(file, &mut out);
     resources::run(file, &mut out);
     trust::run(file, &mut out);
+    deploy::run(file, &mut out);
     ports(file, &mut out);
     unwise::run(file, &mut out);
     out
@@ -206,7 +213,7 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
                 .hint(format!("add `{path}: NAME` if that is not meant")),
         );
     }
-    if file.agents_listed && file.agents.is_empty() {
+    if file.agents_listed && file.agents.is_empty() && !file.fronts_only {
         let place = Place::default();
         out.push(
             Finding::error("no_agents", place, "agents", "the mesh has no agents")
@@ -287,6 +294,8 @@ fn ports(file: &File, out: &mut Vec<Finding>) {
             "orchestrator.listen",
         ),
     ];
+    let tls = file.gateway.tls.as_ref();
+    listeners.extend(tls.and_then(|tls| tls.value.listen.clone()));
     listeners.extend(trust::listeners(file.gateway.sidecar.as_ref()));
     listeners.extend(trust::listeners(file.orchestrator.sidecar.as_ref()));
     for agent in &file.agents {

@@ -3,13 +3,17 @@
 //! Everything that can be said about the file is said in one go: reading goes on after a fault, the
 //! checks run on what was read, and the mesh is built only when there is no error.
 
+mod broker;
+mod deploy;
 mod ollama;
+mod services;
 mod trust;
 
 use crate::checks;
 use crate::filters::{Filters, Setting};
 use crate::finding::{Finding, Place, Report, Severity};
 use crate::load::{self, Directory, Loaded, Options};
+use crate::fronted::Extras;
 use crate::mesh::{
     ASSERTION_KEY, Agent, Auth, Destination, Gateway, Issuer, Key, Mesh, Messaging, Orchestrator,
     Route, Run, Store,
@@ -18,9 +22,10 @@ use crate::schema::tree::{MAX_BYTES, too_large};
 use crate::schema::{self, At, File};
 use crate::secret::Source;
 use crate::sources::Sources;
-use mesh_bus::QueueKind;
+use mesh_bus::{QueueKind, Topology};
 use mesh_orchestrator::config as orchestrator;
 use mesh_orchestrator::resources::Amounts;
+use mesh_protocol::AgentId;
 use mesh_sidecar::config::{Settings, Worker};
 use sha2::{Digest, Sha256};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -228,10 +233,14 @@ fn build(mut file: File, revision: String) -> Mesh {
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
     let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
+    let mut extras = services::extras(&mut file.gateway);
+    let services = services::services(std::mem::take(&mut file.services));
+    extras.secrets = services::secrets(&extras, &services);
+    let guarded = !file.agents.is_empty();
     Mesh {
         name,
         revision,
-        gateway: gateway(file.gateway),
+        gateway: gateway(file.gateway, extras, guarded),
         orchestrator: orchestrator(file.orchestrator),
         messaging: Messaging {
             rabbitmq: value(file.messaging.rabbitmq)
@@ -243,6 +252,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             consumer_timeout: value(file.messaging.consumer_timeout)
                 .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
             state_dir: value(file.messaging.state_dir),
+            broker: broker::broker(file.messaging.broker),
         },
         store: Store {
             redis: value(file.store.redis)
@@ -251,16 +261,27 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             retention: value(file.store.retention).unwrap_or(Duration::from_secs(86_400)),
         },
+        deploy: deploy::deploy(file.deploy),
         agents: file
             .agents
             .into_iter()
             .filter_map(|a| agent(a.value, &trust.traffic, usual.as_ref(), queue_kind))
             .collect(),
+        services,
         trust,
     }
 }
 
-fn gateway(raw: schema::Gateway) -> Gateway {
+/// The mesh's own exchanges and queues, but for delays.
+pub(crate) fn topology<'a>(agents: impl Iterator<Item = &'a AgentId>) -> Topology {
+    let own = Topology::exchanges()
+        .with_orchestrator(QueueKind::default())
+        .with_intake(QueueKind::default());
+    agents.fold(own, |all, id| all.with_agent(id, QueueKind::default()))
+}
+
+/// `guarded`: whether there is an agent that the usual routes lead to.
+fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
     let auth = value(raw.auth).unwrap_or_default();
     let issuers = value(auth.issuers).unwrap_or_default();
     Gateway {
@@ -280,9 +301,12 @@ fn gateway(raw: schema::Gateway) -> Gateway {
         assertion_lifetime: value(auth.assertion_lifetime).unwrap_or(Duration::from_secs(60)),
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
+        admin: value(raw.admin),
+        extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
-            None => default_routes(),
+            None if guarded => default_routes(),
+            None => Vec::new(),
         },
     }
 }
@@ -411,8 +435,10 @@ fn agent(
             })
         })
     });
+    let id = value(raw.id)?;
     Some(Agent {
-        id: value(raw.id)?,
+        container: value(raw.container).map(services::container),
+        id,
         capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
         description: value(raw.description).unwrap_or_default(),
         endpoint: value(raw.endpoint),

@@ -4,12 +4,17 @@
 //! says everything that is wrong with it at once, and [`render`] writes what each part reads. Only the
 //! checked mesh travels; only [`secret::Secrets`] holds secret values, and only renderers see it.
 
+pub mod broker;
+pub mod broker_url;
 mod checks;
 mod compile;
+pub mod container;
+pub mod deploy;
 pub mod derive;
 pub mod filters;
 pub mod explain;
 mod finding;
+pub mod fronted;
 mod guard;
 mod load;
 pub mod mesh;
@@ -17,6 +22,7 @@ mod migrate;
 pub mod render;
 mod schema;
 pub mod secret;
+mod secret_names;
 mod snippet;
 mod sources;
 pub mod trust;

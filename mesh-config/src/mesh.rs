@@ -1,6 +1,10 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
+use crate::broker::Broker;
+use crate::container::Container;
+use crate::deploy::Deploy;
 use crate::filters::Filters;
+use crate::fronted::{Extras, Service};
 use crate::secret::Source;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
@@ -44,8 +48,12 @@ pub struct Mesh {
     pub store: Store,
     /// Who is who, and who may call whom.
     pub trust: Trust,
-    /// Who does the work; ids are unique.
+    /// How it lies in containers.
+    pub deploy: Deploy,
+    /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
     pub agents: Vec<Agent>,
+    /// What the mesh fronts or leans on; names are unique.
+    pub services: Vec<Service>,
 }
 
 /// Where clients come in.
@@ -65,6 +73,10 @@ pub struct Gateway {
     pub sidecar: Sidecar,
     /// What its filters do, where a route does not say otherwise.
     pub filters: Filters,
+    /// Base URL of Kong's admin API, where a Kong is the gateway.
+    pub admin: Option<Url>,
+    /// What it has beside the mesh's own routes.
+    pub extras: Extras,
 }
 
 /// Who may come in.
@@ -175,6 +187,8 @@ pub struct Messaging {
     pub consumer_timeout: Duration,
     /// Directory, relative to mesh.yaml, in which sidecars keep what agents answered.
     pub state_dir: Option<String>,
+    /// The broker itself.
+    pub broker: Broker,
 }
 
 /// Where runs are kept.
@@ -219,6 +233,8 @@ pub struct Agent {
     pub traffic: Settings,
     /// What one of its steps takes.
     pub resources: Amounts,
+    /// What holds it where it runs in a container.
+    pub container: Option<Container>,
 }
 
 /// How `mesh up` starts an agent.
@@ -380,6 +396,9 @@ impl Mesh {
         }
         let rabbitmq = self.messaging.rabbitmq.iter();
         all.extend(rabbitmq.map(|s| ("messaging.url".to_owned(), s)));
+        let management = self.messaging.broker.management.iter();
+        let management = management.filter_map(|m| m.credentials.as_ref());
+        all.extend(management.map(|s| ("messaging.management.credentials".to_owned(), s)));
         let redis = self.store.redis.iter();
         all.extend(redis.map(|s| ("store.url".to_owned(), s)));
         let consul = self.trust.registry.consul.iter();
@@ -388,7 +407,48 @@ impl Mesh {
         if let IdentitySource::Vault { token, .. } = &self.trust.identity.source {
             all.push(("identity.token".to_owned(), token));
         }
+        let extras = &self.gateway.extras;
+        all.extend(extras.secrets.iter().map(|(path, s)| (path.clone(), s)));
+        for (number, certificate) in extras
+            .tls
+            .iter()
+            .flat_map(|t| t.certificates.iter().enumerate())
+        {
+            let path = format!("gateway.tls.certificates[{number}]");
+            all.push((format!("{path}.cert"), &certificate.cert));
+            all.push((format!("{path}.key"), &certificate.key));
+        }
         all
+    }
+
+    /// What containers beside the mesh's own parts need of secrets, with its field.
+    pub fn container_sources(&self) -> Vec<(String, &Source)> {
+        let named = |name: &str, secrets: &'_ BTreeMap<String, Source>| -> Vec<String> {
+            secrets
+                .keys()
+                .map(|key| format!("secrets.{key} of {name}"))
+                .collect()
+        };
+        let parts = self
+            .deploy
+            .parts
+            .values()
+            .map(|part| (part.name.as_str(), &part.secrets));
+        let agents = self
+            .agents
+            .iter()
+            .filter_map(|agent| Some((agent.id.as_str(), &agent.container.as_ref()?.secrets)));
+        let services = self.services.iter().filter_map(|service| {
+            Some((service.name.as_str(), &service.container.as_ref()?.secrets))
+        });
+        let all = parts.chain(agents).chain(services);
+        all.flat_map(|(name, secrets)| named(name, secrets).into_iter().zip(secrets.values()))
+            .collect()
+    }
+
+    /// Whether there is an orchestrator: agents to hand tasks to, or a way that leads to it.
+    pub fn has_orchestrator(&self) -> bool {
+        !self.agents.is_empty() || !self.gateway.routes.is_empty()
     }
 
     /// The agent of this name.

@@ -173,6 +173,14 @@ impl Secrets {
         self.values.is_some()
     }
 
+    /// Whether a text holds one of the values.
+    pub fn are_in(&self, text: &str) -> bool {
+        let values = self.values.iter().flat_map(BTreeMap::values);
+        // What is shorter is found in words that are none.
+        let mut long = values.filter(|value| value.len() >= 4);
+        long.any(|value| text.contains(value.as_str()))
+    }
+
     /// The value, or the reference where values are not to be shown.
     pub fn show(&self, source: &Source) -> String {
         self.value(source)

@@ -38,6 +38,7 @@ fn outputs(text: &str) -> BTreeMap<String, String> {
                 let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
                 out.insert(name, text);
             };
+            broker_and_registry(mesh, &mut json);
             let orchestrator = render::orchestrator(mesh, &none).unwrap();
             json(
                 "orchestrator.json".to_owned(),
@@ -52,6 +53,24 @@ fn outputs(text: &str) -> BTreeMap<String, String> {
         }
     }
     out
+}
+
+/// What broker and registry hold, of a mesh that has them.
+fn broker_and_registry(mesh: &mesh_config::Mesh, json: &mut impl FnMut(String, serde_json::Value)) {
+    if mesh.messaging.rabbitmq.is_some() {
+        let definitions = render::rabbitmq(mesh, &Secrets::none()).unwrap();
+        json(
+            "rabbitmq.json".to_owned(),
+            serde_json::to_value(definitions).unwrap(),
+        );
+    }
+    if mesh.trust.registry.consul.is_some() {
+        let agent = serde_json::to_value(render::consul(mesh).unwrap()).unwrap();
+        json("consul.json".to_owned(), agent);
+        let intentions = render::consul::intentions(mesh).unwrap();
+        let intentions = serde_json::to_value(intentions).unwrap();
+        json("consul-intentions.json".to_owned(), intentions);
+    }
 }
 
 #[test]

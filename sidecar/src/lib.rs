@@ -21,6 +21,7 @@ mod worker;
 
 pub use app::{Bound, Deps, build};
 pub use proxy::runtime;
+pub use ways::to_be_registered;
 
 /// Why a sidecar cannot start. What goes wrong later is mended, or shown in `/ready`.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum SidecarError {
         #[source]
         source: std::io::Error,
     },
+    /// Its own address cannot be found out.
+    #[error("the address that others reach this sidecar at is not known; set MESH_ADVERTISE")]
+    Address(#[source] std::io::Error),
     /// The directory of the worker's state cannot be used.
     #[error("worker.state_dir cannot be used")]
     State(#[source] std::io::Error),

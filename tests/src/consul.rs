@@ -161,6 +161,27 @@ impl Consul {
         }
     }
 
+    /// What it answers to a `POST` of `body` to `path`.
+    ///
+    /// # Panics
+    /// When it does not answer 2xx.
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        match self.ask(Method::POST, path, Some(body)).await {
+            Ok(answer) => answer,
+            Err(why) => panic!("POST {path}: {why}"),
+        }
+    }
+
+    /// Deletes what is at `path`.
+    ///
+    /// # Panics
+    /// When it does not answer 2xx.
+    pub async fn delete(&self, path: &str) {
+        if let Err(why) = self.ask(Method::DELETE, path, None).await {
+            panic!("DELETE {path}: {why}");
+        }
+    }
+
     /// A token that may do what `rules` (Consul's ACL language) allow.
     pub async fn token_for(&self, name: &str, rules: &str) -> String {
         self.put("/v1/acl/policy", json!({"Name": name, "Rules": rules}))

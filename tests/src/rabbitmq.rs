@@ -41,6 +41,8 @@ struct Ports {
     amqp: u16,
     distribution: u16,
     epmd: u16,
+    /// Of the management API, where it is on.
+    management: Option<u16>,
 }
 
 /// The broker that all tests of one binary share; each takes a [`Broker::vhost`] of its own.
@@ -62,11 +64,21 @@ pub async fn start() -> Broker {
 
 /// A broker of that release for one test, which may stop it.
 pub async fn start_release(release: Release) -> Broker {
+    start_with(release, None).await
+}
+
+/// A broker of that release with its management API, for one test.
+pub async fn start_with_management(release: Release) -> Broker {
+    start_with(release, Some(free_port())).await
+}
+
+async fn start_with(release: Release, management: Option<u16>) -> Broker {
     let directory = directory("rabbitmq");
     let ports = Ports {
         amqp: free_port(),
         distribution: free_port(),
         epmd: free_port(),
+        management,
     };
     let environment = [
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
@@ -99,6 +111,15 @@ impl Broker {
         self.ports.amqp
     }
 
+    /// The URL of the management API; user and password are `guest`.
+    ///
+    /// # Panics
+    /// Without [`start_with_management`].
+    pub fn management_url(&self) -> String {
+        let port = self.ports.management.expect("management is on");
+        format!("http://127.0.0.1:{port}")
+    }
+
     /// The process id of the server.
     ///
     /// # Panics
@@ -123,12 +144,15 @@ impl Broker {
     pub async fn start_again(&mut self) {
         let home = self.directory.path();
         let path = |name: &str| home.join(name).display().to_string();
-        std::fs::write(home.join("enabled_plugins"), "[].").expect("write");
-        std::fs::write(
-            home.join("rabbitmq.conf"),
-            "disk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 33554432\n",
-        )
-        .expect("write");
+        let mut settings =
+            "disk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 33554432\n".to_owned();
+        let mut plugins = "[].";
+        if let Some(port) = self.ports.management {
+            plugins = "[rabbitmq_management].";
+            settings += &format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n");
+        }
+        std::fs::write(home.join("enabled_plugins"), plugins).expect("write");
+        std::fs::write(home.join("rabbitmq.conf"), settings).expect("write");
         let environment = [
             ("HOME", path("")),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
@@ -167,6 +191,9 @@ impl Broker {
         server.listens_on(self.ports.amqp).await;
         self.server = Some(server);
         self.eval("rabbit:await_startup().".to_owned()).await;
+        if let (Some(port), Some(server)) = (self.ports.management, &self.server) {
+            server.listens_on(port).await;
+        }
     }
 
     /// Ends it in an orderly way; by a kill when that takes too long, which it does now and then while its queues

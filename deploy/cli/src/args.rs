@@ -62,6 +62,15 @@ pub enum Command {
     ///
     /// Exit codes: 0 done, 1 not: there is no such dead letter, the broker is not reached, or one stays.
     Dlq(Dlq),
+    /// Show what is different between mesh.yaml and what Kong, RabbitMQ and Consul hold
+    ///
+    /// Exit codes: 0 nothing is, 2 something is, 1 it is not known: mesh.yaml, a secret or a part is of no use.
+    Diff(crate::live::Diff),
+    /// Make Kong, RabbitMQ and Consul hold what mesh.yaml says, after showing what that changes
+    ///
+    /// Exit codes: 0 they do, 2 they do not and nothing was done (--dry-run, or nobody said yes), 1 it stopped, and
+    /// says where.
+    Apply(crate::live::Apply),
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,6 +106,10 @@ pub enum Part {
     Orchestrator,
     /// sidecar-AGENT.json, one per agent
     Sidecar,
+    /// rabbitmq.json, the broker's definitions
+    Rabbitmq,
+    /// consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`
+    Consul,
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ mod dead_letters;
 mod demo;
 mod dlq;
 mod explain;
+mod live;
 mod load;
 mod migrate;
 mod outline;
@@ -78,6 +79,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args).await,
         Command::Status(args) => status::run(&args).await,
         Command::Dlq(args) => dlq::run(&args).await,
+        Command::Diff(args) => live::diff(&args).await,
+        Command::Apply(args) => live::apply(&args).await,
     }
 }
 

@@ -63,5 +63,24 @@ fn files(
             }
             files
         }
+        Part::Rabbitmq => {
+            let text = serde_json::to_string_pretty(&render::rabbitmq(mesh, secrets)?)? + "\n";
+            vec![file("rabbitmq", "json", text)]
+        }
+        // Nothing of it is secret.
+        Part::Consul if secret => Vec::new(),
+        Part::Consul => {
+            let text = serde_json::to_string_pretty(&render::consul(mesh)?)? + "\n";
+            let mut files = vec![file("consul.d/mesh", "json", text)];
+            for entry in render::consul::intentions(mesh)? {
+                let text = serde_json::to_string_pretty(&entry)? + "\n";
+                files.push(file(
+                    &format!("consul.d-intentions/{}", entry.name),
+                    "json",
+                    text,
+                ));
+            }
+            files
+        }
     })
 }

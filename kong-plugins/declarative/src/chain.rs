@@ -16,6 +16,12 @@ pub struct Plugin {
     /// The route that it runs for, in a plugin that stands beside the services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// Its name among those of one kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_name: Option<String>,
+    /// Protocols of the requests that it runs for; all that it knows when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protocols: Vec<String>,
     /// Its configuration; null when it has none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub config: Value,
@@ -70,6 +76,8 @@ impl Default for Plugin {
             name: String::new(),
             service: None,
             route: None,
+            instance_name: None,
+            protocols: Vec::new(),
             config: Value::Null,
             enabled: true,
             tags: Vec::new(),

@@ -6,12 +6,14 @@
 //! default is not written, and fields are written in the order of the types, so that two renderings of
 //! one mesh are equal byte by byte.
 
+mod certificate;
 mod chain;
 mod route;
 mod rules;
 mod service;
 mod upstream;
 
+pub use certificate::{Certificate, Sni};
 pub use chain::{FilterChain, FilterUse, Plugin};
 pub use route::{PathHandling, Protocol, Route};
 pub use rules::{PathError, check_path, is_name, normalise};
@@ -50,6 +52,9 @@ pub struct Config {
     /// Pools of targets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<Upstream>,
+    /// Certificates that clients are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Certificate>,
     /// Plugins of all services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<Plugin>,
@@ -97,6 +102,7 @@ impl Default for Config {
             services: Vec::new(),
             routes: Vec::new(),
             upstreams: Vec::new(),
+            certificates: Vec::new(),
             plugins: Vec::new(),
             filter_chains: Vec::new(),
         }

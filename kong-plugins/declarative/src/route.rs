@@ -26,6 +26,9 @@ pub struct Route {
     /// expression.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Vec<String>>,
+    /// Names that a client of https asks for; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snis: Vec<String>,
     /// Protocols of the client.
     #[serde(default = "protocols", skip_serializing_if = "is_protocols")]
     pub protocols: Vec<Protocol>,
@@ -44,6 +47,12 @@ pub struct Route {
     /// How service path and rest of the path are joined.
     #[serde(default, skip_serializing_if = "PathHandling::is_default")]
     pub path_handling: PathHandling,
+    /// Whether Kong reads a request whole before it passes it on; it does when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_buffering: Option<bool>,
+    /// Whether Kong reads an answer whole before it passes it on; it does when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_buffering: Option<bool>,
     /// Free words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -92,12 +101,15 @@ impl Default for Route {
             methods: Vec::new(),
             hosts: Vec::new(),
             headers: BTreeMap::new(),
+            snis: Vec::new(),
             protocols: protocols(),
             strip_path: true,
             preserve_host: false,
             regex_priority: 0,
             https_redirect_status_code: redirect(),
             path_handling: PathHandling::V0,
+            request_buffering: None,
+            response_buffering: None,
             tags: Vec::new(),
             plugins: Vec::new(),
         }

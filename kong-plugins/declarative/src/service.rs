@@ -41,6 +41,12 @@ pub struct Service {
     /// Longest wait between two reads, in milliseconds.
     #[serde(default = "timeout", skip_serializing_if = "is_timeout")]
     pub read_timeout: u32,
+    /// Whether the certificate of a service of https is verified; as Kong is set up when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_verify: Option<bool>,
+    /// Most authorities between that certificate and a trusted one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_verify_depth: Option<u8>,
     /// A disabled service has no routes.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub enabled: bool,
@@ -83,6 +89,8 @@ impl Default for Service {
             connect_timeout: TIMEOUT_MS,
             write_timeout: TIMEOUT_MS,
             read_timeout: TIMEOUT_MS,
+            tls_verify: None,
+            tls_verify_depth: None,
             enabled: true,
             tags: Vec::new(),
             routes: Vec::new(),

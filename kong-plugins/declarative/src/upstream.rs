@@ -15,6 +15,39 @@ pub struct Upstream {
     /// Size of Kong's ring, which says nothing about the shares of the targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
+    /// What of a request chooses the target, such as `header`; nothing when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on: Option<String>,
+    /// What chooses it where the first is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_fallback: Option<String>,
+    /// Header of `hash_on: header`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on_header: Option<String>,
+    /// Header of `hash_fallback: header`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_fallback_header: Option<String>,
+    /// Cookie of `cookie`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on_cookie: Option<String>,
+    /// Path of that cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on_cookie_path: Option<String>,
+    /// Argument of `hash_on: query_arg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on_query_arg: Option<String>,
+    /// Argument of `hash_fallback: query_arg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_fallback_query_arg: Option<String>,
+    /// Capture of `hash_on: uri_capture`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_on_uri_capture: Option<String>,
+    /// Capture of `hash_fallback: uri_capture`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_fallback_uri_capture: Option<String>,
+    /// Whether names are looked up as SRV alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_srv_name: Option<bool>,
     /// `Host` that the targets receive instead of their own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_header: Option<String>,
@@ -78,6 +111,12 @@ pub struct Active {
     /// Questions at a time; 10 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Whether certificates are verified in checks of type `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_verify_certificate: Option<bool>,
+    /// Name that is asked for in checks of type `https`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_sni: Option<String>,
     /// When a target becomes healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<Healthy>,

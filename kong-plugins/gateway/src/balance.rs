@@ -129,6 +129,17 @@ impl Pool {
                 "algorithm {other} is not supported; round-robin is"
             )),
         }
+        for (field, given) in [
+            ("hash_on", &upstream.hash_on),
+            ("hash_fallback", &upstream.hash_fallback),
+        ] {
+            if given.as_deref().is_some_and(|by| by != "none") {
+                wrong(format!("{field} is not supported"));
+            }
+        }
+        if upstream.use_srv_name == Some(true) {
+            wrong("use_srv_name is not supported: no name is looked up".to_owned());
+        }
         if upstream.targets.len() > MAX_TARGETS {
             wrong(format!("more than {MAX_TARGETS} targets"));
         }

@@ -27,6 +27,9 @@ pub(crate) struct Checked {
 impl Checked {
     pub(crate) fn read(config: &mesh_declarative::Config) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
+        if !config.certificates.is_empty() {
+            problems.push("certificates: tls towards clients is not supported".to_owned());
+        }
         let pools = pools(&config.upstreams, &mut problems);
         let plugins = Scopes::read(config, &mut problems);
         let mut filters = Filters::new();

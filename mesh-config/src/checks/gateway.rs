@@ -15,7 +15,7 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     let raw = &file.gateway;
     if let Some(auth) = &raw.auth {
         authentication(auth, raw.listen.as_ref(), out);
-    } else if raw.listen.is_none() && raw.routes.is_none() {
+    } else if raw.listen.is_none() && raw.routes.is_none() && !file.fronts_only {
         let message = "gateway.auth is missing: who may come in?";
         out.push(
             Finding::error("missing", Place::default(), "gateway.auth", message)
@@ -25,6 +25,8 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     routes(raw.routes.iter().flat_map(|r| &r.value), out);
     if let Some(routes) = &raw.routes
         && routes.value.is_empty()
+        && !file.fronts_only
+        && file.services.is_empty()
     {
         let names: Vec<_> = default_routes().into_iter().map(|r| r.name).collect();
         let message = "the gateway has no routes, so nobody can come in";

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A file to be written.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// Name in the directory.
+    /// Name in the directory; may hold directories, with `/`.
     pub name: String,
     /// Its text.
     pub text: String,
@@ -38,6 +38,10 @@ pub fn write_all(dir: &Path, files: &[Rendered]) -> io::Result<Vec<Written>> {
         .iter()
         .map(|file| {
             let path = dir.join(&file.name);
+            // A name may hold a directory: some readers take all that is in one.
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(|e| named(parent, e))?;
+            }
             let changed = write(&path, file).map_err(|e| named(&path, e))?;
             Ok(Written { path, changed })
         })

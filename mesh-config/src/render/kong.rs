@@ -1,7 +1,7 @@
 //! kong.yml: the routes of the mesh, each with the filters that guard it.
 
 use super::sidecar::gateway_outbound;
-use super::{RenderError, filters};
+use super::{RenderError, filters, fronted};
 use crate::filters::Setting;
 use crate::guard::{check_key, is_symmetric};
 use crate::mesh::{
@@ -41,6 +41,16 @@ impl Mesh {
 /// # Errors
 /// [`RenderError::Secret`] for a secret that is no key.
 pub fn kong(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
+    let mut config = own(mesh, secrets)?;
+    fronted::add(mesh, secrets, &mut config);
+    Ok(config)
+}
+
+/// The mesh's own routes; nothing where there is no orchestrator that they could lead to.
+fn own(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderError> {
+    if !mesh.has_orchestrator() {
+        return Ok(Config::default());
+    }
     let guard = jwt_auth(mesh, secrets)?;
     let known = filters::known(mesh, &guard, secrets)?;
     let routes = &mesh.gateway.routes;
@@ -215,7 +225,7 @@ pub fn environment(mesh: &Mesh, filters: &str) -> String {
         format!("KONG_NGINX_WASM_SHM_KV={}m", shared_mb(mesh)),
         format!("KONG_NGINX_HTTP_CLIENT_BODY_BUFFER_SIZE={body}k"),
         format!("KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE={body}k"),
-        format!("KONG_PROXY_LISTEN={}", mesh.gateway.listen),
+        format!("KONG_PROXY_LISTEN={}", fronted::listen(mesh)),
     ];
     let mut text = lines.join("\n");
     text.push('\n');

@@ -4,15 +4,21 @@
 //! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
+pub mod consul;
+pub mod compose;
 mod files;
 mod filters;
+mod fronted;
 mod kong;
 mod orchestrator;
+pub mod rabbitmq;
 mod sidecar;
 
+pub use consul::consul;
 pub use files::{Rendered, Written, write_all};
 pub use kong::{SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
+pub use rabbitmq::rabbitmq;
 pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
 
 use crate::secret::{Secrets, Source};
@@ -36,6 +42,9 @@ pub enum RenderError {
         /// What is wrong; without values.
         problem: String,
     },
+    /// An agent that nothing is named for to hold it.
+    #[error("{0}")]
+    Container(String),
     /// A value cannot be written in the reader's form.
     #[error("{part} cannot be written: {detail}")]
     Write {
@@ -44,6 +53,18 @@ pub enum RenderError {
         /// What is wrong.
         detail: String,
     },
+}
+
+/// YAML of what a reader takes, unfolded: a name must be found by searching for it.
+fn yaml(part: &'static str, value: &impl serde::Serialize) -> Result<String, RenderError> {
+    let options = serde_saphyr::ser_options! {
+        min_fold_chars: usize::MAX,
+        folded_wrap_chars: usize::MAX,
+    };
+    serde_saphyr::to_string_with_options(value, options).map_err(|error| RenderError::Write {
+        part,
+        detail: error.to_string(),
+    })
 }
 
 /// A URL for a configuration type that takes nothing but URLs: a reference becomes a host that cannot

@@ -9,8 +9,8 @@ use crate::trust::{IdentitySource, SERVICE_PLACEHOLDER, Sidecar};
 use mesh_orchestrator::api::{HEADER_PEER, MODELS};
 use mesh_protocol::names::ORCHESTRATOR;
 use mesh_sidecar::config::{
-    self, Action, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health, Inbound,
-    Intention, Outbound, Policy, Registration, Secret, ServiceName, Settings, Worker,
+    self, Action, Advertised, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health,
+    Inbound, Intention, Outbound, Policy, Registration, Secret, ServiceName, Settings, Worker,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -75,7 +75,7 @@ pub fn sidecar(mesh: &Mesh, agent: &Agent, secrets: &Secrets) -> Result<Config, 
     config.registry.registration = Registration {
         tags: vec!["agent".to_owned()],
         capabilities: agent.capabilities.clone(),
-        ..Registration::default()
+        ..config.registry.registration
     };
     Ok(config)
 }
@@ -152,12 +152,15 @@ fn base(
     Ok(Config {
         identity: identity(mesh, &service, secrets),
         registry: config::Registry {
+            registration: Registration {
+                address: found_out(own).then_some(Advertised::Auto),
+                ..Registration::default()
+            },
             consul: consul.map(|consul| config::Consul {
                 token: consul.token.as_ref().map(|token| secret(token, secrets)),
                 ca_file: consul.ca.clone(),
                 ..config::Consul::at(consul.url.as_str().trim_end_matches('/'))
             }),
-            registration: Registration::default(),
         },
         policy: Policy {
             intentions: intentions(mesh, &service)?,
@@ -176,6 +179,16 @@ fn base(
         traces: mesh.trust.traces.clone(),
         threads: 1,
     })
+}
+
+/// Whether the address that peers are told is known only where the sidecar runs.
+fn found_out(own: &Sidecar) -> bool {
+    let listeners = [own.listen, own.admin_listen];
+    own.advertise.is_none()
+        && listeners
+            .iter()
+            .flatten()
+            .any(|at| at.ip().is_unspecified())
 }
 
 fn identity(mesh: &Mesh, service: &ServiceName, secrets: &Secrets) -> config::Identity {
@@ -225,7 +238,10 @@ fn secret(source: &Source, secrets: &Secrets) -> Secret {
 }
 
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.
-fn intentions(mesh: &Mesh, service: &ServiceName) -> Result<Vec<Intention>, RenderError> {
+pub(super) fn intentions(
+    mesh: &Mesh,
+    service: &ServiceName,
+) -> Result<Vec<Intention>, RenderError> {
     if let Some(intentions) = &mesh.trust.intentions {
         let here = intentions.iter().filter(|i| i.leads_to(service));
         return Ok(here

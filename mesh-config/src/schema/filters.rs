@@ -7,6 +7,8 @@
 use super::reader::{At, Reader, Spot, join};
 use super::tree::{Node, Value};
 use crate::finding::{Finding, Place};
+use crate::load;
+use crate::secret_names::is_secret_name;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
@@ -31,17 +33,17 @@ pub(crate) struct Setting {
 pub(super) fn filters(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Filters> {
     let mut f = reader.fields(spot)?;
     let filters = Filters {
-        jwt_auth: f.optional(reader, "jwt_auth", setting("jwt_auth")),
-        rate_limit: f.optional(reader, "rate_limit", setting("rate_limit")),
-        task_admission: f.optional(reader, "task_admission", setting("task_admission")),
-        agent_router: f.optional(reader, "agent_router", setting("agent_router")),
+        jwt_auth: f.optional(reader, "jwt_auth", setting_of("jwt_auth")),
+        rate_limit: f.optional(reader, "rate_limit", setting_of("rate_limit")),
+        task_admission: f.optional(reader, "task_admission", setting_of("task_admission")),
+        agent_router: f.optional(reader, "agent_router", setting_of("agent_router")),
     };
     f.finish(reader);
     Some(filters)
 }
 
 /// A configuration that has a name in the schema.
-pub(super) fn setting(
+pub(super) fn setting_of(
     name: &'static str,
 ) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<Setting> {
     move |reader, spot| {
@@ -51,11 +53,11 @@ pub(super) fn setting(
             "jwks_url" => reader.say(|| config),
             _ => reader.say(|| json!({"anyOf": [off, config]})),
         }
-        written(reader, spot)
+        setting(reader, spot)
     }
 }
 
-fn written(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
+pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
     let mut places = BTreeMap::new();
     if matches!(spot.node.value, Value::Bool(false)) {
         reader.open(spot.node);
@@ -69,7 +71,14 @@ fn written(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
         return None;
     }
     let before = reader.findings.len();
-    let config = to_json(reader, spot.node, spot.path, "", &mut places)?;
+    let config = json(
+        reader,
+        spot.node,
+        spot.path,
+        "",
+        &mut places,
+        Numbers::Whole,
+    )?;
     match config {
         Json::Object(config) if reader.findings.len() == before => Some(Setting {
             config: Some(config),
@@ -79,15 +88,43 @@ fn written(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
     }
 }
 
-/// The tree as JSON; `within` is the path from the filter's configuration on.
-fn to_json(
+/// Which numbers are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// Whole ones alone: no filter has others.
+    Whole,
+    /// Fractions too.
+    All,
+}
+
+/// The tree as JSON; `within` is the path from the configuration on.
+pub(super) fn json(
     reader: &mut Reader<'_>,
     node: &Node,
     base: &str,
     within: &str,
     places: &mut BTreeMap<String, Place>,
+    numbers: Numbers,
 ) -> Option<Json> {
     places.insert(within.to_owned(), node.place);
+    // What is a secret by its name stays a reference: the whole of it is rendered for everybody to read.
+    let name = within.rsplit('.').next().unwrap_or_default();
+    if let Some(variables) = &node.variables
+        && numbers == Numbers::All
+        && is_secret_name(name)
+    {
+        reader.secret.insert(node.place);
+        return match load::alone(&variables.written) {
+            Some(variable) => Some(serde_json::json!({ "env": variable })),
+            None => {
+                let path = join(base, within);
+                let message = format!("{path} would be put together in the clear");
+                let finding = Finding::error("variable_in_secret", node.place, path, message);
+                reader.push(finding.hint("put the whole value into one variable: ${NAME}, or {env: NAME}"));
+                None
+            }
+        };
+    }
     Some(match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
@@ -101,6 +138,18 @@ fn to_json(
                 return None;
             }
         },
+        Value::Float if numbers == Numbers::All => {
+            let written = reader.written(node).and_then(|text| text.parse().ok());
+            match written.and_then(serde_json::Number::from_f64) {
+                Some(number) => Json::Number(number),
+                None => {
+                    let path = join(base, within);
+                    let message = format!("{path} is no number that JSON has");
+                    reader.push(Finding::error("wrong_type", node.place, path, message));
+                    return None;
+                }
+            }
+        }
         Value::Float => {
             let path = join(base, within);
             let message = format!("{path} must be a whole number");
@@ -111,7 +160,8 @@ fn to_json(
         Value::Text(text) => Json::String(text.clone()),
         Value::List(items) => {
             let items = items.iter().enumerate().map(|(number, item)| {
-                to_json(reader, item, base, &format!("{within}[{number}]"), places)
+                let within = format!("{within}[{number}]");
+                json(reader, item, base, &within, places, numbers)
             });
             Json::Array(items.collect::<Option<_>>()?)
         }
@@ -125,7 +175,7 @@ fn to_json(
                     let within = join(within, &key.text);
                     object.insert(
                         key.text.clone(),
-                        to_json(reader, value, base, &within, places)?,
+                        json(reader, value, base, &within, places, numbers)?,
                     );
                 }
             }

@@ -1,6 +1,7 @@
 //! `gateway:` as it is written.
 
-use super::filters::{Filters, Setting, filters, setting};
+use super::filters::{Filters, Setting, filters, setting_of};
+use super::kong::{Plugin, Tls, plugin, tls, upstream};
 use super::reader::{At, Reader, Spot};
 use super::services::{Sidecar, Ways, sidecar};
 use super::values;
@@ -8,10 +9,11 @@ use crate::finding::Finding;
 use crate::guard::check_name;
 use crate::mesh::Destination;
 use crate::secret::Source;
-use mesh_declarative::PathError;
+use mesh_declarative::{PathError, Upstream};
 use mesh_policy::config::Algorithm;
 use std::net::SocketAddr;
 use std::time::Duration;
+use url::Url;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gateway {
@@ -20,6 +22,10 @@ pub(crate) struct Gateway {
     pub routes: Option<At<Vec<At<Route>>>>,
     pub sidecar: Option<At<Sidecar>>,
     pub filters: Option<At<Filters>>,
+    pub admin: Option<At<Url>>,
+    pub plugins: Option<At<Vec<At<Plugin>>>>,
+    pub upstreams: Option<At<Vec<At<Upstream>>>>,
+    pub tls: Option<At<Tls>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,17 +62,38 @@ pub(crate) struct Route {
     pub filters: Option<At<Filters>>,
 }
 
-pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Gateway> {
+/// `guarded`: whether there are routes of the mesh's own, or agents that they lead to.
+pub(super) fn gateway(reader: &mut Reader<'_>, spot: Spot<'_>, guarded: bool) -> Option<Gateway> {
     let mut f = reader.fields(spot)?;
     let gateway = Gateway {
         listen: f.optional(reader, "listen", values::listen),
-        auth: f.required(reader, "auth", "{development: true}", auth),
+        auth: if guarded {
+            f.required(reader, "auth", "{development: true}", auth)
+        } else {
+            f.optional(reader, "auth", auth)
+        },
         routes: f.optional(reader, "routes", |r, s| r.list(s, route)),
         sidecar: f.optional(reader, "sidecar", sidecar(Ways::Out)),
         filters: f.optional(reader, "filters", filters),
+        admin: f
+            .optional(reader, "admin", admin)
+            .map(|at| at.map(|url| url.value)),
+        plugins: f.optional(reader, "plugins", |r, s| r.list(s, plugin)),
+        upstreams: f.optional(reader, "upstreams", |r, s| r.list(s, upstream)),
+        tls: f.optional(reader, "tls", tls),
     };
     f.finish(reader);
     Some(gateway)
+}
+
+/// Where Kong's admin API is.
+fn admin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<At<Url>> {
+    const EXAMPLE: &str = "http://127.0.0.1:8001";
+    let mut f = reader.fields(spot)?;
+    let url = values::open_url(&["http", "https"], EXAMPLE);
+    let url = f.required(reader, "url", EXAMPLE, url);
+    f.finish(reader);
+    url
 }
 
 fn auth(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Auth> {
@@ -106,7 +133,7 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
             .optional(reader, "keys", |r, s| filled(r, s, key))
             .map(|k| k.value)
             .unwrap_or_default(),
-        jwks_url: f.optional(reader, "jwks_url", setting("jwks_url")),
+        jwks_url: f.optional(reader, "jwks_url", setting_of("jwks_url")),
     };
     f.finish(reader);
     Some(issuer)
@@ -151,7 +178,7 @@ fn route(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Route> {
     Some(route)
 }
 
-fn route_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+pub(super) fn route_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let text = values::text(reader, spot)?;
     if mesh_declarative::is_name(&text) {
         return Some(text);
@@ -162,7 +189,7 @@ fn route_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     None
 }
 
-fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+pub(super) fn path(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     let text = values::text(reader, spot)?;
     let Err(problem) = mesh_declarative::check_path(&text) else {
         return Some(text);
@@ -192,7 +219,7 @@ fn token_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     Some(text)
 }
 
-fn method(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+pub(super) fn method(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
     const METHODS: &[(&str, &str)] = &[
         ("GET", "GET"),
         ("HEAD", "HEAD"),

@@ -3,10 +3,15 @@
 //! Single values are checked here (a port is a port); what concerns two of them is `compile`'s.
 
 mod agents;
+mod broker;
+mod container;
 mod delivery;
 pub(crate) mod describe;
+mod deploy;
 pub(crate) mod filters;
+mod fronted;
 mod gateway;
+mod kong;
 mod ollama;
 mod orchestrator;
 pub(crate) mod reader;
@@ -19,9 +24,16 @@ mod trust;
 pub(crate) mod values;
 
 pub(crate) use agents::{Agent, Run};
+pub(crate) use broker::{
+    Broker, Exchange as BrokerExchange, Policy as BrokerPolicy, Queue as BrokerQueue,
+};
+pub(crate) use container::{Build, Container, Healthcheck};
 pub(crate) use delivery::{Delivery, Overflow};
+pub(crate) use deploy::Deploy;
 pub(crate) use filters::{Filters, Setting};
+pub(crate) use fronted::{Fronted, FrontedRoute};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
+pub(crate) use kong::{Plugin as KongPlugin, Tls, nearest_place};
 pub(crate) use ollama::{Budget, Ollama};
 pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
@@ -51,6 +63,10 @@ pub(crate) struct File {
     pub audit: Option<At<String>>,
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
+    pub deploy: Option<At<Deploy>>,
+    pub services: Vec<At<Fronted>>,
+    /// Whether this is a gateway or a broker without anybody of the mesh behind it.
+    pub fronts_only: bool,
     /// Whether there is a list of agents, be it empty.
     pub agents_listed: bool,
     pub agents: Vec<At<Agent>>,
@@ -120,7 +136,11 @@ fn file(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<File> {
     f.optional(reader, "environments", environments);
     let secrets = f.optional(reader, "secrets", secrets::secrets);
     reader.vault = secrets.and_then(|secrets| secrets.value);
-    let gateway = f.optional(reader, "gateway", gateway::gateway);
+    // The schema cannot say it: there, nothing of it must be.
+    let fronts_only = reader.describes() || fronts_only(root);
+    let gateway = f.optional(reader, "gateway", |r, s| {
+        gateway::gateway(r, s, !fronts_only)
+    });
     let orchestrator = f.optional(reader, "orchestrator", orchestrator::orchestrator);
     let messaging = f.optional(reader, "messaging", orchestrator::messaging);
     let store = f.optional(reader, "store", orchestrator::store);
@@ -131,9 +151,14 @@ fn file(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<File> {
     let audit = f.optional(reader, "audit", values::text);
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
-    let agents = f.required(reader, "agents", "[...]", |reader, spot| {
-        reader.list(spot, agents::agent)
-    });
+    let deploy = f.optional(reader, "deploy", deploy::deploy);
+    let services = f.optional(reader, "services", |r, s| r.list(s, fronted::fronted));
+    let list = |r: &mut Reader<'_>, s: Spot<'_>| r.list(s, agents::agent);
+    let agents = if fronts_only {
+        f.optional(reader, "agents", list)
+    } else {
+        f.required(reader, "agents", "[...]", list)
+    };
     f.finish(reader);
     Some(File {
         mesh,
@@ -148,9 +173,39 @@ fn file(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<File> {
         audit,
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
+        deploy,
+        services: services.map(|s| s.value).unwrap_or_default(),
+        fronts_only,
         agents_listed: agents.is_some(),
         agents: agents.map(|a| a.value).unwrap_or_default(),
     })
+}
+
+/// Whether this is a gateway before services, or a broker, and no more: nobody comes in for an agent, so
+/// nobody has to be told from anybody else.
+fn fronts_only(root: &tree::Node) -> bool {
+    fn field<'n>(node: &'n tree::Node, name: &str) -> Option<&'n tree::Node> {
+        let tree::Value::Map(entries) = &node.value else {
+            return None;
+        };
+        let named = entries.iter().find(|(key, _)| key.text == name);
+        named.map(|(_, node)| node)
+    }
+    let none = |node: Option<&tree::Node>| match node.map(|node| &node.value) {
+        None | Some(tree::Value::Null) => true,
+        Some(tree::Value::List(items)) => items.is_empty(),
+        Some(_) => false,
+    };
+    let gateway = field(root, "gateway");
+    let messaging = field(root, "messaging");
+    let listed = |name: &str| {
+        let list = messaging.and_then(|node| field(node, name));
+        !none(list)
+    };
+    let something = !none(field(root, "services")) || listed("queues") || listed("exchanges");
+    something
+        && none(field(root, "agents"))
+        && none(gateway.and_then(|gateway| field(gateway, "routes")))
 }
 
 /// The version of mesh.yaml that this program reads.

@@ -1,5 +1,6 @@
 //! `orchestrator:`, `messaging:` and `store:` as they are written.
 
+use super::broker::{Broker, broker};
 use super::delivery::{Delivery, Overflow, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::ollama::{Ollama, ollama};
@@ -57,6 +58,7 @@ pub(crate) struct Messaging {
     pub consumer_timeout: Option<At<Duration>>,
     pub state_dir: Option<At<String>>,
     pub delivery: Option<At<Delivery>>,
+    pub broker: Broker,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +158,7 @@ pub(super) fn messaging(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Messa
         consumer_timeout: f.optional(reader, "consumer_timeout", values::duration(timeouts)),
         state_dir: f.optional(reader, "state_dir", values::text),
         delivery: f.optional(reader, "delivery", delivery),
+        broker: broker(reader, &mut f),
     };
     f.finish(reader);
     Some(messaging)

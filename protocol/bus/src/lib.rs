@@ -5,6 +5,7 @@
 //! mend: consumers go on by themselves, publishers wait a bounded time and then hear
 //! [`BusError::Unavailable`].
 
+mod arguments;
 mod cloud_event;
 mod config;
 #[cfg(feature = "contract")]
@@ -16,6 +17,7 @@ mod rabbitmq;
 mod topology;
 mod trail;
 
+pub use arguments::{Argument, Arguments};
 pub use cloud_event::CloudEvent;
 pub use config::{BrokerUrl, BusConfig, connect};
 pub use outgoing::MAX_BODY_BYTES;

@@ -1,7 +1,7 @@
 //! How steps come off the bus and are handed over.
 
 use super::Faults;
-use mesh_bus::{BusConfig, DELIVERY_LIMIT, QueueKind};
+use mesh_bus::{BusConfig, DELIVERY_LIMIT, QueueKind, delays};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -78,6 +78,22 @@ impl Delivery {
     pub const MAX_RETRIES: u32 = 20;
     /// Most crashes that can be allowed: the broker's delivery limit comes right after.
     pub const MAX_CRASHES: u32 = DELIVERY_LIMIT - 1;
+
+    /// The delays that queues are needed for, in milliseconds, shortest first.
+    pub fn delays(&self) -> Vec<u32> {
+        let delays = self.delayed_retries.checked_sub(1).map(|last| {
+            // Half of the first delay is the shortest that chance makes of it.
+            delays(self.first_delay_ms / 2, self.longest_wait_ms(last))
+        });
+        delays.unwrap_or_default()
+    }
+
+    /// The longest that a step waits that was put off so often before, in milliseconds.
+    pub(crate) fn longest_wait_ms(&self, retries: u32) -> u64 {
+        let doubled = 1_u64.checked_shl(retries).unwrap_or(u64::MAX);
+        let full = self.first_delay_ms.saturating_mul(doubled);
+        full.min(self.longest_delay_ms)
+    }
 
     fn check(&self, faults: &mut Faults) {
         if self.delayed_retries > Self::MAX_RETRIES {

@@ -7,7 +7,7 @@
 use super::invoke::{Answer, Answered, DEADLINE, POISON};
 use super::wire::Step;
 use crate::config;
-use mesh_bus::{Trail, delays};
+use mesh_bus::Trail;
 use mesh_protocol::Timestamp;
 use std::time::Duration;
 
@@ -39,13 +39,9 @@ pub(super) struct Later {
 
 impl Policy {
     pub(super) fn new(settings: &config::Delivery) -> Self {
-        let delays = settings.delayed_retries.checked_sub(1).map(|last| {
-            // Half of the first delay is the shortest that chance makes of it.
-            delays(settings.first_delay_ms / 2, full_ms(settings, last))
-        });
         Self {
             settings: settings.clone(),
-            delays: delays.unwrap_or_default(),
+            delays: settings.delays(),
         }
     }
 
@@ -106,7 +102,7 @@ impl Policy {
     /// How long a step waits that was put off so often before: doubled each time, and between half of that and all of
     /// it by `chance`, in parts for which there are queues.
     fn wait_ms(&self, retries: u32, chance: u32) -> u64 {
-        let full = full_ms(&self.settings, retries);
+        let full = self.settings.longest_wait_ms(retries);
         let part = self.delays.first().copied().map_or(1, u64::from);
         let (least, most) = ((full / 2).div_ceil(part).max(1), (full / part).max(1));
         let more = ((most.saturating_sub(least) + 1) * u64::from(chance)) >> 32;
@@ -117,13 +113,6 @@ impl Policy {
         let within = |delay: &&u32| u64::from(**delay) <= wait_ms;
         self.delays.iter().rev().find(within).copied()
     }
-}
-
-/// The longest that a step waits that was put off so often before.
-fn full_ms(settings: &config::Delivery, retries: u32) -> u64 {
-    let doubled = 1_u64.checked_shl(retries).unwrap_or(u64::MAX);
-    let full = settings.first_delay_ms.saturating_mul(doubled);
-    full.min(settings.longest_delay_ms)
 }
 
 /// `trail` with the calls that brought `answer`.

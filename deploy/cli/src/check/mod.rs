@@ -13,6 +13,8 @@ mod outside;
 mod parts;
 mod store;
 
+pub use outside::client;
+
 use crate::args::{Check, Output};
 use crate::load::{Loaded, base, compile, count, environment};
 use crate::screen::{self, Screen};

@@ -140,7 +140,8 @@ pub async fn telemetry(mesh: &Mesh) -> Group {
     })
 }
 
-fn client(ca: Option<&std::path::Path>) -> Result<Client, String> {
+/// A client that follows nobody, and believes `ca` alone where it is given.
+pub fn client(ca: Option<&std::path::Path>) -> Result<Client, String> {
     let Some(ca) = ca else {
         return probe::client().map_err(|e| e.to_string());
     };

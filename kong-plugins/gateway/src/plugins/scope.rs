@@ -122,6 +122,11 @@ fn add(
         return;
     }
     let name = plugin.name.as_str();
+    if plugin.instance_name.is_some() || !plugin.protocols.is_empty() {
+        problems.push(format!(
+            "{place}: plugin {name}: instance_name and protocols are not supported"
+        ));
+    }
     let config = &plugin.config;
     let result = match name {
         "cors" => put(&mut plugins.cors, read(config).and_then(Cors::new)),

@@ -123,6 +123,18 @@ impl Conditions {
         if route.path_handling != PathHandling::V0 {
             wrong("path_handling v1 is not supported".to_owned());
         }
+        if !route.snis.is_empty() {
+            wrong("snis are not supported".to_owned());
+        }
+        // Bodies flow here, unless a filter asks for them whole.
+        for (field, buffering) in [
+            ("request_buffering", route.request_buffering),
+            ("response_buffering", route.response_buffering),
+        ] {
+            if buffering == Some(true) {
+                wrong(format!("{field} true is not supported"));
+            }
+        }
         let mut methods = Vec::new();
         for method in &route.methods {
             match Method::from_bytes(method.as_bytes()) {

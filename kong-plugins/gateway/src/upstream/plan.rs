@@ -43,6 +43,9 @@ impl ServicePlan {
         if target.tls {
             wrong("https to a service is not supported".to_owned());
         }
+        if service.tls_verify.is_some() || service.tls_verify_depth.is_some() {
+            wrong("tls_verify and tls_verify_depth are not supported".to_owned());
+        }
         if service.retries > MAX_RETRIES {
             wrong(format!("retries is more than {MAX_RETRIES}"));
         }

@@ -3,17 +3,10 @@
 use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::short;
-use crate::topology::DELIVERY_LIMIT;
-use crate::{BusError, DelayQueue, Depth, ExchangeKind, Queue, QueueKind, Topology};
+use crate::{Argument, Arguments, BusError, Depth, ExchangeKind, Topology};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use mesh_protocol::names::EXCHANGE_DEAD;
 use tokio::time::Instant;
-
-/// More deliveries than there will ever be.
-const NO_LIMIT: u32 = i32::MAX.unsigned_abs();
-/// Highest priority of classic queues, as the plan's intake queue has it.
-const PRIORITIES: i32 = 10;
 
 /// Declares `topology` and keeps it for later connections; waits for the broker until `deadline`.
 ///
@@ -68,16 +61,13 @@ pub(super) async fn on(session: &Session, topology: &Topology) -> Result<(), Bus
             .await
             .map_err(failed)?;
     }
-    let queues = topology.queues.iter();
-    let queues = queues.map(|q| (&q.name, arguments(q, topology.max_length)));
-    let delays = topology.delays.iter().map(|q| (&q.name, waiting(q)));
-    for (name, arguments) in queues.chain(delays) {
+    for (name, arguments) in topology.declared() {
         let options = QueueDeclareOptions {
             durable: true,
             ..QueueDeclareOptions::default()
         };
         channel
-            .queue_declare(short(name)?, options, arguments)
+            .queue_declare(short(name)?, options, table(arguments))
             .await
             .map_err(failed)?;
     }
@@ -126,56 +116,15 @@ pub(super) async fn depth(link: &Link, queue: &str, deadline: Instant) -> Result
     Ok(depth)
 }
 
-/// The arguments of a queue in which messages wait until they go elsewhere.
-fn waiting(queue: &DelayQueue) -> FieldTable {
-    let mut arguments = FieldTable::default();
-    let delay = AMQPValue::LongUInt(queue.delay_ms);
-    arguments.insert("x-message-ttl".into(), delay);
-    // The default exchange leads to queues by name.
-    arguments.insert("x-dead-letter-exchange".into(), text(""));
-    arguments.insert("x-dead-letter-routing-key".into(), text(&queue.to));
-    if queue.kind == QueueKind::Quorum {
-        arguments.insert("x-queue-type".into(), text(queue.kind.as_str()));
-        // It parts with a message when the other queue has confirmed it, which it can only where it takes no more
-        // than it can hold.
-        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-        arguments.insert("x-overflow".into(), text("reject-publish"));
+/// The arguments as the client library has them.
+fn table(arguments: Arguments<'_>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, argument) in arguments {
+        let value = match argument {
+            Argument::Text(text) => AMQPValue::LongString(LongString::from(text)),
+            Argument::Number(number) => AMQPValue::LongUInt(number),
+        };
+        table.insert(name.into(), value);
     }
-    arguments
-}
-
-fn text(text: &str) -> AMQPValue {
-    AMQPValue::LongString(LongString::from(text))
-}
-
-fn arguments(queue: &Queue, max_length: Option<u32>) -> FieldTable {
-    let mut arguments = FieldTable::default();
-    match queue.kind {
-        QueueKind::Quorum => {
-            arguments.insert("x-queue-type".into(), text(queue.kind.as_str()));
-            // Without a place for them, counted-out messages would be dropped: after twenty looks at the dead
-            // letters, since 4.x has a limit where none is set. -1 for none is refused by 3.x.
-            let limit = if queue.dead_letters {
-                DELIVERY_LIMIT
-            } else {
-                NO_LIMIT
-            };
-            let limit = AMQPValue::LongUInt(limit);
-            arguments.insert("x-delivery-limit".into(), limit);
-        }
-        // No x-queue-type: a queue that was declared without one is the same queue.
-        QueueKind::Classic => {
-            arguments.insert("x-max-priority".into(), AMQPValue::LongInt(PRIORITIES));
-        }
-    }
-    if queue.dead_letters {
-        if let Some(most) = max_length {
-            // Dropping the oldest, which is what a broker does otherwise, buries steps that nobody answers for.
-            arguments.insert("x-max-length".into(), AMQPValue::LongUInt(most));
-            arguments.insert("x-overflow".into(), text("reject-publish"));
-        }
-        arguments.insert("x-dead-letter-exchange".into(), text(EXCHANGE_DEAD));
-        arguments.insert("x-dead-letter-routing-key".into(), text(&queue.name));
-    }
-    arguments
+    table
 }

@@ -177,6 +177,13 @@ impl Registry for Consul {
     }
 }
 
+impl Registered {
+    /// Id and name of the check that Consul has for it.
+    pub fn check(&self) -> (String, &'static str) {
+        (wire::check_id(&self.id), wire::CHECK_NAME)
+    }
+}
+
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, RegistryError> {
     serde_json::to_vec(value).map_err(|e| RegistryError::Refused(e.to_string()))
 }

@@ -44,6 +44,9 @@ struct Check {
     deregister_critical_service_after: String,
 }
 
+/// What the check of an instance is called.
+pub(super) const CHECK_NAME: &str = "the agent's health, as its sidecar finds it";
+
 /// The check of an instance.
 pub(super) fn check_id(id: &str) -> String {
     format!("service:{id}")
@@ -65,7 +68,7 @@ impl<'a> Registration<'a> {
             },
             check: Check {
                 id: check_id(&instance.id),
-                name: "the agent's health, as its sidecar finds it",
+                name: CHECK_NAME,
                 ttl: millis(instance.ttl),
                 status: "critical",
                 deregister_critical_service_after: millis(instance.forget_after),
