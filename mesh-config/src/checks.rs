@@ -246,7 +246,8 @@ fn backends(file: &File, out: &mut Vec<Finding>) {
             (Some(remote), Some(url)) if !remote.value => {
                 let message = format!("{part}.url has no effect with the memory backend");
                 out.push(
-                    warning("no_effect", url, message).hint("leave it out, or choose another backend"),
+                    warning("no_effect", url, message)
+                        .hint("leave it out, or choose another backend"),
                 );
             }
             _ => {}

@@ -40,8 +40,8 @@ struct Migration<'s> {
 /// A text that is no YAML, a newer version, and what cannot be moved because its new place is taken.
 pub fn migrate(file: &str, text: &str) -> Result<Migrated, Report> {
     let sources = Sources::one(file, text);
-    let root = tree::parse(text, 0)
-        .map_err(|finding| Report::new(&sources, None, vec![*finding]))?;
+    let root =
+        tree::parse(text, 0).map_err(|finding| Report::new(&sources, None, vec![*finding]))?;
     let mut migration = Migration {
         source: text,
         edits: Vec::new(),
@@ -135,7 +135,8 @@ impl Migration<'_> {
             };
             let path = format!("agents[{n}].admin_listen");
             if entry(agent, "sidecar").is_some() {
-                let message = format!("{path} cannot be moved: agents[{n}].sidecar is there already");
+                let message =
+                    format!("{path} cannot be moved: agents[{n}].sidecar is there already");
                 let finding = Finding::error("conflict", key.place, &*path, message);
                 self.findings
                     .push(finding.hint("put it into `sidecar` by hand, as admin_listen"));
@@ -234,12 +235,18 @@ agents:
         assert_eq!(new.changes.len(), 4, "{:?}", new.changes);
         let wanted = OLD
             .replace("mesh: old", "version: 1\nmesh: old")
-            .replace("sidecar: 127.0.0.1:15001 ", "sidecar: {outbound: 127.0.0.1:15001} ")
+            .replace(
+                "sidecar: 127.0.0.1:15001 ",
+                "sidecar: {outbound: 127.0.0.1:15001} ",
+            )
             .replace(
                 "admin_listen: 127.0.0.1:9101 #",
                 "sidecar: {admin_listen: 127.0.0.1:9101} #",
             )
-            .replace("admin_listen: \"[::1]:9102\"", "sidecar: {admin_listen: \"[::1]:9102\"}");
+            .replace(
+                "admin_listen: \"[::1]:9102\"",
+                "sidecar: {admin_listen: \"[::1]:9102\"}",
+            );
         assert_eq!(new.text, wanted);
         let mesh = crate::compile("mesh.yaml", &new.text).unwrap().mesh;
         let listens = mesh.agents[0].sidecar.admin_listen.unwrap();

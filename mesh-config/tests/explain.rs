@@ -82,7 +82,11 @@ fn every_code_is_explained_and_nothing_else() {
     let idle: Vec<_> = explained.difference(&used).collect();
     assert!(idle.is_empty(), "no such codes: {idle:?}");
     for one in &all {
-        assert!(!one.meaning.is_empty() && !one.mend.is_empty(), "{}", one.code);
+        assert!(
+            !one.meaning.is_empty() && !one.mend.is_empty(),
+            "{}",
+            one.code
+        );
     }
 }
 

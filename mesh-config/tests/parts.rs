@@ -34,7 +34,9 @@ fn read(
         outside: false,
     };
     let compiled = compile_file(&dir.join("mesh.yaml"), &options).unwrap();
-    compiled.map(|c| c.mesh).map_err(|report| report.to_string())
+    compiled
+        .map(|c| c.mesh)
+        .map_err(|report| report.to_string())
 }
 
 fn mesh(dir: &Path, environment: Option<&str>) -> Mesh {
@@ -55,12 +57,20 @@ fn ids(mesh: &Mesh) -> Vec<&str> {
 fn a_mesh_in_parts_is_the_mesh_in_one() {
     let one = files(&[(
         "mesh.yaml",
-        &format!("{BASE}{AGENT}  - {{id: b, capabilities: [x], endpoint: \"http://127.0.0.1:9000\"}}\naudit: log\n"),
+        &format!(
+            "{BASE}{AGENT}  - {{id: b, capabilities: [x], endpoint: \"http://127.0.0.1:9000\"}}\naudit: log\n"
+        ),
     )]);
     let parts = files(&[
-        ("mesh.yaml", &format!("{BASE}include: [agents/*.yaml, more.yaml]\n")),
+        (
+            "mesh.yaml",
+            &format!("{BASE}include: [agents/*.yaml, more.yaml]\n"),
+        ),
         ("agents/1.yaml", AGENT),
-        ("agents/2.yaml", "agents:\n  - {id: b, capabilities: [x], endpoint: \"http://127.0.0.1:9000\"}\n"),
+        (
+            "agents/2.yaml",
+            "agents:\n  - {id: b, capabilities: [x], endpoint: \"http://127.0.0.1:9000\"}\n",
+        ),
         ("agents/.hidden.yaml", "nonsense: true\n"),
         ("more.yaml", "include: deeper/audit.yaml\nversion: 1\n"),
         ("deeper/audit.yaml", "# only this\naudit: log\n"),
@@ -73,8 +83,18 @@ fn a_mesh_in_parts_is_the_mesh_in_one() {
 #[test]
 fn what_includes_is_over_what_it_includes() {
     let dir = files(&[
-        ("mesh.yaml", &format!("{BASE}include: base.yaml\naudit: mine\nagents:\n  - {{id: a, timeout: 7s}}\n  - {{id: c, capabilities: [x], endpoint: \"http://127.0.0.1:9002\"}}\n")),
-        ("base.yaml", &format!("audit: theirs\nintentions: [{{from: any, to: any}}]\n{AGENT}  - {{id: b, capabilities: [x], endpoint: \"http://127.0.0.1:9001\"}}\n")),
+        (
+            "mesh.yaml",
+            &format!(
+                "{BASE}include: base.yaml\naudit: mine\nagents:\n  - {{id: a, timeout: 7s}}\n  - {{id: c, capabilities: [x], endpoint: \"http://127.0.0.1:9002\"}}\n"
+            ),
+        ),
+        (
+            "base.yaml",
+            &format!(
+                "audit: theirs\nintentions: [{{from: any, to: any}}]\n{AGENT}  - {{id: b, capabilities: [x], endpoint: \"http://127.0.0.1:9001\"}}\n"
+            ),
+        ),
     ]);
     let mesh = mesh(dir.path(), None);
     assert_eq!(ids(&mesh), ["a", "b", "c"]);
@@ -142,14 +162,23 @@ fn variables_take_the_type_of_their_place() {
     let secret = |name: &str| (name != "REDIS").then(|| values(name)).flatten();
     let other = read(dir.path(), None, &secret).unwrap_or_else(|said| panic!("{said}"));
     assert_eq!(other.revision, first.revision);
-    let port = |name: &str| if name == "PORT" { Some("7008".to_owned()) } else { values(name) };
+    let port = |name: &str| {
+        if name == "PORT" {
+            Some("7008".to_owned())
+        } else {
+            values(name)
+        }
+    };
     let other = read(dir.path(), None, &port).unwrap_or_else(|said| panic!("{said}"));
     assert_ne!(other.revision, first.revision);
 }
 
 #[test]
 fn every_file_decides_the_revision() {
-    let dir = files(&[("mesh.yaml", &format!("{BASE}include: a.yaml\n")), ("a.yaml", AGENT)]);
+    let dir = files(&[
+        ("mesh.yaml", &format!("{BASE}include: a.yaml\n")),
+        ("a.yaml", AGENT),
+    ]);
     let first = mesh(dir.path(), None);
     assert_eq!(mesh(dir.path(), None).revision, first.revision);
     fs::write(dir.path().join("a.yaml"), format!("{AGENT}# more\n")).unwrap();
@@ -160,7 +189,10 @@ fn every_file_decides_the_revision() {
 fn a_finding_shows_its_own_files_line() {
     let dir = files(&[
         ("mesh.yaml", &format!("{BASE}include: a.yaml\n")),
-        ("a.yaml", &format!("# one\n# two\n{AGENT}    cocurrency: 3\n")),
+        (
+            "a.yaml",
+            &format!("# one\n# two\n{AGENT}    cocurrency: 3\n"),
+        ),
     ]);
     let said = read(dir.path(), None, &|_| None).unwrap_err();
     assert!(said.contains("a.yaml:7:5"), "{said}");

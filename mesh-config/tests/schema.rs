@@ -69,7 +69,9 @@ const SEEN: [&str; 4] = ["unknown_key", "wrong_type", "unknown_value", "missing_
 fn what_the_reader_refuses_by_its_form_is_not_valid() {
     let validator = jsonschema::validator_for(&mesh_config::schema()).unwrap();
     let wrong = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong");
-    let single = fs::read_dir(wrong).unwrap().map(|file| file.unwrap().path());
+    let single = fs::read_dir(wrong)
+        .unwrap()
+        .map(|file| file.unwrap().path());
     let single = single.filter(|path| path.extension().is_some_and(|e| e == "yaml"));
     let single = single.map(|path| (path.clone(), path.with_extension("txt")));
     let cases = cases().into_iter();
@@ -77,7 +79,10 @@ fn what_the_reader_refuses_by_its_form_is_not_valid() {
     let mut seen = 0;
     for (file, report) in cases.chain(single) {
         let report = fs::read_to_string(report).unwrap_or_default();
-        if !SEEN.iter().any(|code| report.contains(&format!("error[{code}]"))) {
+        if !SEEN
+            .iter()
+            .any(|code| report.contains(&format!("error[{code}]")))
+        {
             continue;
         }
         // Keys that stand twice are for the parser.

@@ -41,12 +41,21 @@ impl Vault {
 
 fn serve(stream: TcpStream, asked: &Mutex<Vec<String>>) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let Some(Ok(first)) = lines.next() else { return };
-    let headers: Vec<String> = lines.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+    let Some(Ok(first)) = lines.next() else {
+        return;
+    };
+    let headers: Vec<String> = lines
+        .map_while(Result::ok)
+        .take_while(|l| !l.is_empty())
+        .collect();
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let token = format!("x-vault-token: {TOKEN}");
     let known = headers.iter().any(|h| h.to_ascii_lowercase() == token);
-    let (status, body) = if known { answer(&path) } else { (403, PERMISSION.to_owned()) };
+    let (status, body) = if known {
+        answer(&path)
+    } else {
+        (403, PERMISSION.to_owned())
+    };
     asked.lock().unwrap().push(path);
     let mut stream = stream;
     let length = body.len();
@@ -67,7 +76,9 @@ fn answer(path: &str) -> (u16, String) {
         (200, body)
     };
     match path {
-        "/v1/secret/data/redis" => secret(r#"{"url":"redis://:hunter2@127.0.0.1:6379","port":6379,"tls":{"on":true}}"#),
+        "/v1/secret/data/redis" => {
+            secret(r#"{"url":"redis://:hunter2@127.0.0.1:6379","port":6379,"tls":{"on":true}}"#)
+        }
         "/v1/team/kv/data/mesh/consul" => secret(r#"{"token":" hunter3 "}"#),
         "/v1/secret/data/gone" => {
             let body = r#"{"data":{"data":null,"metadata":{"deletion_time":"2026-11-28T10:00:00Z","version":1}}}"#;
@@ -96,7 +107,9 @@ fn resolve(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Secrets, Vec<String>> {
     let wanted = mesh.sources();
-    let wanted = wanted.into_iter().filter(|(path, _)| path != "gateway.assertion.key");
+    let wanted = wanted
+        .into_iter()
+        .filter(|(path, _)| path != "gateway.assertion.key");
     let secrets = Secrets::resolve(wanted, Path::new("."), environment);
     secrets.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
@@ -121,12 +134,21 @@ fn a_field_has_its_value_and_the_rendered_file_the_reference() {
     let shown = "{vault: {path: secret/data/redis, field: url}}";
     assert_eq!(source.reference(), shown);
     assert!(!format!("{mesh:?}").contains("hunter"));
-    assert!(vault.asked().is_empty(), "nothing is asked for before it is wanted");
+    assert!(
+        vault.asked().is_empty(),
+        "nothing is asked for before it is wanted"
+    );
     let secrets = resolve(&mesh, &token).unwrap();
-    assert_eq!(secrets.value(source), Some("redis://:hunter2@127.0.0.1:6379"));
+    assert_eq!(
+        secrets.value(source),
+        Some("redis://:hunter2@127.0.0.1:6379")
+    );
     let none = render::orchestrator(&mesh, &Secrets::none()).unwrap();
     let none = serde_json::to_string(&none).unwrap();
-    assert!(none.contains("see-vault.invalid") && !none.contains("hunter"), "{none}");
+    assert!(
+        none.contains("see-vault.invalid") && !none.contains("hunter"),
+        "{none}"
+    );
 }
 
 #[test]
@@ -144,13 +166,21 @@ fn address_and_token_may_be_the_environments() {
     };
     let secrets = resolve(&mesh, &environment).unwrap();
     let consul = mesh.trust.registry.consul.as_ref().unwrap();
-    assert_eq!(secrets.value(consul.token.as_ref().unwrap()), Some("hunter3"));
+    assert_eq!(
+        secrets.value(consul.token.as_ref().unwrap()),
+        Some("hunter3")
+    );
     let mut asked = vault.asked();
     asked.sort();
-    assert_eq!(asked, ["/v1/secret/data/redis", "/v1/team/kv/data/mesh/consul"]);
+    assert_eq!(
+        asked,
+        ["/v1/secret/data/redis", "/v1/team/kv/data/mesh/consul"]
+    );
     let lacking = resolve(&mesh, &|_| None).unwrap_err().join("\n");
     assert!(lacking.contains("VAULT_ADDR"), "{lacking}");
-    let lacking = resolve(&mesh, &|name| (name == "VAULT_ADDR").then(|| vault.url.clone()));
+    let lacking = resolve(&mesh, &|name| {
+        (name == "VAULT_ADDR").then(|| vault.url.clone())
+    });
     let lacking = lacking.unwrap_err().join("\n");
     assert!(lacking.contains("VAULT_TOKEN"), "{lacking}");
 }
@@ -161,18 +191,32 @@ fn what_vault_does_not_give_is_said_with_its_reason() {
     for (path, field, reason) in [
         ("secret/data/redis", "password", "no field password"),
         ("secret/data/redis", "tls", "is no text"),
-        ("secret/data/nowhere", "url", "no secret at secret/data/nowhere"),
+        (
+            "secret/data/nowhere",
+            "url",
+            "no secret at secret/data/nowhere",
+        ),
         ("secret/data/gone", "url", "no secret at secret/data/gone"),
-        ("secret/data/hidden", "url", "the token needs `read` on secret/data/hidden"),
+        (
+            "secret/data/hidden",
+            "url",
+            "the token needs `read` on secret/data/hidden",
+        ),
         ("secret/data/sealed", "url", "Vault is sealed"),
         ("secret/data/page", "url", "not its API's"),
     ] {
         let mesh = store(path, field, &vault);
         let said = resolve(&mesh, &token).unwrap_err().join("\n");
-        assert!(said.contains(reason) && said.contains("store.url"), "{path}: {said}");
+        assert!(
+            said.contains(reason) && said.contains("store.url"),
+            "{path}: {said}"
+        );
         assert!(!said.contains("hunter") && !said.contains(TOKEN), "{said}");
     }
-    let away = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let nobody = Vault {
         url: format!("http://{away}"),
         asked: Arc::default(),
@@ -190,7 +234,9 @@ fn what_vault_does_not_give_is_said_with_its_reason() {
 fn it_can_be_asked_within_a_runtime() {
     let vault = Vault::start();
     let mesh = store("secret/data/redis", "port", &vault);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let secrets = runtime.block_on(async { resolve(&mesh, &token) }).unwrap();
     let source: &Source = mesh.store.redis.as_ref().unwrap();
     assert_eq!(secrets.value(source), Some("6379"));

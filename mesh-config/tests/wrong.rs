@@ -106,13 +106,41 @@ fn there_are_enough_of_them() {
 fn huge_files_are_refused_at_once() {
     const HEAD: &str = "version: 1\nmesh: m\ngateway: {auth: {development: true}}\n";
     let mut huge: Vec<(&str, String, &str)> = vec![
-        ("10 MB", format!("{HEAD}# {}\n", "x".repeat(10 << 20)), "too_large"),
-        ("one scalar", format!("{HEAD}audit: {}\n", "x".repeat(5 << 20)), "too_large"),
-        ("flow", format!("{HEAD}agents: {}\n", "[".repeat(100_000)), "too_large"),
-        ("maps", format!("{HEAD}agents: {}\n", "{a: ".repeat(100_000)), "too_large"),
-        ("dashes", format!("{HEAD}agents:\n  {}x\n", "- ".repeat(10_000)), "too_large"),
-        ("items", format!("{HEAD}agents: [{}]\n", "a,".repeat(1_200_000)), "too_large"),
-        ("aliases", format!("{HEAD}x: &a b\nagents: [{}]\n", "*a,".repeat(2_000)), "too_large"),
+        (
+            "10 MB",
+            format!("{HEAD}# {}\n", "x".repeat(10 << 20)),
+            "too_large",
+        ),
+        (
+            "one scalar",
+            format!("{HEAD}audit: {}\n", "x".repeat(5 << 20)),
+            "too_large",
+        ),
+        (
+            "flow",
+            format!("{HEAD}agents: {}\n", "[".repeat(100_000)),
+            "too_large",
+        ),
+        (
+            "maps",
+            format!("{HEAD}agents: {}\n", "{a: ".repeat(100_000)),
+            "too_large",
+        ),
+        (
+            "dashes",
+            format!("{HEAD}agents:\n  {}x\n", "- ".repeat(10_000)),
+            "too_large",
+        ),
+        (
+            "items",
+            format!("{HEAD}agents: [{}]\n", "a,".repeat(1_200_000)),
+            "too_large",
+        ),
+        (
+            "aliases",
+            format!("{HEAD}x: &a b\nagents: [{}]\n", "*a,".repeat(2_000)),
+            "too_large",
+        ),
     ];
     let mut deep = HEAD.to_owned();
     for depth in 0..64 {
@@ -144,7 +172,11 @@ fn huge_files_are_refused_at_once() {
         let first: String = said.chars().take(400).collect();
         assert!(said.contains(&format!("error[{code}]")), "{name}: {first}");
         assert!(took < Duration::from_secs(10), "{name} took {took:?}");
-        assert!(said.len() < 4 << 20, "{name}: {} bytes are said", said.len());
+        assert!(
+            said.len() < 4 << 20,
+            "{name}: {} bytes are said",
+            said.len()
+        );
     }
 }
 
@@ -167,6 +199,9 @@ fn links_do_not_lead_out() {
         outside: true,
         ..Options::default()
     };
-    let said = compile_file(&file, &allowed).unwrap().unwrap_err().to_string();
+    let said = compile_file(&file, &allowed)
+        .unwrap()
+        .unwrap_err()
+        .to_string();
     assert!(!said.contains("include_outside"), "{said}");
 }

@@ -82,7 +82,10 @@ pub async fn read(
         Some(Ok(secret)) => match secret.get(&one.field) {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(Value::Number(number)) => Ok(number.to_string()),
-            Some(_) => Err(format!("field {} of {} in vault is no text", one.field, one.path)),
+            Some(_) => Err(format!(
+                "field {} of {} in vault is no text",
+                one.field, one.path
+            )),
             None => Err(format!("{} in vault has no field {}", one.path, one.field)),
         },
         Some(Err(why)) => Err(why.clone()),

@@ -28,9 +28,17 @@ struct Measured {
 /// Measures both rows.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut table = vec![
-        ["agents", "routes", "mesh.yaml", "check", "check and render", "rendered", "memory"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "agents",
+            "routes",
+            "mesh.yaml",
+            "check",
+            "check and render",
+            "rendered",
+            "memory",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     let (mut times, mut memory) = (Vec::new(), Vec::new());
     for (agents, routes) in SIZES {

@@ -33,7 +33,11 @@ pub fn run(args: &Explain) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     // As it stands in a report, too: error[unknown_key].
-    let code = code.rsplit('[').next().unwrap_or(code).trim_end_matches(']');
+    let code = code
+        .rsplit('[')
+        .next()
+        .unwrap_or(code)
+        .trim_end_matches(']');
     let found: Vec<_> = all.iter().filter(|(_, one)| one.code == code).collect();
     if found.is_empty() {
         let near = mesh_config::nearest(code, all.iter().map(|(_, one)| one.code));
@@ -77,7 +81,10 @@ fn list(
     let width = all.iter().map(|(_, one)| one.code.len()).max();
     let width = width.unwrap_or_default();
     for (by, one) in all {
-        let first = one.meaning.split_once(". ").map_or(one.meaning, |(first, _)| first);
+        let first = one
+            .meaning
+            .split_once(". ")
+            .map_or(one.meaning, |(first, _)| first);
         let code = format!("{:width$}", one.code);
         let code = screen.paint(Paint::Bold, code);
         screen.line(format!("{code}  {by:8}  {}", first.trim_end_matches('.')))?;
@@ -151,7 +158,11 @@ mod tests {
         let idle: Vec<_> = explained.difference(&used).collect();
         assert!(idle.is_empty(), "no such codes: {idle:?}");
         for one in &all {
-            assert!(!one.meaning.is_empty() && !one.mend.is_empty(), "{}", one.code);
+            assert!(
+                !one.meaning.is_empty() && !one.mend.is_empty(),
+                "{}",
+                one.code
+            );
         }
     }
 }

@@ -63,7 +63,10 @@ pub fn run(args: &Migrate) -> anyhow::Result<ExitCode> {
         return Ok(code);
     }
     if !changed {
-        screen.line(format!("{name} is version {} already", mesh_config::VERSION))?;
+        screen.line(format!(
+            "{name} is version {} already",
+            mesh_config::VERSION
+        ))?;
         return Ok(code);
     }
     for line in diff.lines() {

@@ -123,7 +123,8 @@ fn metas() -> [(&'static str, Value); 4] {
 
 #[test]
 fn meta_files_are_true() {
-    let all = |kind, files: [(&'static str, Value); 4]| files.map(|(name, file)| (name, kind, file));
+    let all =
+        |kind, files: [(&'static str, Value); 4]| files.map(|(name, file)| (name, kind, file));
     let files = [all("meta", metas()), all("schema", schemas())].concat();
     for (name, kind, file) in files {
         let filters = concat!(env!("CARGO_MANIFEST_DIR"), "/../filters");

@@ -47,7 +47,9 @@ fn overflow(file: &File, out: &mut Vec<Finding>) {
             ));
         } else if messaging.max_length.is_none() {
             let message = format!("{} has no effect without max_length", overflow.path);
-            out.push(warning("no_effect", overflow, message).hint("add max_length, or leave it out"));
+            out.push(
+                warning("no_effect", overflow, message).hint("add max_length, or leave it out"),
+            );
         }
     }
     let usual = messaging.delivery.as_ref().map(|at| &at.value);

@@ -63,12 +63,21 @@ fn registry(file: &File, out: &mut Vec<Finding>) {
     let raw = &file.registry;
     match (&raw.consul, &raw.url) {
         (Some(consul), None) if consul.value => out.push(
-            Finding::error("missing", consul.place, "registry.url", "registry.url is missing")
-                .hint("add `url: \"http://127.0.0.1:8500\"`, the agent of Consul on each machine"),
+            Finding::error(
+                "missing",
+                consul.place,
+                "registry.url",
+                "registry.url is missing",
+            )
+            .hint("add `url: \"http://127.0.0.1:8500\"`, the agent of Consul on each machine"),
         ),
         (Some(consul), Some(url)) if !consul.value => out.push(
-            warning("no_effect", url, "registry.url has no effect with the memory backend")
-                .hint("leave it out, or write `backend: consul`"),
+            warning(
+                "no_effect",
+                url,
+                "registry.url has no effect with the memory backend",
+            )
+            .hint("leave it out, or write `backend: consul`"),
         ),
         _ => {}
     }
@@ -122,7 +131,8 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
         .map(|i| &i.value)
         .filter(|i| allowed(i) && holds(&i.from, ORCHESTRATOR))
         .collect();
-    let every = |s: &Option<At<Services>>| matches!(s.as_ref().map(|s| &s.value), Some(Services::Any));
+    let every =
+        |s: &Option<At<Services>>| matches!(s.as_ref().map(|s| &s.value), Some(Services::Any));
     let all_open = planner.iter().any(|i| every(&i.to));
     let reached: HashSet<&str> = planner
         .iter()

@@ -27,7 +27,11 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
 /// Who comes from elsewhere is asked for a token, and everybody on the way reads it.
 fn public(file: &File, out: &mut Vec<Finding>) {
     let gateway = &file.gateway;
-    let Some(listen) = gateway.listen.as_ref().filter(|l| !l.value.ip().is_loopback()) else {
+    let Some(listen) = gateway
+        .listen
+        .as_ref()
+        .filter(|l| !l.value.ip().is_loopback())
+    else {
         return;
     };
     let auth = gateway.auth.as_ref().map(|auth| &auth.value);
@@ -69,7 +73,9 @@ fn intentions(file: &File, out: &mut Vec<Finding>) {
             Some("says what another one says already")
         } else if only(&to.value, GATEWAY) {
             Some("leads to the gateway, which nobody of the mesh calls")
-        } else if only(&from.value, GATEWAY) && !routed && names(&to.value).all(|n| agents.contains(n))
+        } else if only(&from.value, GATEWAY)
+            && !routed
+            && names(&to.value).all(|n| agents.contains(n))
             && !matches!(to.value, Services::Any)
         {
             Some("lets the gateway call agents, and no route leads to agents")
@@ -145,10 +151,16 @@ fn admission(file: &File, out: &mut Vec<Finding>) {
         let posts = raw.methods.is_empty() || raw.methods.iter().any(|m| m.value == "POST");
         let other = |path: &At<String>| NO_TASKS.iter().any(|p| path.value.starts_with(p));
         let admitted = config(setting(file, Some(raw), |f| &f.task_admission)).is_some();
-        if to == Destination::Orchestrator && kept && posts && admitted
+        if to == Destination::Orchestrator
+            && kept
+            && posts
+            && admitted
             && let Some(path) = raw.paths.iter().find(|path| other(path))
         {
-            let message = format!("{}: no tasks come by this route, and task_admission refuses all else", path.path);
+            let message = format!(
+                "{}: no tasks come by this route, and task_admission refuses all else",
+                path.path
+            );
             out.push(
                 warning("admission_without_tasks", path, message)
                     .hint("add `filters: {task_admission: false}` to the route"),
@@ -175,10 +187,17 @@ fn buckets(file: &File, out: &mut Vec<Finding>) {
                 continue;
             }
             let path = format!("limits[{n}].by");
-            let place = limiter.value.places.get(&path).copied().unwrap_or(limiter.place);
+            let place = limiter
+                .value
+                .places
+                .get(&path)
+                .copied()
+                .unwrap_or(limiter.place);
             if said.insert(place) {
                 let path = format!("{}.{path}", limiter.path);
-                let message = format!("{path}: all callers without a token are one consumer, and share this limit");
+                let message = format!(
+                    "{path}: all callers without a token are one consumer, and share this limit"
+                );
                 out.push(
                     Finding::warning("shared_bucket", place, path, message)
                         .hint("write `by: [consumer, address]` for a limit of each one's own"),
@@ -220,15 +239,26 @@ fn limits(file: &File, out: &mut Vec<Finding>) {
             let agent = &agent.value;
             let call = agent.timeout.as_ref().map(|at| at.value);
             let call = call.unwrap_or(Duration::from_millis(usual.timeout_ms));
-            let turns = window.as_millis().checked_div(call.as_millis()).unwrap_or(0);
-            let at_once = agent.concurrency.as_ref().map_or(usual.concurrency, |at| at.value);
+            let turns = window
+                .as_millis()
+                .checked_div(call.as_millis())
+                .unwrap_or(0);
+            let at_once = agent
+                .concurrency
+                .as_ref()
+                .map_or(usual.concurrency, |at| at.value);
             u128::from(most.value) + turns * u128::from(at_once)
         });
         let sure: u128 = sure.sum();
         let asked = u128::from(quota.max(number("burst").unwrap_or(0)));
         if asked > sure && !file.agents.is_empty() {
             let path = format!("limits[{n}].quota");
-            let place = limiter.value.places.get(&path).copied().unwrap_or(limiter.place);
+            let place = limiter
+                .value
+                .places
+                .get(&path)
+                .copied()
+                .unwrap_or(limiter.place);
             let path = format!("{}.{path}", limiter.path);
             let message = format!(
                 "{path}: one caller may submit {asked} in {window:?}, and queues and agents are sure to take {sure}"

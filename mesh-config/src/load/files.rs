@@ -142,13 +142,7 @@ impl Reading<'_> {
         }
     }
 
-    fn include(
-        &mut self,
-        named: &Named,
-        name: String,
-        file: PathBuf,
-        dir: &Path,
-    ) -> Option<Node> {
+    fn include(&mut self, named: &Named, name: String, file: PathBuf, dir: &Path) -> Option<Node> {
         let text = self.text(named, &name, &file)?;
         self.open.push(file);
         let part = self.file(name, text, dir);
@@ -210,8 +204,16 @@ impl Reading<'_> {
             return Vec::new();
         };
         if self.open.len() > MAX_DEPTH {
-            let message = format!("{}: files include files more than {MAX_DEPTH} deep", at.path);
-            self.fault("include_depth", at, message, "include them from mesh.yaml itself");
+            let message = format!(
+                "{}: files include files more than {MAX_DEPTH} deep",
+                at.path
+            );
+            self.fault(
+                "include_depth",
+                at,
+                message,
+                "include them from mesh.yaml itself",
+            );
             return Vec::new();
         }
         let written = Path::new(&at.pattern);
@@ -230,7 +232,12 @@ impl Reading<'_> {
                 Ok(real) => real,
                 Err(error) => {
                     let message = format!("{}: cannot read {}: {error}", at.path, shown.display());
-                    self.fault("include_missing", at, message, "write a file beside mesh.yaml");
+                    self.fault(
+                        "include_missing",
+                        at,
+                        message,
+                        "write a file beside mesh.yaml",
+                    );
                     continue;
                 }
             };
@@ -321,7 +328,12 @@ impl Reading<'_> {
             Err(error) => {
                 self.loaded.sources.forget_last();
                 let message = format!("{}: cannot read {name}: {error}", named.path);
-                self.fault("include_missing", named, message, "name a file that can be read");
+                self.fault(
+                    "include_missing",
+                    named,
+                    message,
+                    "name a file that can be read",
+                );
                 return None;
             }
             Ok(_) if bytes.len() > left => tree::too_large(),

@@ -222,7 +222,9 @@ fn take_out<T>(from: &mut Vec<T>, removed: &[usize]) {
 /// By what all items of a list are named, if they are.
 fn name_of_all(items: &[Node]) -> Option<&'static str> {
     let all = |name: &&str| items.iter().all(|item| named(item, name).is_some());
-    NAMES.into_iter().find(|name| !items.is_empty() && all(name))
+    NAMES
+        .into_iter()
+        .find(|name| !items.is_empty() && all(name))
 }
 
 fn named(item: &Node, name: &str) -> Option<String> {
@@ -248,7 +250,8 @@ fn same(one: &Node, other: &Node) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         (Value::Map(a), Value::Map(b)) => {
-            let alike = |((k, a), (l, b)): (&(Key, Node), &(Key, Node))| k.text == l.text && same(a, b);
+            let alike =
+                |((k, a), (l, b)): (&(Key, Node), &(Key, Node))| k.text == l.text && same(a, b);
             a.len() == b.len() && a.iter().zip(b).all(alike)
         }
         _ => false,

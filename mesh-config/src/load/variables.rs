@@ -25,11 +25,7 @@ pub(crate) enum Fault {
 }
 
 /// Puts in the values of variables everywhere but in environments that were not chosen.
-pub(super) fn put_in(
-    root: &mut Node,
-    sources: &Sources,
-    lookup: &dyn Fn(&str) -> Option<String>,
-) {
+pub(super) fn put_in(root: &mut Node, sources: &Sources, lookup: &dyn Fn(&str) -> Option<String>) {
     if let Value::Map(entries) = &mut root.value {
         for (key, node) in entries {
             if !matches!(key.text.as_str(), "environments" | "include") {

@@ -120,7 +120,9 @@ pub(super) fn json(
                 let path = join(base, within);
                 let message = format!("{path} would be put together in the clear");
                 let finding = Finding::error("variable_in_secret", node.place, path, message);
-                reader.push(finding.hint("put the whole value into one variable: ${NAME}, or {env: NAME}"));
+                reader.push(
+                    finding.hint("put the whole value into one variable: ${NAME}, or {env: NAME}"),
+                );
                 None
             }
         };

@@ -6,8 +6,8 @@ mod agents;
 mod broker;
 mod container;
 mod delivery;
-pub(crate) mod describe;
 mod deploy;
+pub(crate) mod describe;
 pub(crate) mod filters;
 mod fronted;
 mod gateway;
@@ -224,7 +224,10 @@ fn version(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<()> {
     let message = format!("this program reads version {VERSION} of mesh.yaml, and not {found}");
     let finding = Finding::error("unknown_version", spot.node.place, spot.path, message);
     reader.push(finding.hint(if found > i128::from(VERSION) {
-        format!("a newer program reads it: install the mesh that wrote it (this is {})", env!("CARGO_PKG_VERSION"))
+        format!(
+            "a newer program reads it: install the mesh that wrote it (this is {})",
+            env!("CARGO_PKG_VERSION")
+        )
     } else {
         "`mesh migrate FILE` shows what has to change, and writes it with --write".to_owned()
     }));

@@ -129,7 +129,10 @@ impl<'s> Reader<'s> {
         let mut seen: HashMap<&str, Place> = HashMap::with_capacity(entries.len());
         for (key, _) in entries {
             if key.text.len() > LONGEST_KEY {
-                let message = format!("a key of {} is longer than {LONGEST_KEY} bytes", place(spot.path));
+                let message = format!(
+                    "a key of {} is longer than {LONGEST_KEY} bytes",
+                    place(spot.path)
+                );
                 let finding = Finding::error("invalid_name", key.place, spot.path, message);
                 self.push(finding.hint("write a shorter one; or a quote or a colon is missing"));
             }

@@ -23,7 +23,11 @@ pub fn reference() -> String {
             continue;
         }
         let words = words.replace('|', "\\|");
-        let _ = writeln!(out, "| `{path}` | {} | {words} |", takes(key).replace('|', "\\|"));
+        let _ = writeln!(
+            out,
+            "| `{path}` | {} | {words} |",
+            takes(key).replace('|', "\\|")
+        );
     }
     out
 }
@@ -32,7 +36,11 @@ pub fn reference() -> String {
 fn takes(key: &Value) -> String {
     if let Some(ways) = key["anyOf"].as_array() {
         let variable = |way: &&Value| way["$ref"] == "#/$defs/variable";
-        let ways: Vec<String> = ways.iter().filter(|way| !variable(way)).map(takes).collect();
+        let ways: Vec<String> = ways
+            .iter()
+            .filter(|way| !variable(way))
+            .map(takes)
+            .collect();
         return ways.join(", or ");
     }
     if let Some(name) = key["$ref"].as_str() {
@@ -55,7 +63,11 @@ fn takes(key: &Value) -> String {
         Some("boolean") => "`true`, `false`".to_owned(),
         Some("array") => {
             let item = takes(&key["items"]);
-            let item = if item.is_empty() { "mappings".to_owned() } else { item };
+            let item = if item.is_empty() {
+                "mappings".to_owned()
+            } else {
+                item
+            };
             format!("a list: {item}")
         }
         Some("object") if key["properties"].is_object() => "a mapping".to_owned(),
@@ -69,5 +81,7 @@ fn takes(key: &Value) -> String {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }

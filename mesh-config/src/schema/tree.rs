@@ -154,7 +154,8 @@ fn parsed(text: &str) -> Result<Node, serde_saphyr::Error> {
 
 /// Reads another program's YAML text, of at most four times as much; `old_booleans`: whether `yes` and `on` are
 /// true there, as in YAML 1.1.
-pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Finding> {
+#[allow(dead_code)] // `mesh import` reads by it
+pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Box<Finding>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: 800_000,
@@ -175,7 +176,7 @@ pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Find
         strict_booleans: !old_booleans,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| refused(&e, text))
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| Box::new(refused(&e, text)))
 }
 
 fn refused(error: &serde_saphyr::Error, text: &str) -> Finding {
@@ -229,23 +230,48 @@ const MENDS: [(&str, &str); 13] = [
     ("unclosed bracket", "close the bracket that is opened there"),
     ("misplaced bracket", "remove it, or open one before it"),
     ("unclosed quote", "close the quote that is opened there"),
-    ("unknown anchor", "give the name before with &NAME; quote text that begins with *"),
-    ("a BOM must not", "remove the three bytes EF BB BF there: two files were joined"),
+    (
+        "unknown anchor",
+        "give the name before with &NAME; quote text that begins with *",
+    ),
+    (
+        "a BOM must not",
+        "remove the three bytes EF BB BF there: two files were joined",
+    ),
     ("character: `", "quote text that begins with this character"),
     ("a space is missing", "write `KEY: VALUE`, with a space"),
-    ("mapping values are not", "quote text that holds ': ', and indent the line as those beside it; or the line above lacks ':'"),
-    ("did not find expected key", "indent it as the keys beside it, and close what is open above"),
-    ("expected '-' indicator", "indent it as what belongs to the same item"),
+    (
+        "mapping values are not",
+        "quote text that holds ': ', and indent the line as those beside it; or the line above lacks ':'",
+    ),
+    (
+        "did not find expected key",
+        "indent it as the keys beside it, and close what is open above",
+    ),
+    (
+        "expected '-' indicator",
+        "indent it as what belongs to the same item",
+    ),
     ("simple key expected", "write `KEY: VALUE`"),
-    ("merge value must be", "write <<: *NAME, of a mapping that &NAME stands before"),
-    ("unknown escape", "write \\\\ for a backslash, or use single quotes"),
+    (
+        "merge value must be",
+        "write <<: *NAME, of a mapping that &NAME stands before",
+    ),
+    (
+        "unknown escape",
+        "write \\\\ for a backslash, or use single quotes",
+    ),
 ];
 
 /// What is usually behind a line that is no YAML.
 fn mend_of_line(text: &str, line: usize) -> &'static str {
     let line = line.checked_sub(1).and_then(|n| text.lines().nth(n));
     let line = line.unwrap_or_default();
-    let indent = |c: char| line.chars().take_while(|c| c.is_whitespace()).any(|i| i == c);
+    let indent = |c: char| {
+        line.chars()
+            .take_while(|c| c.is_whitespace())
+            .any(|i| i == c)
+    };
     if indent('\t') {
         "indent with spaces: YAML takes no tabs there"
     } else if line.contains(|c: char| c.is_control() && !matches!(c, '\t' | '\0')) {

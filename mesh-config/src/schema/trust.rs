@@ -85,28 +85,27 @@ pub(super) fn identity(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Identi
     };
     let source = out.source.as_ref().map_or("", |source| source.value);
     if f.when(reader, "source", "development", source) {
-            let lifetimes = Duration::from_secs(2)..=DAY * 365;
-            out.lifetime = f.optional(reader, "lifetime", values::duration(lifetimes));
-            out.directory = f.optional(reader, "directory", values::text);
+        let lifetimes = Duration::from_secs(2)..=DAY * 365;
+        out.lifetime = f.optional(reader, "lifetime", values::duration(lifetimes));
+        out.directory = f.optional(reader, "directory", values::text);
     }
     if f.when(reader, "source", "files", source) {
-            out.certificate =
-                f.required(reader, "certificate", "certs/{service}.pem", values::text);
-            out.key = f.required(reader, "key", "certs/{service}.key", values::text);
-            out.roots = f.required(reader, "roots", "certs/roots.pem", values::text);
+        out.certificate = f.required(reader, "certificate", "certs/{service}.pem", values::text);
+        out.key = f.required(reader, "key", "certs/{service}.key", values::text);
+        out.roots = f.required(reader, "roots", "certs/roots.pem", values::text);
     }
     if f.when(reader, "source", "vault", source) {
-            const EXAMPLE: &str = "https://127.0.0.1:8200";
-            out.url = f.required(
-                reader,
-                "url",
-                EXAMPLE,
-                values::open_url(&["http", "https"], EXAMPLE),
-            );
-            out.mount = f.optional(reader, "mount", values::text);
-            out.role = f.required(reader, "role", "mesh", values::text);
-            out.token = f.required(reader, "token", "{file: secrets/vault}", values::source);
-            out.ca = f.optional(reader, "ca", values::text);
+        const EXAMPLE: &str = "https://127.0.0.1:8200";
+        out.url = f.required(
+            reader,
+            "url",
+            EXAMPLE,
+            values::open_url(&["http", "https"], EXAMPLE),
+        );
+        out.mount = f.optional(reader, "mount", values::text);
+        out.role = f.required(reader, "role", "mesh", values::text);
+        out.token = f.required(reader, "token", "{file: secrets/vault}", values::source);
+        out.ca = f.optional(reader, "ca", values::text);
     }
     f.when(reader, "source", "consul", source);
     f.finish(reader);
