@@ -3,11 +3,12 @@
 //! The texts are in `explain/*.txt`. A test insists that every code of the source is there and no other one is,
 //! and tries the examples.
 
-const TEXTS: [&str; 4] = [
+const TEXTS: [&str; 5] = [
     include_str!("explain/form.txt"),
     include_str!("explain/files.txt"),
     include_str!("explain/parts.txt"),
     include_str!("explain/gateway.txt"),
+    include_str!("explain/around.txt"),
 ];
 
 /// One code, explained.

@@ -273,6 +273,6 @@ agents:
         let both = "agents:\n  - {id: a, admin_listen: x, sidecar: {listen: y}}\n";
         let said = migrate("mesh.yaml", both).unwrap_err().to_string();
         assert!(said.contains("error[conflict]"), "{said}");
-        assert!(said.contains("mesh.yaml:2:12"), "{said}");
+        assert!(said.contains("mesh.yaml:2:13"), "{said}");
     }
 }

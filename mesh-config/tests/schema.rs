@@ -14,7 +14,11 @@ fn cases() -> Vec<PathBuf> {
 }
 
 fn yaml(path: &Path) -> Option<Value> {
-    serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).ok()
+    // As the reader has it: `on` and `yes` are words.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let text = fs::read(path).unwrap();
+    let text = String::from_utf8_lossy(&text);
+    serde_saphyr::from_str_with_options(&text, options).ok()
 }
 
 #[test]
@@ -83,6 +87,11 @@ fn what_the_reader_refuses_by_its_form_is_not_valid() {
             .iter()
             .any(|code| report.contains(&format!("error[{code}]")))
         {
+            continue;
+        }
+        // What stands in an environment is a part, and may be anything there; nor does a schema know variables.
+        let text = fs::read(&file).unwrap();
+        if text.starts_with(b"# env: ") || text.windows(2).any(|two| two == b"${") {
             continue;
         }
         // Keys that stand twice are for the parser.

@@ -37,32 +37,32 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     }
 }
 
+/// A path that a route takes, with the route's methods.
+type Taken<'f> = (&'f At<String>, &'f [At<String>]);
+
 /// Names are unique, and no route takes what another one takes before it.
 fn routes<'a>(routes: impl Iterator<Item = &'a At<Route>>, out: &mut Vec<Finding>) {
     let mut names: HashSet<&str> = HashSet::new();
-    let mut taken: HashMap<&str, Vec<(&At<String>, &[At<String>])>> = HashMap::new();
+    let mut taken: HashMap<&str, Vec<Taken<'_>>> = HashMap::new();
     for route in routes {
-        if let Some(name) = &route.value.name {
-            if !names.insert(&name.value) {
-                let message = format!("route {} stands twice", name.value);
-                out.push(
-                    error("duplicate_route", name, message).hint("give each a name of its own"),
-                );
-            }
+        if let Some(name) = &route.value.name
+            && !names.insert(&name.value)
+        {
+            let message = format!("route {} stands twice", name.value);
+            out.push(error("duplicate_route", name, message).hint("give each a name of its own"));
         }
         let methods = route.value.methods.as_slice();
         for path in &route.value.paths {
             let taken = taken.entry(&path.value).or_default();
             let first = taken.iter().find(|(_, theirs)| {
                 // A route with methods goes before one without, which then takes the rest.
-                let meet = if methods.is_empty() || theirs.is_empty() {
+                if methods.is_empty() || theirs.is_empty() {
                     methods.is_empty() && theirs.is_empty()
                 } else {
                     methods
                         .iter()
                         .any(|m| theirs.iter().any(|t| t.value == m.value))
-                };
-                meet
+                }
             });
             if let Some((other, _)) = first {
                 let message = format!("{} already takes {}", other.path, path.value);
@@ -132,11 +132,11 @@ fn authentication(auth: &At<Auth>, listen: Option<&At<SocketAddr>>, out: &mut Ve
 fn issuer_keys(issuers: &[At<Issuer>], out: &mut Vec<Finding>) {
     let mut names: HashSet<&str> = HashSet::new();
     for issuer in issuers {
-        if let Some(name) = &issuer.value.issuer {
-            if !names.insert(&name.value) {
-                let message = format!("issuer {} stands twice", name.value);
-                out.push(error("duplicate_issuer", name, message).hint("put its keys together"));
-            }
+        if let Some(name) = &issuer.value.issuer
+            && !names.insert(&name.value)
+        {
+            let message = format!("issuer {} stands twice", name.value);
+            out.push(error("duplicate_issuer", name, message).hint("put its keys together"));
         }
         if issuer.value.keys.is_empty() && issuer.value.jwks_url.is_none() {
             let message = format!("{} has no keys", issuer.path);

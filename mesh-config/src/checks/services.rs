@@ -316,7 +316,7 @@ fn gateway(file: &File, out: &mut Vec<Finding>) {
         }
         if at.value.targets.is_empty() {
             let message = format!("upstream {name} has no targets: every request gets 503");
-            out.push(warning("no_effect", at, message));
+            out.push(warning("no_effect", at, message).hint("add targets"));
         }
     }
     let Some(tls) = &file.gateway.tls else { return };

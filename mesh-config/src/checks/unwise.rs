@@ -40,6 +40,10 @@ fn public(file: &File, out: &mut Vec<Finding>) {
     if development.is_some_and(|d| d.value) {
         return;
     }
+    // Clients have another door, and this one may be meant for who comes by way of it.
+    if gateway.tls.is_some() {
+        return;
+    }
     let message = format!("{} is open to other machines without TLS", listen.path);
     out.push(warning("public_without_tls", listen, message).hint(
         "let a load balancer with TLS come to 127.0.0.1, or make sure that this network is yours alone",

@@ -1,13 +1,12 @@
 //! What `messaging:` says of the broker: where it is managed, and what it holds beyond the agents' own queues.
 
-use super::filters::{Setting, written};
+use super::filters::{Setting, setting};
 use super::reader::{At, Fields, Reader, Spot};
 use super::tree::Value;
 use super::values;
 use crate::broker::{ApplyTo, ExchangeKind};
 use crate::finding::Finding;
 use crate::secret::Source;
-use serde_json::json;
 use url::Url;
 
 #[derive(Debug, Default)]
@@ -170,19 +169,20 @@ fn own_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
 }
 
 fn object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
-    reader.say(|| json!({"type": "object"}));
+    reader.say(|| serde_json::json!({"type": "object"}));
     if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
     }
-    written(reader, spot)
+    setting(reader, spot)
 }
 
 fn filled_object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
     let setting = object(reader, spot)?;
     if setting.config.as_ref().is_some_and(|map| map.is_empty()) {
         let message = format!("{} is empty", spot.path);
-        reader.push(Finding::error("empty", spot.node.place, spot.path, message));
+        let finding = Finding::error("empty", spot.node.place, spot.path, message);
+        reader.push(finding.hint("write at least one entry"));
         return None;
     }
     Some(setting)

@@ -97,6 +97,18 @@ pub(super) fn container(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Conta
 }
 
 fn build(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Build> {
+    if reader.describes() {
+        reader.either(
+            spot,
+            &[
+                &|reader, _| reader.say(|| serde_json::json!({"type": "string"})),
+                &|reader, spot| {
+                    build_mapping(reader, spot);
+                },
+            ],
+        );
+        return None;
+    }
     if matches!(spot.node.value, Value::Text(_)) {
         let context = values::text(reader, spot)?;
         return Some(Build {
@@ -108,6 +120,10 @@ fn build(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Build> {
             ..Build::default()
         });
     }
+    build_mapping(reader, spot)
+}
+
+fn build_mapping(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Build> {
     let mut f = reader.fields(spot)?;
     let build = Build {
         context: f.required(reader, "context", "./service", values::text),
@@ -179,15 +195,13 @@ fn environment(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<(String
         let inner = Spot { node, path: &path };
         if key.text.is_empty() || key.text.contains(['=', ' ', '\0']) {
             let message = format!("{path} is no name of a variable");
-            reader.push(Finding::error(
-                "invalid_name",
-                key.place,
-                path.as_str(),
-                message,
-            ));
+            let finding = Finding::error("invalid_name", key.place, path.as_str(), message);
+            reader.push(finding.hint("without =, spaces and NUL, such as LOG_LEVEL"));
             continue;
         }
         let value = match &node.value {
+            // In a file that everybody may read, a variable stays one: only its name is rendered.
+            _ if node.variables.is_some() => values::source(reader, inner).map(Text::Secret),
             Value::Map(_) => values::source(reader, inner).map(Text::Secret),
             // Closed: it may be a secret, which the checks say.
             Value::Text(text) => Some(Text::Plain(text.clone())),
@@ -214,6 +228,10 @@ fn environment(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<(String
 
 /// A list of names, or a mapping from names to conditions.
 fn depends_on(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Dependency>>> {
+    reader.say(|| serde_json::json!({"type": ["array", "object"]}));
+    if reader.describes() {
+        return None;
+    }
     if matches!(spot.node.value, Value::List(_)) {
         return reader.list(spot, |reader, spot| {
             Some(Dependency {
@@ -247,12 +265,28 @@ fn depends_on(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Dependen
 
 /// A mapping, or the command alone.
 fn healthcheck(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Healthcheck> {
+    if reader.describes() {
+        reader.either(
+            spot,
+            &[
+                &|reader, _| reader.say(|| serde_json::json!({"type": "array", "items": {"type": ["string", "number"]}})),
+                &|reader, spot| {
+                    healthcheck_mapping(reader, spot);
+                },
+            ],
+        );
+        return None;
+    }
     if matches!(spot.node.value, Value::List(_)) {
         return Some(Healthcheck {
             test: test(reader, spot)?,
             ..Healthcheck::default()
         });
     }
+    healthcheck_mapping(reader, spot)
+}
+
+fn healthcheck_mapping(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Healthcheck> {
     let times = || values::duration(Duration::from_millis(1)..=DAY);
     let mut f = reader.fields(spot)?;
     let check = Healthcheck {

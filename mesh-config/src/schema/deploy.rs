@@ -45,6 +45,18 @@ pub(super) fn deploy(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Deploy> 
 
 /// `true` for the usual, `false` for none, or what is otherwise than usual.
 fn switched(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Option<Container>> {
+    if reader.describes() {
+        reader.either(
+            spot,
+            &[
+                &|reader, _| reader.say(|| serde_json::json!({"type": "boolean"})),
+                &|reader, spot| {
+                    container(reader, spot);
+                },
+            ],
+        );
+        return None;
+    }
     match spot.node.value {
         Value::Bool(on) => {
             reader.open(spot.node);

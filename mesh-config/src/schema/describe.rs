@@ -198,7 +198,20 @@ impl Reader<'_> {
 /// The path without indexes and names of the user's own, as `keys.txt` has it.
 fn plain(path: &str) -> String {
     let inner = path.replace("[]", "").replace(".*.", ".");
-    inner.strip_suffix(".*").unwrap_or(&inner).to_owned()
+    let path = inner.strip_suffix(".*").unwrap_or(&inner);
+    // What is said of a part's container is what is said of any.
+    let mut parts = path.splitn(3, '.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("deploy"), Some(part), Some(rest)) if part != "kubernetes" => {
+            format!("container.{rest}")
+        }
+        (Some("deploy"), Some(part), None)
+            if !matches!(part, "kubernetes" | "publish" | "external_network") =>
+        {
+            "deploy.PART".to_owned()
+        }
+        _ => path.to_owned(),
+    }
 }
 
 /// What a key means, with the line that says so: the longest end of its path that is described.

@@ -7,6 +7,8 @@
 use super::reader::{At, Reader, Spot, join};
 use super::tree::{Node, Value};
 use crate::finding::{Finding, Place};
+use crate::load;
+use crate::secret_names::is_secret_name;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
@@ -31,17 +33,19 @@ pub(crate) struct Setting {
 pub(super) fn filters(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Filters> {
     let mut f = reader.fields(spot)?;
     let filters = Filters {
-        jwt_auth: f.optional(reader, "jwt_auth", setting("jwt_auth")),
-        rate_limit: f.optional(reader, "rate_limit", setting("rate_limit")),
-        task_admission: f.optional(reader, "task_admission", setting("task_admission")),
-        agent_router: f.optional(reader, "agent_router", setting("agent_router")),
+        jwt_auth: f.optional(reader, "jwt_auth", setting_of("jwt_auth")),
+        rate_limit: f.optional(reader, "rate_limit", setting_of("rate_limit")),
+        task_admission: f.optional(reader, "task_admission", setting_of("task_admission")),
+        agent_router: f.optional(reader, "agent_router", setting_of("agent_router")),
     };
     f.finish(reader);
     Some(filters)
 }
 
 /// A configuration that has a name in the schema.
-pub(super) fn setting(name: &'static str) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<Setting> {
+pub(super) fn setting_of(
+    name: &'static str,
+) -> impl Fn(&mut Reader<'_>, Spot<'_>) -> Option<Setting> {
     move |reader, spot| {
         let off = json!({"const": false});
         let config = json!({"$ref": format!("#/$defs/{name}")});
@@ -49,12 +53,11 @@ pub(super) fn setting(name: &'static str) -> impl Fn(&mut Reader<'_>, Spot<'_>) 
             "jwks_url" => reader.say(|| config),
             _ => reader.say(|| json!({"anyOf": [off, config]})),
         }
-        written(reader, spot)
+        setting(reader, spot)
     }
 }
 
-/// A mapping, or `false`, whoever reads it.
-pub(super) fn written(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
+pub(super) fn setting(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
     let mut places = BTreeMap::new();
     if matches!(spot.node.value, Value::Bool(false)) {
         reader.open(spot.node);
@@ -68,7 +71,7 @@ pub(super) fn written(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting
         return None;
     }
     let before = reader.findings.len();
-    let config = to_json(
+    let config = json(
         reader,
         spot.node,
         spot.path,
@@ -95,7 +98,7 @@ pub(super) enum Numbers {
 }
 
 /// The tree as JSON; `within` is the path from the configuration on.
-pub(super) fn to_json(
+pub(super) fn json(
     reader: &mut Reader<'_>,
     node: &Node,
     base: &str,
@@ -104,6 +107,26 @@ pub(super) fn to_json(
     numbers: Numbers,
 ) -> Option<Json> {
     places.insert(within.to_owned(), node.place);
+    // What is a secret by its name stays a reference: the whole of it is rendered for everybody to read.
+    let name = within.rsplit('.').next().unwrap_or_default();
+    if let Some(variables) = &node.variables
+        && numbers == Numbers::All
+        && is_secret_name(name)
+    {
+        reader.secret.insert(node.place);
+        return match load::alone(&variables.written) {
+            Some(variable) => Some(serde_json::json!({ "env": variable })),
+            None => {
+                let path = join(base, within);
+                let message = format!("{path} would be put together in the clear");
+                let finding = Finding::error("variable_in_secret", node.place, path, message);
+                reader.push(
+                    finding.hint("put the whole value into one variable: ${NAME}, or {env: NAME}"),
+                );
+                None
+            }
+        };
+    }
     Some(match &node.value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
@@ -140,7 +163,7 @@ pub(super) fn to_json(
         Value::List(items) => {
             let items = items.iter().enumerate().map(|(number, item)| {
                 let within = format!("{within}[{number}]");
-                to_json(reader, item, base, &within, places, numbers)
+                json(reader, item, base, &within, places, numbers)
             });
             Json::Array(items.collect::<Option<_>>()?)
         }
@@ -154,7 +177,7 @@ pub(super) fn to_json(
                     let within = join(within, &key.text);
                     object.insert(
                         key.text.clone(),
-                        to_json(reader, value, base, &within, places, numbers)?,
+                        json(reader, value, base, &within, places, numbers)?,
                     );
                 }
             }

@@ -1,6 +1,6 @@
 //! `gateway:` as it is written.
 
-use super::filters::{Filters, Setting, filters, setting};
+use super::filters::{Filters, Setting, filters, setting_of};
 use super::kong::{Plugin, Tls, plugin, tls, upstream};
 use super::reader::{At, Reader, Spot};
 use super::services::{Sidecar, Ways, sidecar};
@@ -133,7 +133,7 @@ fn issuer(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Issuer> {
             .optional(reader, "keys", |r, s| filled(r, s, key))
             .map(|k| k.value)
             .unwrap_or_default(),
-        jwks_url: f.optional(reader, "jwks_url", setting("jwks_url")),
+        jwks_url: f.optional(reader, "jwks_url", setting_of("jwks_url")),
     };
     f.finish(reader);
     Some(issuer)

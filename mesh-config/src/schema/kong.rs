@@ -3,14 +3,14 @@
 //! A plugin's configuration is Kong's own and any JSON; what is in it is not shown beside a finding, since
 //! it may hold a secret. Which secrets it names is found out where it is checked.
 
-use super::filters::{Numbers, to_json};
+use super::filters::{Numbers, json};
 use super::reader::{At, Fields, Reader, Spot};
 use super::tree::Value;
 use super::values;
 use crate::finding::{Finding, Place};
 use crate::secret::Source;
 use mesh_declarative::Upstream;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -69,7 +69,7 @@ pub(super) fn plugin(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Plugin> 
 }
 
 fn config(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Config> {
-    reader.say(|| json!({"type": "object"}));
+    reader.say(|| serde_json::json!({"type": "object"}));
     if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
@@ -85,7 +85,7 @@ fn tree(
 ) -> Option<(Map<String, Json>, BTreeMap<String, Place>)> {
     let before = reader.findings.len();
     let mut places = BTreeMap::new();
-    let read = to_json(reader, spot.node, spot.path, "", &mut places, Numbers::All)?;
+    let read = json(reader, spot.node, spot.path, "", &mut places, Numbers::All)?;
     match read {
         Json::Object(map) if reader.findings.len() == before => Some((map, places)),
         _ => None,
@@ -105,7 +105,7 @@ pub(super) fn names<T>(
 
 /// Any mapping, as JSON: what a part of another program has and this one only hands on.
 pub(super) fn foreign(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Map<String, Json>> {
-    reader.say(|| json!({"type": "object"}));
+    reader.say(|| serde_json::json!({"type": "object"}));
     if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
@@ -114,7 +114,7 @@ pub(super) fn foreign(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Map<Str
 }
 
 pub(super) fn upstream(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Upstream> {
-    reader.say(|| json!({"type": "object"}));
+    reader.say(|| serde_json::json!({"type": "object", "required": ["name"]}));
     let (map, places) = tree(reader, spot)?;
     let upstream: Upstream = match serde_path_to_error::deserialize(Json::Object(map)) {
         Ok(upstream) => upstream,
@@ -128,7 +128,8 @@ pub(super) fn upstream(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Upstre
             };
             let what = crate::filters::said(&error.into_inner().to_string());
             let message = format!("{path} {what}");
-            reader.push(Finding::error("kong_config", place, path, message));
+            let finding = Finding::error("kong_config", place, path, message);
+            reader.push(finding.hint("write it as Kong's own configuration has it"));
             return None;
         }
     };

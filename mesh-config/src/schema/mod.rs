@@ -139,7 +139,8 @@ fn file(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<File> {
     f.optional(reader, "environments", environments);
     let secrets = f.optional(reader, "secrets", secrets::secrets);
     reader.vault = secrets.and_then(|secrets| secrets.value);
-    let fronts_only = fronts_only(spot.node);
+    // The schema cannot say it: there, nothing of it must be.
+    let fronts_only = reader.describes() || fronts_only(spot.node);
     let gateway = f.optional(reader, "gateway", |r, s| {
         gateway::gateway(r, s, !fronts_only)
     });
@@ -188,14 +189,14 @@ fn file(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<File> {
 /// Whether this is a gateway before services, or a broker, and no more: nobody comes in for an agent, so
 /// nobody has to be told from anybody else.
 fn fronts_only(root: &tree::Node) -> bool {
-    let field = |node: &tree::Node, name: &str| match &node.value {
-        tree::Value::Map(entries) => {
-            let mut named = entries.iter().filter(|(key, _)| key.text == name);
-            named.next().map(|(_, node)| node.clone())
-        }
-        _ => None,
-    };
-    let none = |node: Option<tree::Node>| match node.map(|node| node.value) {
+    fn field<'n>(node: &'n tree::Node, name: &str) -> Option<&'n tree::Node> {
+        let tree::Value::Map(entries) = &node.value else {
+            return None;
+        };
+        let named = entries.iter().find(|(key, _)| key.text == name);
+        named.map(|(_, node)| node)
+    }
+    let none = |node: Option<&tree::Node>| match node.map(|node| &node.value) {
         None | Some(tree::Value::Null) => true,
         Some(tree::Value::List(items)) => items.is_empty(),
         Some(_) => false,
@@ -203,14 +204,15 @@ fn fronts_only(root: &tree::Node) -> bool {
     let gateway = field(root, "gateway");
     let messaging = field(root, "messaging");
     let listed = |name: &str| {
-        let list = messaging.as_ref().and_then(|node| field(node, name));
+        let list = messaging.and_then(|node| field(node, name));
         !none(list)
     };
     let something = !none(field(root, "services")) || listed("queues") || listed("exchanges");
     something
         && none(field(root, "agents"))
-        && none(gateway.and_then(|gateway| field(&gateway, "routes")))
+        && none(gateway.and_then(|gateway| field(gateway, "routes")))
 }
+
 /// The version of mesh.yaml that this program reads.
 pub const VERSION: u32 = 1;
 

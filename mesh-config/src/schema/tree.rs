@@ -154,7 +154,8 @@ fn parsed(text: &str) -> Result<Node, serde_saphyr::Error> {
 
 /// Reads another program's YAML text, of at most four times as much; `old_booleans`: whether `yes` and `on` are
 /// true there, as in YAML 1.1.
-pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Finding> {
+#[allow(dead_code)] // `mesh import` reads by it
+pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Box<Finding>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: 800_000,
@@ -164,7 +165,7 @@ pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Find
             max_depth: 48,
             max_documents: 1,
             max_nodes: 400_000,
-            max_total_scalar_bytes: 4 * MAX_BYTES,
+            max_total_scalar_bytes: MAX_BYTES,
             max_merge_keys: 10_000,
         },
         alias_limits: serde_saphyr::alias_limits! {
@@ -175,7 +176,7 @@ pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Find
         strict_booleans: !old_booleans,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| refused(&e, text))
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| Box::new(refused(&e, text)))
 }
 
 fn refused(error: &serde_saphyr::Error, text: &str) -> Finding {

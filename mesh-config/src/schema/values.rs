@@ -3,14 +3,13 @@
 use super::reader::{Reader, Spot};
 use super::tree::{Node, Value};
 use crate::finding::{Finding, nearest};
-use crate::load;
-use crate::secret::Source;
 use mesh_protocol::AgentId;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use super::secrets::source;
 
 /// Text; a number is taken as it was written, since `id: 7` means the name.
 pub(crate) fn text(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
@@ -351,81 +350,6 @@ pub(crate) fn choice<T: Copy>(
         let finding = Finding::error("unknown_value", spot.node.place, spot.path, message);
         reader.push(finding.hint(hint));
         None
-    }
-}
-
-/// A value that may be secret: text, `{env: NAME}`, `{file: PATH}` or `{vault: {path: PATH, field: NAME}}`.
-pub(crate) fn source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
-    if reader.describes() {
-        reader.either(
-            spot,
-            &[
-                &|reader, _| reader.say(|| json!({"type": "string"})),
-                &|reader, spot| {
-                    reference(reader, spot);
-                    reader.say(|| json!({"minProperties": 1, "maxProperties": 1}));
-                },
-            ],
-        );
-        return None;
-    }
-    reader.veiled(|reader| veiled_source(reader, spot))
-}
-
-const REFERENCES: &str = "write {file: PATH}, {env: NAME} or {vault: {path: PATH, field: NAME}}";
-
-fn veiled_source(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
-    if let Some(variables) = &spot.node.variables {
-        // The name is wanted here, and never the value.
-        reader.secret.insert(spot.node.place);
-        if let Some(name) = load::alone(&variables.written) {
-            return Some(Source::Env(name.to_owned()));
-        }
-        let message = format!("{} would be put together in the clear", spot.path);
-        let finding = Finding::error("variable_in_secret", spot.node.place, spot.path, message);
-        reader.push(finding.hint("put the whole value into one variable: ${NAME}, or {env: NAME}"));
-        return None;
-    }
-    match &spot.node.value {
-        Value::Text(text) if !text.trim().is_empty() => {
-            Some(Source::Inline(text.trim().to_owned()))
-        }
-        Value::Map(_) => reference(reader, spot),
-        _ => {
-            reader.wrong_type(spot, "text, {env: NAME}, {file: PATH} or {vault: {...}}");
-            None
-        }
-    }
-}
-
-/// A reference to a secret that stands elsewhere.
-fn reference(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Source> {
-    let mut fields = reader.fields(spot)?;
-    let file = fields.optional(reader, "file", text);
-    let env = fields.optional(reader, "env", text);
-    let vault = fields.optional(reader, "vault", super::secrets::vault_field);
-    // A reference that is of no use was reported.
-    let given = fields.given();
-    fields.finish(reader);
-    match (file, env, vault) {
-        (Some(file), None, None) => Some(Source::File(PathBuf::from(file.value))),
-        (None, None, Some(vault)) => Some(vault.value),
-        (None, Some(env), None) => {
-            if load::is_name(&env.value) {
-                return Some(Source::Env(env.value));
-            }
-            let message = format!("{} is no name of a variable", env.path);
-            let finding = Finding::error("invalid_name", env.place, env.path, message);
-            reader.push(finding.hint("letters, digits and _ only, without $"));
-            None
-        }
-        (None, None, None) if given > 0 => None,
-        _ => {
-            let message = format!("{} must hold one of file, env and vault", spot.path);
-            let finding = Finding::error("wrong_type", spot.node.place, spot.path, message);
-            reader.push(finding.hint(REFERENCES));
-            None
-        }
     }
 }
 
