@@ -15,6 +15,7 @@ pub mod filters;
 mod finding;
 pub mod fronted;
 mod guard;
+pub mod import;
 pub mod mesh;
 pub mod render;
 mod schema;

@@ -75,7 +75,9 @@ fn has_password(word: &str) -> bool {
 /// Paths of the secrets that stand in the clear in a configuration; references are none.
 pub(crate) fn in_the_clear(value: &Value, path: &str, secret: bool, out: &mut Vec<String>) {
     let mut copy = value.clone();
-    each_in_the_clear(&mut copy, path, secret, &mut |path, _| out.push(path.to_owned()));
+    each_in_the_clear(&mut copy, path, secret, &mut |path, _| {
+        out.push(path.to_owned())
+    });
 }
 
 /// Calls `found` with each of them and its path; `secret`: whether `value` stands under a secret's name.

@@ -6,6 +6,7 @@ mod check;
 mod dead_letters;
 mod demo;
 mod dlq;
+mod import;
 mod live;
 mod load;
 mod outline;
@@ -72,6 +73,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args).await,
         Command::Status(args) => status::run(&args).await,
         Command::Dlq(args) => dlq::run(&args).await,
+        Command::Import(args) => import::run(&args),
         Command::Diff(args) => live::diff(&args).await,
         Command::Apply(args) => live::apply(&args).await,
     }

@@ -4,8 +4,8 @@
 //! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
-pub mod consul;
 pub mod compose;
+pub mod consul;
 mod files;
 mod filters;
 mod fronted;
