@@ -5,9 +5,12 @@
 //! is named.
 
 use super::ImportError;
+use super::compose_mounts as mounts;
 use super::compose_values as values;
-use super::found::{Cursor, Entity, Found};
+use super::cursor::Cursor;
+use super::found::{Entity, Found};
 use super::written::{Build, Condition, Container, File, Healthcheck, Service};
+use crate::deploy::Part;
 use crate::schema::tree::Value;
 use serde_json::Map;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +50,7 @@ pub(super) fn read(root: &Cursor<'_>, found: &mut Found<'_>) -> Result<File, Imp
             let Some(container) = container(&name, &at, found) else {
                 continue;
             };
-            mounted.extend(values::volumes_of(&container.volumes));
+            mounted.extend(mounts::volumes_of(&container.volumes));
             hint(&name, &at, &container, found);
             file.services.push(Service {
                 name,
@@ -56,6 +59,14 @@ pub(super) fn read(root: &Cursor<'_>, found: &mut Found<'_>) -> Result<File, Imp
             });
         }
     }
+    // The file's own containers and no more, published as Compose does.
+    file.deploy.insert("publish", "0.0.0.0".into());
+    for (name, part) in Part::ALL {
+        if part.is_needed() && !part.is_image() {
+            file.deploy.insert(name, false.into());
+        }
+    }
+    found.note("deploy: the mesh's own parts are switched off; take a line out to have one");
     if file.services.is_empty() {
         let problem = "there is no service that could be carried over";
         return Err(ImportError::Unusable(problem.to_owned()));
@@ -126,9 +137,9 @@ fn container(name: &str, at: &Cursor<'_>, found: &mut Found<'_>) -> Option<Conta
     let container = Container {
         image: values::text(&mut entity, "image", found),
         build: entity.take("build").and_then(|at| build(&at, found)),
-        ports: values::ports(entity.take_list("ports", found), found),
+        ports: mounts::ports(entity.take_list("ports", found), found),
         environment: values::environment(name, entity.take("environment"), found),
-        volumes: values::volumes(entity.take_list("volumes", found), found),
+        volumes: mounts::volumes(entity.take_list("volumes", found), found),
         entrypoint: values::words(entity.take("entrypoint"), found),
         command: values::words(entity.take("command"), found),
         networks: networks(entity.take("networks"), found),

@@ -1,15 +1,12 @@
-//! Single values of a Compose file: texts with variables, ports, volumes, durations, environments.
+//! Single values of a Compose file: texts with variables, durations, environments.
 
-use super::found::{Cursor, Entity, Found};
+use super::cursor::Cursor;
+use super::found::{Entity, Found};
 use super::interpolate;
 use super::written::Text;
-use crate::container::{Port, Volume};
 use crate::schema::tree::Value;
 use crate::secret_names::{holds_secret, is_secret_name};
 use std::collections::BTreeMap;
-
-/// Most ports that a range may stand for.
-const MAX_RANGE: u16 = 100;
 
 /// A text of a field, with its variables at their defaults.
 pub(super) fn text(entity: &mut Entity<'_>, name: &str, found: &mut Found<'_>) -> Option<String> {
@@ -249,137 +246,6 @@ pub(super) fn arguments(at: Option<Cursor<'_>>, found: &mut Found<'_>) -> BTreeM
     all
 }
 
-/// Published ports, in either form, ranges written out.
-pub(super) fn ports(list: Vec<Cursor<'_>>, found: &mut Found<'_>) -> Vec<String> {
-    let mut all = Vec::new();
-    for at in list {
-        let text = match &at.node.value {
-            Value::Map(_) => long_port(&at, found),
-            _ => plain(&at, found),
-        };
-        let Some(text) = text else { continue };
-        match expanded(&text) {
-            Some(ports) => all.extend(ports),
-            None => found.lose(&at, "it is no port that can be published"),
-        }
-    }
-    all
-}
-
-fn long_port(at: &Cursor<'_>, found: &mut Found<'_>) -> Option<String> {
-    let mut entity = Entity::of(at, found)?;
-    let target = text(&mut entity, "target", found)?;
-    let published = text(&mut entity, "published", found);
-    let address = text(&mut entity, "host_ip", found);
-    let protocol = text(&mut entity, "protocol", found);
-    // Words for people, and for a cluster of Docker's own.
-    for key in ["name", "app_protocol", "mode"] {
-        entity.take(key);
-    }
-    entity.finish(found, &|_| None);
-    let mut text = match (address, published) {
-        (Some(address), published) => {
-            let published = published.unwrap_or_default();
-            format!("{address}:{published}:{target}")
-        }
-        (None, Some(published)) => format!("{published}:{target}"),
-        (None, None) => target,
-    };
-    if protocol.as_deref() == Some("udp") {
-        text.push_str("/udp");
-    }
-    Some(text)
-}
-
-/// `3000-3002:80-82` as three.
-fn expanded(text: &str) -> Option<Vec<String>> {
-    if let Some(port) = Port::read(text) {
-        return Some(vec![port.to_string()]);
-    }
-    let (ports, protocol) = match text.split_once('/') {
-        Some((ports, protocol)) => (ports, format!("/{protocol}")),
-        None => (text, String::new()),
-    };
-    let range = |text: &str| -> Option<(u16, u16)> {
-        let (from, to) = text.split_once('-').unwrap_or((text, text));
-        let (from, to): (u16, u16) = (from.parse().ok()?, to.parse().ok()?);
-        let length = to.checked_sub(from)?;
-        (length < MAX_RANGE).then_some((from, length))
-    };
-    let (before, inner) = match ports.rsplit_once(':') {
-        Some((before, inner)) => (Some(before), inner),
-        None => (None, ports),
-    };
-    let (inner, length) = range(inner)?;
-    let outer = match before {
-        None => None,
-        Some(before) => {
-            let (address, host) = match before.rsplit_once(':') {
-                Some((address, host)) => (format!("{address}:"), host),
-                None => (String::new(), before),
-            };
-            let (host, hosts) = range(host)?;
-            if hosts != length {
-                return None;
-            }
-            Some((address, host))
-        }
-    };
-    let each = (0..=length).map(|n| {
-        let inner = inner.checked_add(n)?;
-        let text = match &outer {
-            Some((address, host)) => format!("{address}{}:{inner}{protocol}", host.checked_add(n)?),
-            None => format!("{inner}{protocol}"),
-        };
-        Port::read(&text).map(|port| port.to_string())
-    });
-    each.collect()
-}
-
-/// Mounts, in either form.
-pub(super) fn volumes(list: Vec<Cursor<'_>>, found: &mut Found<'_>) -> Vec<String> {
-    let mut all = Vec::new();
-    for at in list {
-        let text = match &at.node.value {
-            Value::Map(_) => long_volume(&at, found),
-            _ => plain(&at, found),
-        };
-        let Some(text) = text else { continue };
-        match Volume::read(&text) {
-            Some(volume) => all.push(volume.to_string()),
-            None => found.lose(&at, "it is no volume that mesh.yaml can say"),
-        }
-    }
-    all
-}
-
-fn long_volume(at: &Cursor<'_>, found: &mut Found<'_>) -> Option<String> {
-    let mut entity = Entity::of(at, found)?;
-    let kind = text(&mut entity, "type", found).unwrap_or_default();
-    if !matches!(kind.as_str(), "bind" | "volume") {
-        found.lose(at, "only volumes and paths of the host are carried over");
-        return None;
-    }
-    let source = text(&mut entity, "source", found);
-    let target = text(&mut entity, "target", found)?;
-    let read_only = entity.take("read_only").and_then(|at| found.scalar(&at));
-    entity.finish(found, &|_| None);
-    let source = source.map(|source| source + ":").unwrap_or_default();
-    let mode = if read_only.as_deref() == Some("true") {
-        ":ro"
-    } else {
-        ""
-    };
-    Some(format!("{source}{target}{mode}"))
-}
-
-/// The named volumes among mounts.
-pub(super) fn volumes_of(mounts: &[String]) -> impl Iterator<Item = String> + '_ {
-    let read = mounts.iter().filter_map(|text| Volume::read(text));
-    read.filter(|volume| !volume.is_path())
-        .filter_map(|volume| volume.source)
-}
-
 /// Compose's durations, such as `1m30s`, as one whole number with its unit.
 pub(super) fn duration(at: &Cursor<'_>, found: &mut Found<'_>) -> Option<String> {
     let text = plain(at, found)?;
@@ -430,25 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_written_out_and_durations_summed() {
-        let ports = |text: &str| expanded(text).unwrap_or_default().join(" ");
-        assert_eq!(ports("80"), "80");
-        assert_eq!(ports("3000-3002:80-82"), "3000:80 3001:81 3002:82");
-        assert_eq!(
-            ports("127.0.0.1:5-6:7-8/udp"),
-            "127.0.0.1:5:7/udp 127.0.0.1:6:8/udp"
-        );
-        for bad in [
-            "",
-            "1-2:3",
-            "2-1:2-1",
-            "1-65535:1-65535",
-            "a:b",
-            "65535-65536",
-            "x-y",
-        ] {
-            assert_eq!(expanded(bad), None, "{bad}");
-        }
+    fn durations_are_summed() {
         assert_eq!(milliseconds("1m30s"), Some(90_000));
         assert_eq!(milliseconds("500ms"), Some(500));
         for bad in ["", "5", "1.5s", "5us", "s", "99999999999999999999h"] {

@@ -4,7 +4,8 @@
 //! elsewhere in the file is put where it belongs, by name or by id (`kong config db_export` writes ids).
 
 use super::ImportError;
-use super::found::{Cursor, Entity, Found};
+use super::cursor::Cursor;
+use super::found::{Entity, Found};
 use super::kong_parts::{self, Scope};
 use super::written::{File, Service, Tls};
 use mesh_declarative::Route;

@@ -1,6 +1,7 @@
 //! Kong's plugins, upstreams and certificates, one at a time.
 
-use super::found::{Cursor, Entity, Found};
+use super::cursor::Cursor;
+use super::found::{Entity, Found};
 use super::kong::OWN;
 use super::written::{Certificate, Text};
 use crate::fronted::references;

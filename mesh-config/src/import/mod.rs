@@ -7,18 +7,22 @@
 //!     text ─▶ tree with places ─▶ kong | rabbitmq | compose ─▶ written::File ─▶ settled ─▶ YAML, header first
 
 mod compose;
+mod compose_mounts;
 mod compose_values;
+mod cursor;
 mod found;
 mod header;
 mod interpolate;
 mod kong;
 mod kong_parts;
 mod rabbitmq;
+mod rabbitmq_own;
 mod settled;
 mod written;
 
 use crate::schema::tree;
-use found::{Cursor, Found};
+use cursor::Cursor;
+use found::Found;
 
 /// Longest file that is imported, in bytes: what is made of it must fit into a mesh.yaml of one MiB.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -122,7 +126,7 @@ pub enum ImportError {
 /// # Errors
 /// [`ImportError`], when there is nothing that could be written.
 pub fn import(text: &str, from: Option<Format>, mesh: &str) -> Result<Imported, ImportError> {
-    let root = found::parse(text, from)?;
+    let root = cursor::parse(text, from)?;
     let root = Cursor::root(&root);
     let format = match from {
         Some(format) => format,

@@ -12,6 +12,9 @@ pub(super) struct File {
     pub mesh: String,
     #[serde(skip_serializing_if = "Gateway::is_empty")]
     pub gateway: Gateway,
+    /// Where ports are published, and which of the mesh's own parts run.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub deploy: BTreeMap<&'static str, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messaging: Option<Messaging>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -102,6 +102,41 @@ fn services_become_containers() {
 }
 
 #[test]
+fn the_rendered_file_has_these_containers_and_no_other() {
+    let (_, mesh) = import(FILE);
+    let file = mesh_config::render::compose::compose(&mesh, ".").unwrap();
+    let names: Vec<&str> = file.services.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "ai-agent-orchestrator",
+            "elasticsearch",
+            "search",
+            "secured"
+        ]
+    );
+    let search = &file.services["search"];
+    assert_eq!(search.image.as_deref(), Some("hashicorp/consul:latest"));
+    assert_eq!(search.command.len(), 5);
+    assert_eq!(
+        search.ports,
+        ["0.0.0.0:10006:8500", "0.0.0.0:8600:8600/udp"]
+    );
+    let agent = &file.services["ai-agent-orchestrator"];
+    assert!(
+        agent.depends_on.contains_key("search"),
+        "{:?}",
+        agent.depends_on
+    );
+    let url = &agent.environment["RABBITMQ_URL"];
+    assert!(
+        url.starts_with("${AI_AGENT_ORCHESTRATOR_RABBITMQ_URL"),
+        "{url}"
+    );
+    assert_eq!(file.services["secured"].environment["COST"], "5$$");
+}
+
+#[test]
 fn the_rest_is_named_and_no_secret_is_repeated() {
     let (imported, _) = import(FILE);
     assert_eq!(imported.format, library::Format::Compose);
