@@ -8,6 +8,7 @@ mod gateway;
 mod ollama;
 mod resources;
 mod services;
+mod telemetry;
 mod trust;
 mod ways;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     delivery::run(file, &mut out);
     broker::run(file, &mut out);
     resources::run(file, &mut out);
+    telemetry::run(file, &mut out);
     trust::run(file, &mut out);
     deploy::run(file, &mut out);
     ports(file, &mut out);

@@ -7,6 +7,7 @@ mod broker;
 mod deploy;
 mod ollama;
 mod services;
+mod telemetry;
 mod trust;
 
 use crate::checks;
@@ -115,6 +116,9 @@ fn build(mut file: File, revision: String) -> Mesh {
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
     let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
+    let consumer_timeout = value(file.messaging.consumer_timeout.take())
+        .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms));
+    let warn_before = trust.identity.warn_before;
     let mut extras = services::extras(&mut file.gateway);
     let services = services::services(std::mem::take(&mut file.services));
     extras.secrets = services::secrets(&extras, &services);
@@ -131,8 +135,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             queue_kind,
             max_length: value(file.messaging.max_length),
-            consumer_timeout: value(file.messaging.consumer_timeout)
-                .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
+            consumer_timeout,
             state_dir: value(file.messaging.state_dir),
             broker: broker::broker(file.messaging.broker),
         },
@@ -151,6 +154,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             .collect(),
         services,
         trust,
+        telemetry: telemetry::telemetry(file.telemetry, warn_before, consumer_timeout),
     }
 }
 
@@ -184,6 +188,7 @@ fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
         admin: value(raw.admin),
+        filters_path: crate::render::FILTERS_PATH.to_owned(),
         extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),

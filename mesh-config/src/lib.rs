@@ -22,6 +22,7 @@ mod schema;
 pub mod secret;
 mod secret_names;
 mod snippet;
+pub mod telemetry;
 pub mod trust;
 
 pub use compile::{Compiled, compile, compile_bytes};

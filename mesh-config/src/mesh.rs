@@ -6,6 +6,7 @@ use crate::deploy::Deploy;
 use crate::filters::Filters;
 use crate::fronted::{Extras, Service};
 use crate::secret::Source;
+use crate::telemetry::Telemetry;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, Ollama, OnFailure};
@@ -50,6 +51,8 @@ pub struct Mesh {
     pub trust: Trust,
     /// How it lies in containers.
     pub deploy: Deploy,
+    /// What Prometheus and Grafana are told.
+    pub telemetry: Telemetry,
     /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
     pub agents: Vec<Agent>,
     /// What the mesh fronts or leans on; names are unique.
@@ -75,6 +78,8 @@ pub struct Gateway {
     pub filters: Filters,
     /// Base URL of Kong's admin API, where a Kong is the gateway.
     pub admin: Option<Url>,
+    /// Directory of the filters' modules on the machine or in the container of a Kong.
+    pub filters_path: String,
     /// What it has beside the mesh's own routes.
     pub extras: Extras,
 }

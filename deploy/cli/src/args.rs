@@ -15,8 +15,12 @@ pub struct Args {
 pub enum Command {
     /// Check mesh.yaml and say everything that is wrong with it
     Validate(Validate),
-    /// Write what a part reads
-    Render(Render),
+    /// Write what a part reads, or what all parts read
+    ///
+    /// Files are replaced whole or not at all, and left alone when nothing changed. Those that an earlier call wrote and
+    /// this one does not, such as of agents that are gone, are removed. Exit codes: 0 all written,
+    /// 1 not: mesh.yaml has errors, a secret has no value, or a file cannot be written.
+    Render(crate::render::Render),
     /// Run the whole mesh in this process until Ctrl-C
     Up(Up),
     /// Run a mesh, send two tasks across it, show what happens
@@ -64,38 +68,6 @@ pub struct Validate {
     /// The file
     #[arg(default_value = "mesh.yaml")]
     pub file: PathBuf,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Render {
-    /// Whose files
-    pub part: Part,
-    /// The mesh
-    #[arg(default_value = "mesh.yaml")]
-    pub file: PathBuf,
-    /// Directory to write to
-    #[arg(long)]
-    pub out: PathBuf,
-    /// Also write NAME.secret.EXT with the secrets' values, for the owner alone
-    #[arg(long)]
-    pub secrets: bool,
-    /// Where the filters' modules are on the machine or in the container of that Kong
-    #[arg(long, default_value = "/usr/local/share/mesh/filters")]
-    pub filters_path: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Part {
-    /// kong.yml and the environment of Kong
-    Kong,
-    /// orchestrator.json
-    Orchestrator,
-    /// sidecar-AGENT.json, one per agent
-    Sidecar,
-    /// rabbitmq.json, the broker's definitions
-    Rabbitmq,
-    /// consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`
-    Consul,
 }
 
 #[derive(Debug, clap::Args)]

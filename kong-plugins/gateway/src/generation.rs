@@ -49,6 +49,9 @@ impl Generation {
         let instances = u32::try_from(workers * checked.filters.len().max(1)).unwrap_or(u32::MAX);
         let engine = Engine::new(config.limits, instances).map_err(BuildError::Engine)?;
         let modules = compile(&engine, &config.filters_dir, &checked.filters).await?;
+        for (name, _) in &checked.filters {
+            process.metrics.filter(name);
+        }
         let plans: Vec<Arc<Plan>> = modules
             .into_iter()
             .zip(checked.filters)

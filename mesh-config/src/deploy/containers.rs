@@ -19,7 +19,7 @@ impl Mesh {
                 user: Some("65532:65532".to_owned()),
                 tmpfs: vec!["/tmp".to_owned()],
                 memory: 512 * MIB,
-                ..other(agent.id.as_str())
+                ..named(agent.id.as_str())
             };
             return Ok(Some(usual.with(said.clone())));
         }
@@ -62,13 +62,14 @@ impl Service {
             open: true,
             writable: true,
             memory: 1024 * MIB,
-            ..other(self.host())
+            ..named(self.host())
         };
         Some(usual.with(said))
     }
 }
 
-fn other(name: &str) -> Container {
+/// One that only its name is known of.
+pub(crate) fn named(name: &str) -> Container {
     Container {
         name: name.to_owned(),
         networks: [Tier::Mesh.name().to_owned()].into(),

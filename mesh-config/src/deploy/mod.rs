@@ -7,8 +7,11 @@ mod placed;
 pub use parts::Part;
 pub use placed::{Place, placed};
 
+pub(crate) use containers::named;
 pub(crate) use parts::{OWNER, usual};
-pub(crate) use placed::{ADMIN_PORT, GATEWAY_ADMIN_PORT, STATE, mounted};
+pub(crate) use placed::{
+    ADMIN_PORT, GATEWAY_ADMIN_PORT, GATEWAY_PORT, INBOUND_PORT, MOUNTED, STATE, mounted,
+};
 
 use crate::container::{self, Build, Dependency, Healthcheck, Port, Text, Volume};
 use crate::secret::Source;
@@ -19,6 +22,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// How the mesh lies in containers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deploy {
+    /// Where this repository lies, as seen from the rendered files: our images are built from it.
+    pub root: String,
     /// Where ports are published that do not say it themselves.
     pub publish: IpAddr,
     /// A network of Docker that is there already, with what the mesh does not run itself.
@@ -35,6 +40,7 @@ impl Default for Deploy {
     fn default() -> Self {
         let parts = Part::ALL.into_iter().map(|(_, part)| part);
         Self {
+            root: ".".to_owned(),
             publish: Ipv4Addr::LOCALHOST.into(),
             external_network: None,
             infrastructure_namespace: None,

@@ -9,19 +9,29 @@ pub mod consul;
 mod files;
 mod filters;
 mod fronted;
+mod grafana;
 mod kong;
+pub mod kubernetes;
 mod orchestrator;
+mod prometheus;
 pub mod rabbitmq;
+mod record;
 mod sidecar;
+mod targets;
 
 pub use consul::consul;
 pub use files::{Rendered, Written, write_all};
-pub use kong::{SERVICE, environment, kong};
+pub use grafana::grafana;
+pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
+pub use prometheus::prometheus;
 pub use rabbitmq::rabbitmq;
+pub use record::{Replaced, replace_all};
 pub use sidecar::{GATEWAY_OUTBOUND, gateway_sidecar, orchestrator_sidecar, sidecar, sidecars};
+pub use targets::{TARGETS, Target, target};
 
 use crate::secret::{Secrets, Source};
+use targets::yaml;
 
 /// Why a mesh cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,18 +63,6 @@ pub enum RenderError {
         /// What is wrong.
         detail: String,
     },
-}
-
-/// YAML of what a reader takes, unfolded: a name must be found by searching for it.
-fn yaml(part: &'static str, value: &impl serde::Serialize) -> Result<String, RenderError> {
-    let options = serde_saphyr::ser_options! {
-        min_fold_chars: usize::MAX,
-        folded_wrap_chars: usize::MAX,
-    };
-    serde_saphyr::to_string_with_options(value, options).map_err(|error| RenderError::Write {
-        part,
-        detail: error.to_string(),
-    })
 }
 
 /// A URL for a configuration type that takes nothing but URLs: a reference becomes a host that cannot

@@ -20,6 +20,9 @@ use std::path::PathBuf;
 pub const GATEWAY_OUTBOUND: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
 
+/// Meta of the orchestrator's registration: the port of its own metrics, at the address of its sidecar.
+pub(super) const PROGRAM_METRICS_PORT: &str = "program_metrics_port";
+
 /// What of the orchestrator is asked without a caller's assertion: the filters' own questions, which bring the
 /// internal token, and its health.
 const WITHOUT_ASSERTION: [&str; 2] = ["/internal", "/health"];
@@ -118,7 +121,22 @@ pub fn orchestrator_sidecar(mesh: &Mesh, secrets: &Secrets) -> Result<Config, Re
         ..inbound(own, to_orchestrator(mesh))
     });
     config.registry.registration.tags = vec![ORCHESTRATOR.to_owned()];
+    if is_reached_beside(mesh) {
+        let port = mesh.orchestrator.listen.port().to_string();
+        let meta = &mut config.registry.registration.meta;
+        meta.insert(PROGRAM_METRICS_PORT.to_owned(), port);
+    }
     Ok(config)
+}
+
+/// Whether whoever finds the orchestrator's sidecar in the registry finds the orchestrator at the same address: it
+/// listens there or everywhere, and not on loopback beside a sidecar that others reach.
+pub(super) fn is_reached_beside(mesh: &Mesh) -> bool {
+    let (program, own) = (mesh.orchestrator.listen, &mesh.orchestrator.sidecar);
+    let sidecar = own.advertise.or(own.listen);
+    let sidecar = sidecar.map_or(Ipv4Addr::LOCALHOST.into(), |at| at.ip());
+    mesh.trust.registry.consul.is_some()
+        && (program.ip().is_unspecified() || program.ip() == sidecar)
 }
 
 /// Renders the configuration of the sidecar beside the gateway.
@@ -235,6 +253,14 @@ fn identity(mesh: &Mesh, service: &ServiceName, secrets: &Secrets) -> config::Id
 
 fn secret(source: &Source, secrets: &Secrets) -> Secret {
     Secret::from(secrets.show(source))
+}
+
+/// The intentions that lead to a service of this name.
+///
+/// # Errors
+/// [`RenderError::Write`] for what is no name of a service.
+pub(super) fn ways_to(mesh: &Mesh, service: &str) -> Result<Vec<Intention>, RenderError> {
+    intentions(mesh, &name(service)?)
 }
 
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.

@@ -16,6 +16,7 @@ mod orchestrator;
 pub(crate) mod reader;
 mod resources;
 mod services;
+mod telemetry;
 pub(crate) mod tree;
 mod trust;
 pub(crate) mod values;
@@ -36,6 +37,7 @@ pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
 pub(crate) use resources::Amount;
 pub(crate) use services::{Sidecar, Traffic};
+pub(crate) use telemetry::{Job, Relabel, Telemetry};
 pub(crate) use trust::{Identity, Intention, Registry, Services, Traces};
 
 use crate::finding::Finding;
@@ -59,6 +61,7 @@ pub(crate) struct File {
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
     pub deploy: Option<At<Deploy>>,
+    pub telemetry: Telemetry,
     pub services: Vec<At<Fronted>>,
     /// Whether this is a gateway or a broker without anybody of the mesh behind it.
     pub fronts_only: bool,
@@ -129,6 +132,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
     let deploy = f.optional(reader, "deploy", deploy::deploy);
+    let telemetry = f.optional(reader, "telemetry", telemetry::telemetry);
     let services = f.optional(reader, "services", |r, s| r.list(s, fronted::fronted));
     let list = |r: &mut Reader<'_>, s: Spot<'_>| r.list(s, agents::agent);
     let agents = if fronts_only {
@@ -151,6 +155,7 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
         deploy,
+        telemetry: telemetry.map(|t| t.value).unwrap_or_default(),
         services: services.map(|s| s.value).unwrap_or_default(),
         fronts_only,
         agents_listed: agents.is_some(),

@@ -39,7 +39,7 @@ pub(super) fn service(
     for name in container.secrets.keys() {
         let source = format!("{}-{name}", container.name);
         let target = format!("/run/secrets/{name}");
-        mounted(file, &mut service, source, target, "");
+        mounted(file, &mut service, source, target, ".txt");
     }
     if !container.compose.is_empty() {
         let words = container.compose.clone();

@@ -14,14 +14,17 @@ pub use file::{
     Build, ComposeFile, Healthcheck, Logging, Names, Network, SecretFile, SecretUse, Service,
     Volume, Wait,
 };
+pub(super) use ours::kong_environment;
 pub use promtail::promtail;
-pub use secrets::{defaults, secret_files};
+pub use secrets::defaults;
+pub(super) use secrets::own_files;
 
-use super::RenderError;
+use super::{RenderError, Rendered, grafana, prometheus};
 use crate::container::{Condition, Volume as Mount};
 use crate::deploy::{Container, Deploy, Part, Place, Tier, placed};
 use crate::fronted::Service as Fronted;
 use crate::mesh::Mesh;
+use crate::secret::Secrets;
 use described::{bounded, mounted, service};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +34,32 @@ const PREPARE: &str = "prepare";
 const PREPARE_IMAGE: &str = "busybox:1.37";
 /// The network of `deploy.external_network`.
 const OUTSIDE: &str = "outside";
+
+/// docker-compose.yml, and every file that it mounts: those that are secret where values are known, else what they
+/// hold by reference, to be looked at.
+pub(super) fn files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
+    let file = compose(mesh, &mesh.deploy.root)?;
+    let mesh = &placed(mesh, Place::Compose);
+    let mut files = vec![Rendered::open("docker-compose.yml", file.to_yaml()?)];
+    let parts = &mesh.deploy.parts;
+    if let (Some(loki), true) = (parts.get(&Part::Loki), parts.contains_key(&Part::Promtail)) {
+        files.push(Rendered::open("promtail.yml", promtail(&loki.name)?));
+    }
+    let mut below = |directory: &str, inside: Vec<Rendered>| {
+        files.extend(inside.into_iter().map(|file| Rendered {
+            name: format!("{directory}/{}", file.name),
+            ..file
+        }));
+    };
+    if parts.contains_key(&Part::Prometheus) {
+        below("prometheus", prometheus(mesh, secrets)?);
+    }
+    if parts.contains_key(&Part::Grafana) {
+        below("grafana", grafana(mesh, secrets)?);
+    }
+    files.extend(secrets::secret_files(mesh, secrets)?);
+    Ok(files)
+}
 
 /// Renders docker-compose.yml of a mesh as mesh.yaml has it.
 ///
@@ -91,7 +120,7 @@ fn own_secrets(file: &mut ComposeFile, mesh: &Mesh) {
             Part::Grafana,
             "grafana-admin",
             "/run/secrets/grafana-admin",
-            "",
+            ".txt",
         ),
     ];
     for (part, source, target, extension) in own {

@@ -238,7 +238,7 @@ impl Beside<'_> {
 }
 
 /// What Kong is told besides what every Kong with our filters is.
-fn kong_environment(mesh: &Mesh) -> BTreeMap<String, String> {
+pub(in crate::render) fn kong_environment(mesh: &Mesh) -> BTreeMap<String, String> {
     let own = [
         (
             "KONG_DECLARATIVE_CONFIG",

@@ -1,11 +1,11 @@
 //! The files that hold secrets, as the containers read them.
 
-use crate::deploy::{Container, Part, Place, placed};
+use crate::deploy::{Container, Part};
 use crate::derive::{self, derived};
 use crate::mesh::Mesh;
+use crate::render::targets::json;
 use crate::render::{RenderError, Rendered, kong, orchestrator, sidecars};
 use crate::secret::{Secrets, Source};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use url::Url;
 
@@ -38,49 +38,44 @@ pub fn defaults(mesh: &Mesh, secrets: &Secrets) -> Result<BTreeMap<String, Strin
     Ok(out)
 }
 
-/// Renders every file that a `secrets:` of docker-compose.yml names. `secrets` knows the values of the placed
-/// mesh's sources and of its containers'.
-///
-/// # Errors
-/// [`RenderError`] for a value that is of no use.
-pub fn secret_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
-    let mesh = &placed(mesh, Place::Compose);
-    let yaml = kong(mesh, secrets)?
-        .to_yaml()
-        .map_err(|error| RenderError::Write {
-            part: "kong.yml",
-            detail: error.to_string(),
-        })?;
-    let mut files = vec![
-        secret("kong.secret.yml".to_owned(), yaml),
-        json(
-            "orchestrator.secret.json".to_owned(),
-            &orchestrator(mesh, secrets)?,
-        )?,
-    ];
-    for config in sidecars(mesh, secrets)? {
-        files.push(json(
-            format!("sidecar-{}.secret.json", config.service),
-            &config,
-        )?);
-    }
+/// The files that docker-compose.yml mounts as secrets, or what they hold by reference. `mesh` is placed already.
+pub(super) fn secret_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, RenderError> {
+    let mut files = own_files(mesh, secrets)?;
     if let (Some(source), true) = (&mesh.messaging.rabbitmq, runs(mesh, Part::Rabbitmq)) {
         let text = rabbitmq(mesh, secrets, source)?;
-        files.push(secret("rabbitmq.secret.conf".to_owned(), text));
+        files.push(Rendered::veiled(secrets, "rabbitmq", "conf", text));
     }
     if let (Some(source), true) = (&mesh.store.redis, runs(mesh, Part::Redis)) {
-        files.push(secret(
-            "redis.secret.conf".to_owned(),
-            redis(secrets, source)?,
-        ));
+        let text = redis(secrets, source)?;
+        files.push(Rendered::veiled(secrets, "redis", "conf", text));
     }
     if runs(mesh, Part::Grafana) {
-        let password = derived(
-            &mesh.gateway.assertion_key,
-            secrets,
-            derive::GRAFANA_PASSWORD,
-        )?;
-        files.push(secret("grafana-admin.secret".to_owned(), password));
+        let key = &mesh.gateway.assertion_key;
+        let password = derived(key, secrets, derive::GRAFANA_PASSWORD)?;
+        files.push(Rendered::veiled(secrets, "grafana-admin", "txt", password));
+    }
+    Ok(files)
+}
+
+/// What our own parts read, and the files of containers' `secrets:`. `mesh` is placed already.
+pub(in crate::render) fn own_files(
+    mesh: &Mesh,
+    secrets: &Secrets,
+) -> Result<Vec<Rendered>, RenderError> {
+    let yaml = kong(mesh, secrets)?.to_yaml();
+    let yaml = yaml.map_err(|error| RenderError::Write {
+        part: "kong.yml",
+        detail: error.to_string(),
+    })?;
+    let mut files = vec![Rendered::veiled(secrets, "kong", "yml", yaml)];
+    if mesh.has_orchestrator() {
+        let text = json("orchestrator.json", &orchestrator(mesh, secrets)?)?;
+        files.push(Rendered::veiled(secrets, "orchestrator", "json", text));
+    }
+    for config in sidecars(mesh, secrets)? {
+        let stem = format!("sidecar-{}", config.service);
+        let text = json("sidecar.json", &config)?;
+        files.push(Rendered::veiled(secrets, &stem, "json", text));
     }
     let services = mesh.services.iter();
     let services = services.filter_map(crate::fronted::Service::contained);
@@ -91,8 +86,9 @@ pub fn secret_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, Ren
     }
     for container in containers {
         for (name, source) in &container.secrets {
+            let stem = format!("{}-{name}", container.name);
             let text = secrets.show(source);
-            files.push(secret(format!("{}-{name}.secret", container.name), text));
+            files.push(Rendered::veiled(secrets, &stem, "txt", text));
         }
     }
     Ok(files)
@@ -139,7 +135,9 @@ fn credentials(
         problem: problem.to_owned(),
     };
     let Some(text) = secrets.value(source) else {
-        return Ok((None, None));
+        // To be looked at: no server takes it.
+        let shown = Some(format!("of {}", source.reference()));
+        return Ok((shown.clone(), shown));
     };
     let url = Url::parse(text).map_err(|_| refused("it is no URL"))?;
     let plain = |text: &str| -> Result<String, RenderError> {
@@ -167,27 +165,6 @@ fn percent(text: &str) -> Option<String> {
     let pair = format!("v={}", text.replace('+', "%2B"));
     let (_, value) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
     (!value.contains('\u{fffd}')).then(|| value.into_owned())
-}
-
-/// A configuration as indented JSON.
-fn json(name: String, config: &impl Serialize) -> Result<Rendered, RenderError> {
-    let text = serde_json::to_string_pretty(config).map_err(|error| RenderError::Write {
-        part: "a configuration",
-        detail: error.to_string(),
-    })?;
-    Ok(secret(
-        name,
-        text + "
-",
-    ))
-}
-
-fn secret(name: String, text: String) -> Rendered {
-    Rendered {
-        name,
-        text,
-        secret: true,
-    }
 }
 
 #[cfg(test)]
