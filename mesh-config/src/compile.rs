@@ -4,8 +4,10 @@
 //! checks run on what was read, and the mesh is built only when there is no error.
 
 mod broker;
+mod deploy;
 mod ollama;
 mod services;
+mod telemetry;
 mod trust;
 
 use crate::checks;
@@ -114,6 +116,9 @@ fn build(mut file: File, revision: String) -> Mesh {
     let trust = trust::trust(&mut file, &name);
     let usual = value(file.messaging.delivery.take());
     let queue_kind = value(file.messaging.queue_kind.take()).unwrap_or_default();
+    let consumer_timeout = value(file.messaging.consumer_timeout.take())
+        .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms));
+    let warn_before = trust.identity.warn_before;
     let mut extras = services::extras(&mut file.gateway);
     let services = services::services(std::mem::take(&mut file.services));
     extras.secrets = services::secrets(&extras, &services);
@@ -130,8 +135,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             queue_kind,
             max_length: value(file.messaging.max_length),
-            consumer_timeout: value(file.messaging.consumer_timeout)
-                .unwrap_or(Duration::from_millis(Worker::default().ack_deadline_ms)),
+            consumer_timeout,
             state_dir: value(file.messaging.state_dir),
             broker: broker::broker(file.messaging.broker),
         },
@@ -142,6 +146,7 @@ fn build(mut file: File, revision: String) -> Mesh {
                 .flatten(),
             retention: value(file.store.retention).unwrap_or(Duration::from_secs(86_400)),
         },
+        deploy: deploy::deploy(file.deploy),
         agents: file
             .agents
             .into_iter()
@@ -149,6 +154,7 @@ fn build(mut file: File, revision: String) -> Mesh {
             .collect(),
         services,
         trust,
+        telemetry: telemetry::telemetry(file.telemetry, warn_before, consumer_timeout),
     }
 }
 
@@ -182,6 +188,7 @@ fn gateway(raw: schema::Gateway, extras: Extras, guarded: bool) -> Gateway {
         sidecar: trust::sidecar(raw.sidecar),
         filters: filters(raw.filters),
         admin: value(raw.admin),
+        filters_path: crate::render::FILTERS_PATH.to_owned(),
         extras,
         routes: match value(raw.routes) {
             Some(routes) => routes.into_iter().filter_map(|r| route(r.value)).collect(),
@@ -315,8 +322,10 @@ fn agent(
             })
         })
     });
+    let id = value(raw.id)?;
     Some(Agent {
-        id: value(raw.id)?,
+        container: value(raw.container).map(services::container),
+        id,
         capabilities: raw.capabilities.into_iter().map(|c| c.value).collect(),
         description: value(raw.description).unwrap_or_default(),
         endpoint: value(raw.endpoint),

@@ -1,4 +1,5 @@
-//! The checked side of a service's `container:`: what Compose and Kubernetes are rendered from.
+//! The checked side of `container:`: what mesh.yaml says of it, before what is usual stands under it
+//! ([`crate::deploy`]).
 
 use crate::secret::Source;
 use serde_json::{Map, Value};
@@ -6,9 +7,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How a service is run as a container.
+/// How something is run as a container.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Container {
+    /// Name of its host; that of its agent, or the host of its service's URL, when none.
+    pub name: Option<String>,
     /// The image; one of `image` and `build` is there.
     pub image: Option<String>,
     /// How the image is built.
@@ -37,6 +40,18 @@ pub struct Container {
     pub restart: Option<String>,
     /// What Compose alone has, as Compose has it; it goes over what is rendered.
     pub compose: Map<String, Value>,
+    /// Files under `/run/secrets`.
+    pub secrets: BTreeMap<String, Source>,
+    /// Whether its own files cannot be changed; they cannot when nothing is said.
+    pub read_only: Option<bool>,
+    /// How many there are.
+    pub replicas: Option<u16>,
+    /// How many there may be where they are added by need.
+    pub max_replicas: Option<u16>,
+    /// Most memory, in bytes.
+    pub memory: Option<u64>,
+    /// Most processors, in thousandths.
+    pub cpus: Option<u32>,
 }
 
 /// How an image is built.

@@ -18,6 +18,13 @@ pub const INTERNAL_TOKEN: &str = "mesh internal token v1";
 /// What the keys of the rate-limit table are hashed with.
 pub const RATE_LIMIT_TABLE: &str = "mesh rate-limit table v1";
 
+/// Password of the broker's user in a mesh that is told none.
+pub const BROKER_PASSWORD: &str = "mesh broker password v1";
+/// Password of the store in a mesh that is told none.
+pub const STORE_PASSWORD: &str = "mesh store password v1";
+/// Password of Grafana's first user.
+pub const GRAFANA_PASSWORD: &str = "mesh grafana password v1";
+
 /// 32 bytes in unpadded base64url, the same for the same key and label.
 pub fn derive(key: &SigningKey, label: &str) -> String {
     // HMAC takes keys of any length, so there is always one.

@@ -1,9 +1,12 @@
 //! The checked mesh. Everything beyond `compile` sees this and never the raw file.
 
 use crate::broker::Broker;
+use crate::container::Container;
+use crate::deploy::Deploy;
 use crate::filters::Filters;
 use crate::fronted::{Extras, Service};
 use crate::secret::Source;
+use crate::telemetry::Telemetry;
 use crate::trust::{Consul, IdentitySource, Sidecar, Trust};
 use mesh_bus::QueueKind;
 use mesh_orchestrator::config::{Limits, Ollama, OnFailure};
@@ -46,6 +49,10 @@ pub struct Mesh {
     pub store: Store,
     /// Who is who, and who may call whom.
     pub trust: Trust,
+    /// How it lies in containers.
+    pub deploy: Deploy,
+    /// What Prometheus and Grafana are told.
+    pub telemetry: Telemetry,
     /// Who does the work; ids are unique. None in a mesh that is a gateway before services and no more.
     pub agents: Vec<Agent>,
     /// What the mesh fronts or leans on; names are unique.
@@ -71,6 +78,8 @@ pub struct Gateway {
     pub filters: Filters,
     /// Base URL of Kong's admin API, where a Kong is the gateway.
     pub admin: Option<Url>,
+    /// Directory of the filters' modules on the machine or in the container of a Kong.
+    pub filters_path: String,
     /// What it has beside the mesh's own routes.
     pub extras: Extras,
 }
@@ -229,6 +238,8 @@ pub struct Agent {
     pub traffic: Settings,
     /// What one of its steps takes.
     pub resources: Amounts,
+    /// What holds it where it runs in a container.
+    pub container: Option<Container>,
 }
 
 /// How `mesh up` starts an agent.
@@ -413,6 +424,31 @@ impl Mesh {
             all.push((format!("{path}.key"), &certificate.key));
         }
         all
+    }
+
+    /// What containers beside the mesh's own parts need of secrets, with its field.
+    pub fn container_sources(&self) -> Vec<(String, &Source)> {
+        let named = |name: &str, secrets: &'_ BTreeMap<String, Source>| -> Vec<String> {
+            secrets
+                .keys()
+                .map(|key| format!("secrets.{key} of {name}"))
+                .collect()
+        };
+        let parts = self
+            .deploy
+            .parts
+            .values()
+            .map(|part| (part.name.as_str(), &part.secrets));
+        let agents = self
+            .agents
+            .iter()
+            .filter_map(|agent| Some((agent.id.as_str(), &agent.container.as_ref()?.secrets)));
+        let services = self.services.iter().filter_map(|service| {
+            Some((service.name.as_str(), &service.container.as_ref()?.secrets))
+        });
+        let all = parts.chain(agents).chain(services);
+        all.flat_map(|(name, secrets)| named(name, secrets).into_iter().zip(secrets.values()))
+            .collect()
     }
 
     /// Whether there is an orchestrator: agents to hand tasks to, or a way that leads to it.

@@ -41,7 +41,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
         name.strip_suffix(*word)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
     };
-    WORDS.iter().any(|word| ends(&word)) || PAIRS.iter().any(|pair| ends(&pair))
+    WORDS.iter().any(ends) || PAIRS.iter().any(ends)
 }
 
 /// Whether a text holds a secret whatever its name: a private key, a URL with a password, a header with
@@ -74,28 +74,41 @@ fn has_password(word: &str) -> bool {
 
 /// Paths of the secrets that stand in the clear in a configuration; references are none.
 pub(crate) fn in_the_clear(value: &Value, path: &str, secret: bool, out: &mut Vec<String>) {
+    let mut copy = value.clone();
+    each_in_the_clear(&mut copy, path, secret, &mut |path, _| {
+        out.push(path.to_owned())
+    });
+}
+
+/// Calls `found` with each of them and its path; `secret`: whether `value` stands under a secret's name.
+pub(crate) fn each_in_the_clear(
+    value: &mut Value,
+    path: &str,
+    secret: bool,
+    found: &mut dyn FnMut(&str, &mut Value),
+) {
     if crate::fronted::reference(value).is_some() {
         return;
     }
     match value {
         Value::String(text) => {
-            // Kong's own references, and names of variables in braces.
+            // Kong's own references.
             let reference = text.starts_with("{vault://") && text.ends_with('}');
             if !reference && !text.is_empty() && (secret || holds_secret(text)) {
-                out.push(path.to_owned());
+                found(path, value);
             }
         }
-        Value::Number(_) if secret => out.push(path.to_owned()),
+        Value::Number(_) if secret => found(path, value),
         Value::Array(items) => {
-            for (number, item) in items.iter().enumerate() {
-                in_the_clear(item, &format!("{path}[{number}]"), secret, out);
+            for (number, item) in items.iter_mut().enumerate() {
+                each_in_the_clear(item, &format!("{path}[{number}]"), secret, found);
             }
         }
         Value::Object(entries) => {
-            for (key, value) in entries {
+            for (key, value) in entries.iter_mut() {
                 let path = crate::schema::reader::join(path, key);
                 // Below a secret's name stands what says more about it, by names of its own.
-                in_the_clear(value, &path, is_secret_name(key), out);
+                each_in_the_clear(value, &path, is_secret_name(key), found);
             }
         }
         _ => {}

@@ -1,8 +1,9 @@
 //! Golden cases: a mesh.yaml beside what must come of it.
 //!
 //! `tests/cases/NAME/mesh.yaml` with `kong.yml`, `orchestrator.json`, `sidecar-AGENT.json`, `kong.env`
-//! and `warnings.txt` for a mesh that is good, or `errors.txt` for one that is not. `UPDATE=1` writes
-//! what comes of it now; read the difference before committing it.
+//! and `warnings.txt` for a mesh that is good, or `errors.txt` for one that is not. What any other target of
+//! `mesh render` makes of it lies in `tests/cases/NAME/TARGET/`, for the cases that have that directory. `UPDATE=1`
+//! writes what comes of it now; read the difference before committing it.
 
 // A test that cannot go on says so loudly, in its own functions as well.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -14,8 +15,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// What comes of a mesh.yaml, by file name; an empty text stands for no file.
-fn outputs(text: &str) -> BTreeMap<String, String> {
+/// Targets whose files lie beside every mesh.yaml.
+const FLAT: [&str; 3] = ["kong", "sidecar", "orchestrator"];
+
+/// What comes of a case's mesh.yaml, by path within the case; an empty text stands for no file.
+fn outputs(dir: &Path, text: &str) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     match mesh_config::compile("mesh.yaml", text) {
         Err(report) => {
@@ -31,24 +35,19 @@ fn outputs(text: &str) -> BTreeMap<String, String> {
             let yaml = kong.to_yaml().unwrap();
             let read = mesh_declarative::Config::from_yaml(&yaml).unwrap();
             assert_eq!(read, kong, "what was written is read back");
-            out.insert("kong.yml".to_owned(), yaml);
-            let environment = render::environment(mesh, "/usr/local/share/mesh/filters");
-            out.insert("kong.env".to_owned(), environment);
-            let mut json = |name: String, value: serde_json::Value| {
-                let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
-                out.insert(name, text);
-            };
-            broker_and_registry(mesh, &mut json);
-            let orchestrator = render::orchestrator(mesh, &none).unwrap();
-            json(
-                "orchestrator.json".to_owned(),
-                serde_json::to_value(orchestrator).unwrap(),
-            );
-            for sidecar in render::sidecars(mesh, &none).unwrap() {
-                json(
-                    format!("sidecar-{}.json", sidecar.service),
-                    serde_json::to_value(sidecar).unwrap(),
-                );
+            broker_and_registry(mesh, &mut out);
+            for target in render::TARGETS {
+                let within = dir.join(target.name).is_dir();
+                if !within && !FLAT.contains(&target.name) {
+                    continue;
+                }
+                for file in (target.render)(mesh, &none).unwrap() {
+                    let name = match within {
+                        true => format!("{}/{}", target.name, file.name),
+                        false => file.name,
+                    };
+                    out.insert(name, file.text);
+                }
             }
         }
     }
@@ -56,7 +55,11 @@ fn outputs(text: &str) -> BTreeMap<String, String> {
 }
 
 /// What broker and registry hold, of a mesh that has them.
-fn broker_and_registry(mesh: &mesh_config::Mesh, json: &mut impl FnMut(String, serde_json::Value)) {
+fn broker_and_registry(mesh: &mesh_config::Mesh, out: &mut BTreeMap<String, String>) {
+    let mut json = |name: String, value: serde_json::Value| {
+        let text = serde_json::to_string_pretty(&value).unwrap() + "\n";
+        out.insert(name, text);
+    };
     if mesh.messaging.rabbitmq.is_some() {
         let definitions = render::rabbitmq(mesh, &Secrets::none()).unwrap();
         json(
@@ -73,6 +76,20 @@ fn broker_and_registry(mesh: &mesh_config::Mesh, json: &mut impl FnMut(String, s
     }
 }
 
+/// Every file of a directory by its path within it, which `prefix` begins.
+fn files(dir: &Path, prefix: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy();
+        match path.is_dir() {
+            true => all.extend(files(&path, &format!("{prefix}{name}/"))),
+            false => all.push(format!("{prefix}{name}")),
+        }
+    }
+    all
+}
+
 #[test]
 fn every_case_gives_what_lies_beside_it() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
@@ -82,7 +99,7 @@ fn every_case_gives_what_lies_beside_it() {
     for case in fs::read_dir(&cases).unwrap() {
         let dir = case.unwrap().path();
         let text = fs::read_to_string(dir.join("mesh.yaml")).unwrap();
-        let outputs = outputs(&text);
+        let outputs = outputs(&dir, &text);
         // The word stands for every secret.
         for (name, text) in &outputs {
             assert!(!text.contains("hunter2"), "{}: {name}", dir.display());
@@ -92,20 +109,22 @@ fn every_case_gives_what_lies_beside_it() {
         } else {
             good += 1;
         }
-        for entry in fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        for name in files(&dir, "") {
             if name != "mesh.yaml" && !outputs.contains_key(&name) {
                 if update {
-                    fs::remove_file(&path).unwrap();
+                    fs::remove_file(dir.join(&name)).unwrap();
                 } else {
-                    wrong.push(format!("{} no longer comes about", path.display()));
+                    wrong.push(format!(
+                        "{} no longer comes about",
+                        dir.join(&name).display()
+                    ));
                 }
             }
         }
         for (name, text) in outputs {
             let path = dir.join(&name);
             if update {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(&path, &text).unwrap();
             } else if fs::read_to_string(&path).unwrap_or_default() != text {
                 wrong.push(format!("{} should be:\n{text}", path.display()));

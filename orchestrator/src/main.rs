@@ -15,6 +15,9 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings::from_environment(Format::Text, &|name| std::env::var(name).ok())?;
     logs::install(&settings).context("log")?;
     let config = read(&file()?)?;
+    let metrics = prometheus::Registry::new();
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    metrics.register(Box::new(process))?;
     let tracer = Tracer::new("orchestrator", &config.traces)?;
     let bus = mesh_bus::connect(&config.bus).await?;
     let deps = Deps {
@@ -24,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
         hub: hub::connect(&config.store, config.coordination.mailboxes)?,
         arbiter: resources::connect(&config)?,
         tracer: tracer.clone(),
-        metrics: prometheus::Registry::new(),
+        metrics,
     };
     let shutdown = CancellationToken::new();
     let (mut term, mut int) = (

@@ -86,12 +86,17 @@ impl Metrics {
             &["source"],
         )?;
         registry.register(Box::new(plans.clone()))?;
+        let tasks = counters(
+            "orchestrator_tasks_total",
+            "Tasks that ended, by outcome",
+            &["outcome"],
+        )?;
+        // From zero, so that the first is an increase.
+        for outcome in ["completed", "failed", "cancelled"] {
+            tasks.with_label_values(&[outcome]);
+        }
         Ok(Self {
-            tasks: counters(
-                "orchestrator_tasks_total",
-                "Tasks that ended, by outcome",
-                &["outcome"],
-            )?,
+            tasks,
             in_flight: gauge("orchestrator_tasks_in_flight", "Tasks that have not ended")?,
             plans,
             findings: counters(

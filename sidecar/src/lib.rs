@@ -37,6 +37,9 @@ pub enum SidecarError {
         #[source]
         source: std::io::Error,
     },
+    /// Its own address cannot be found out.
+    #[error("the address that others reach this sidecar at is not known; set MESH_ADVERTISE")]
+    Address(#[source] std::io::Error),
     /// The directory of the worker's state cannot be used.
     #[error("worker.state_dir cannot be used")]
     State(#[source] std::io::Error),

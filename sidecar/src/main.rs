@@ -53,6 +53,9 @@ async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
         Some(worker) => Some(mesh_bus::connect(&worker.bus).await.context("broker")?),
         None => None,
     };
+    let metrics = prometheus::Registry::new();
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    metrics.register(Box::new(process)).context("metrics")?;
     // Beside the service's own spans, these are the sidecar's.
     let tracer = Tracer::new(&format!("{agent}-sidecar"), &config.traces)?;
     let deps = Deps {
@@ -60,7 +63,7 @@ async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
         registry: mesh_sidecar::registry::connect(&config.registry).context("registry")?,
         tracer: tracer.clone(),
         logs: Some(logs),
-        metrics: prometheus::Registry::new(),
+        metrics,
     };
     let sidecar = build(config, deps).await?;
     tracing::info!(%agent, admin = %sidecar.admin_address(), "sidecar started");

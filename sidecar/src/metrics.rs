@@ -20,6 +20,17 @@ const WAITS_S: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0,
 ];
 
+/// Why a delivery is put aside.
+const DEAD_LETTERS: [&str; 7] = [
+    "message",
+    "not_allowed",
+    "unroutable",
+    "refused",
+    "exhausted",
+    "poison",
+    "refused_by_agent",
+];
+
 pub(crate) use unsettled::{Taken, Unsettled};
 
 /// The metrics of one sidecar.
@@ -85,6 +96,15 @@ impl Metrics {
             "Steps that ended, by outcome: completed, or the error's code",
             &["agent", "outcome"],
         )?;
+        let dead_letters = counter(
+            "sidecar_dead_letters_total",
+            "Deliveries put aside, by reason: message, not_allowed, unroutable, refused, exhausted, poison, refused_by_agent",
+            &["agent", "reason"],
+        )?;
+        // From zero, so that the first is an increase.
+        for reason in DEAD_LETTERS {
+            dead_letters.with_label_values(&[agent, reason]);
+        }
         Ok(Self {
             agent: agent.to_owned(),
             completed: processed.with_label_values(&[agent, "completed"]),
@@ -132,11 +152,7 @@ impl Metrics {
                 &["agent"],
             )?
             .with_label_values(&[agent]),
-            dead_letters: counter(
-                "sidecar_dead_letters_total",
-                "Deliveries put aside, by reason: message, not_allowed, unroutable, refused, exhausted, poison, refused_by_agent",
-                &["agent", "reason"],
-            )?,
+            dead_letters,
         })
     }
 

@@ -70,7 +70,7 @@ pub(crate) fn bind(given: &Given<'_>) -> Result<Ways, SidecarError> {
     let bound = ways.inbound.as_ref().map(proxy::Inbound::address);
     let announcer = Announcer::new(
         Arc::clone(given.registry),
-        registered(config, bound, given.admin),
+        registered(config, bound, given.admin)?,
         health(given.probe),
         Arc::clone(&dealings),
     );
@@ -102,8 +102,12 @@ fn health(probe: Option<&Probe>) -> watch::Receiver<Health> {
 
 /// What the registry is told. A sidecar that nobody calls is there to be scraped: its address is the admin
 /// listener's, and it speaks no protocol.
-fn registered(config: &Config, bound: Option<SocketAddr>, admin: SocketAddr) -> Registered {
-    let (address, protocol) = match (&config.inbound, bound) {
+fn registered(
+    config: &Config,
+    bound: Option<SocketAddr>,
+    admin: SocketAddr,
+) -> Result<Registered, SidecarError> {
+    let (mut address, protocol) = match (&config.inbound, bound) {
         (Some(inbound), Some(bound)) => {
             // A port that the system chose is known only now.
             let address = inbound.advertise.map_or(bound, |advertise| {
@@ -117,20 +121,34 @@ fn registered(config: &Config, bound: Option<SocketAddr>, admin: SocketAddr) -> 
         }
         _ => (admin, "none"),
     };
-    Registered::new(
+    let registration = &config.registry.registration;
+    if let Some(advertised) = registration.address
+        && address.ip().is_unspecified()
+    {
+        let found = registry::found::address(advertised, config.registry.consul());
+        address.set_ip(found.map_err(SidecarError::Address)?);
+    }
+    Ok(Registered::new(
         &config.service,
-        &config.registry.registration,
+        registration,
         address,
         protocol,
         admin.port(),
-    )
+    ))
 }
 
 /// What the registry will be told of a sidecar that does not run yet; nothing where a port is chosen by the system
 /// only when it starts.
 pub fn to_be_registered(config: &Config) -> Option<Registered> {
     let listen = config.inbound.as_ref().map(|inbound| inbound.listen);
-    let registered = registered(config, listen, config.admin_listen);
+    let inbound = config.inbound.as_ref();
+    let own = inbound.and_then(|inbound| inbound.advertise).or(listen);
+    let own = own.unwrap_or(config.admin_listen);
+    if own.ip().is_unspecified() && config.registry.registration.address.is_some() {
+        // Where it runs is found out there.
+        return None;
+    }
+    let registered = registered(config, listen, config.admin_listen).ok()?;
     let place = registered.address;
     let known = place.port() != 0 && !place.ip().is_unspecified();
     (known && config.admin_listen.port() != 0).then_some(registered)

@@ -240,6 +240,8 @@ impl Consul {
             "log_level": "warn",
             "node_meta": self.setup.node_meta,
             "connect": {"enabled": true},
+            // Without it there are no metrics for Prometheus.
+            "telemetry": {"prometheus_retention_time": "60s"},
             "ports": {
                 "http": self.http_port, "https": https, "grpc": grpc, "dns": -1,
                 "serf_lan": serf_lan, "serf_wan": serf_wan, "server": server,

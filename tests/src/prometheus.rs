@@ -5,6 +5,7 @@ use crate::{GENEROUS, wait_for};
 use reqwest::Client;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A Prometheus that scrapes what its configuration says.
@@ -28,9 +29,18 @@ pub struct Sample {
 /// Starts one with the text of a `prometheus.yml`; returns when it is ready.
 pub async fn start(config: &str) -> Prometheus {
     let directory = directory("prometheus");
-    let port = free_port();
     let file = directory.path().join("prometheus.yml");
     std::fs::write(&file, config).expect("write its configuration");
+    start_in(directory, &file).await
+}
+
+/// Starts one with a `prometheus.yml` and the rules beside it; returns when it is ready.
+pub async fn start_with(file: &Path) -> Prometheus {
+    start_in(directory("prometheus"), file).await
+}
+
+async fn start_in(directory: TempDir, file: &Path) -> Prometheus {
+    let port = free_port();
     let arguments = [
         format!("--config.file={}", file.display()),
         format!(
@@ -77,13 +87,30 @@ impl Prometheus {
     /// # Panics
     /// When it is no expression.
     pub async fn query(&self, expression: &str) -> Vec<Sample> {
-        let mut url = reqwest::Url::parse(&format!("{}/api/v1/query", self.url())).expect("a URL");
-        url.query_pairs_mut().append_pair("query", expression);
-        let answer = self.client.get(url).timeout(GENEROUS).send().await;
-        let answer: Value = answer.expect("ask").json().await.expect("JSON");
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        let result = answer["data"]["result"].as_array().expect("a vector");
+        let data = self.ask("query", &[("query", expression)]).await;
+        let result = data["result"].as_array().expect("a vector");
         result.iter().map(sample).collect()
+    }
+
+    /// The labels of every series, `__name__` among them.
+    pub async fn series(&self) -> Vec<BTreeMap<String, String>> {
+        let data = self
+            .ask("series", &[("match[]", r#"{__name__=~".+"}"#)])
+            .await;
+        serde_json::from_value(data).expect("labels")
+    }
+
+    /// What its API has at a path such as `targets` or `rules`.
+    ///
+    /// # Panics
+    /// When it refuses.
+    pub async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let url = format!("{}/api/v1/{path}", self.url());
+        let url = reqwest::Url::parse_with_params(&url, query).expect("a URL");
+        let answer = self.client.get(url).timeout(GENEROUS).send().await;
+        let mut answer: Value = answer.expect("ask").json().await.expect("JSON");
+        assert_eq!(answer["status"], "success", "{path} {query:?}: {answer}");
+        answer["data"].take()
     }
 }
 

@@ -17,10 +17,12 @@ pub enum Command {
     ///
     /// Exit codes: 0 nothing is wrong (there may be warnings), 1 something is, or the file cannot be read.
     Validate(Validate),
-    /// Write what a part reads
+    /// Write what a part reads, or what all parts read
     ///
-    /// Exit codes: 0 written, or nothing to write, 1 not.
-    Render(Render),
+    /// Files are replaced whole or not at all, and left alone when nothing changed. Those that an earlier call wrote and
+    /// this one does not, such as of agents that are gone, are removed. Exit codes: 0 all written,
+    /// 1 not: mesh.yaml has errors, a secret has no value, or a file cannot be written.
+    Render(crate::render::Render),
     /// Run the whole mesh in this process until Ctrl-C
     ///
     /// What it writes is kept in .mesh/logs too, for `mesh logs`. With -o json a line of JSON each for `started`,
@@ -61,6 +63,11 @@ pub enum Command {
     Logs(crate::logs::Logs),
     Completions(crate::complete::Completions),
     Man(crate::man::ManPages),
+    /// Make a mesh.yaml of kong.yml, RabbitMQ's definitions.json or docker-compose.yml
+    ///
+    /// Secrets become references to variables, which are listed. Exit codes: 0 all of it is carried over, 2 what is not
+    /// is named (the rest is written), 1 nothing is written, 64 the command line is of no use.
+    Import(crate::import::Args),
     /// Show what is different between mesh.yaml and what Kong, RabbitMQ and Consul hold
     ///
     /// Exit codes: 0 nothing is, 2 something is, 1 it is not known: mesh.yaml, a secret or a part is of no use.
@@ -80,41 +87,6 @@ pub struct Validate {
     /// Form of what is printed
     #[arg(short, long, default_value = "text")]
     pub output: Output,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct Render {
-    /// Whose files
-    pub part: Part,
-    /// The mesh
-    #[arg(default_value = "mesh.yaml")]
-    pub file: PathBuf,
-    /// Directory to write to
-    #[arg(long)]
-    pub out: PathBuf,
-    /// Also write NAME.secret.EXT with the secrets' values, for the owner alone
-    #[arg(long)]
-    pub secrets: bool,
-    /// Where the filters' modules are on the machine or in the container of that Kong
-    #[arg(long, default_value = "/usr/local/share/mesh/filters")]
-    pub filters_path: String,
-    /// Form of what is printed
-    #[arg(short, long, default_value = "text")]
-    pub output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Part {
-    /// kong.yml and the environment of Kong
-    Kong,
-    /// orchestrator.json
-    Orchestrator,
-    /// sidecar-AGENT.json, one per agent
-    Sidecar,
-    /// rabbitmq.json, the broker's definitions
-    Rabbitmq,
-    /// consul.d/mesh.json for its agent, consul.d-intentions/SERVICE.json for `consul config write`
-    Consul,
 }
 
 #[derive(Debug, clap::Args)]

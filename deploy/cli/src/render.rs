@@ -1,39 +1,92 @@
 //! `mesh render`: files that can be read by anyone, and with `--secrets` those that run.
 
-use crate::args::{Output, Part, Render};
+use crate::args::Output;
 use crate::load::{Loaded, environment, load};
 use crate::screen::{self, Paint, Screen};
 use anyhow::Context;
-use mesh_config::render::{self, Rendered};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use mesh_config::deploy::Place;
+use mesh_config::render::{self, Rendered, TARGETS, Target};
 use mesh_config::secret::Secrets;
+use mesh_local::identity;
 use serde_json::json;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Every target, each into a directory of its own name.
+const ALL: &str = "all";
+
+#[derive(Debug, clap::Args)]
+pub struct Render {
+    /// Whose files
+    #[arg(value_parser = targets())]
+    pub target: String,
+    /// The mesh
+    #[arg(default_value = "mesh.yaml")]
+    pub file: PathBuf,
+    /// Directory to write to
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Also write NAME.secret.EXT with the secrets' values, for the owner alone
+    #[arg(long)]
+    pub secrets: bool,
+    /// Where the filters' modules are on the machine or in the container of that Kong
+    #[arg(long, default_value = render::FILTERS_PATH)]
+    pub filters_path: String,
+    /// Compose: where this repository lies, as seen from --out; our images are built from it
+    #[arg(long, default_value = ".")]
+    pub root: String,
+    /// Form of what is printed
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+fn targets() -> PossibleValuesParser {
+    let one = |target: &Target| PossibleValue::new(target.name).help(target.writes);
+    let all = PossibleValue::new(ALL).help("every one, each in a directory of its name");
+    TARGETS
+        .iter()
+        .map(one)
+        .chain([all])
+        .collect::<Vec<_>>()
+        .into()
+}
+
 pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
-    let loaded = load(&args.file)?;
-    let mut files = files(args, &loaded, &Secrets::none(), false)?;
-    if args.part == Part::Kong {
-        files.push(Rendered {
-            name: "kong.env".to_owned(),
-            text: render::environment(&loaded.mesh, &args.filters_path),
-            secret: false,
-        });
+    let mut loaded = load(&args.file)?;
+    loaded
+        .mesh
+        .gateway
+        .filters_path
+        .clone_from(&args.filters_path);
+    loaded.mesh.deploy.root.clone_from(&args.root);
+    let chosen = TARGETS
+        .iter()
+        .filter(|target| args.target == ALL || args.target == target.name);
+    let (mut written, mut removed) = (Vec::new(), Vec::new());
+    for target in chosen {
+        let files = files(target, &loaded, args.secrets)?;
+        let out = if args.target == ALL {
+            args.out.join(target.name)
+        } else {
+            args.out.clone()
+        };
+        let name = &loaded.mesh.name;
+        let done = render::replace_all(&out, name, target.name, &files, args.secrets)
+            .context("cannot write")?;
+        written.extend(done.written.into_iter().map(|file| (target.name, file)));
+        removed.extend(done.removed);
     }
-    if args.secrets {
-        let secrets = mesh_local::identity::secrets(&loaded.mesh, &loaded.base, &environment)?;
-        files.extend(self::files(args, &loaded, &secrets, true)?);
-    }
-    let written = render::write_all(&args.out, &files).context("cannot write")?;
     let mut screen = Screen::stdout();
     if args.output == Output::Json {
-        let files = written
-            .iter()
-            .map(|file| json!({"path": file.path.display().to_string(), "changed": file.changed}));
-        let files: Vec<_> = files.collect();
-        screen.line(screen::json(&json!({"files": files}))?)?;
+        let files = written.iter().map(|(target, file)| {
+            json!({"target": target, "path": file.path, "changed": file.changed, "secret": file.secret})
+        });
+        let report = json!({"files": files.collect::<Vec<_>>(), "removed": removed});
+        screen.line(screen::json(&report)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    for file in written {
+    for (_, file) in written {
         let what = if file.changed {
             screen.paint(Paint::Good, "written  ")
         } else {
@@ -41,55 +94,34 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
         };
         screen.line(format!("{what} {}", file.path.display()))?;
     }
+    for path in removed {
+        let what = screen.paint(Paint::Odd, "removed  ");
+        screen.line(format!("{what} {}", path.display()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn files(
-    args: &Render,
-    loaded: &Loaded,
-    secrets: &Secrets,
-    secret: bool,
-) -> anyhow::Result<Vec<Rendered>> {
+/// What anyone may read, and with `secrets` the files that hold their values.
+fn files(target: &Target, loaded: &Loaded, secrets: bool) -> anyhow::Result<Vec<Rendered>> {
     let mesh = &loaded.mesh;
-    let infix = if secret { ".secret" } else { "" };
-    let file = |name: &str, extension: &str, text: String| Rendered {
-        name: format!("{name}{infix}.{extension}"),
-        text,
-        secret,
+    let mut files = (target.render)(mesh, &Secrets::none())?;
+    if !secrets {
+        return Ok(files);
+    }
+    let secrets = match target.place {
+        Some(place) => identity::secrets_in_containers(mesh, place, &loaded.base, &environment)?,
+        None => identity::secrets(mesh, &loaded.base, &environment)?,
     };
-    Ok(match args.part {
-        Part::Kong => vec![file("kong", "yml", render::kong(mesh, secrets)?.to_yaml()?)],
-        Part::Orchestrator => {
-            let config = render::orchestrator(mesh, secrets)?;
-            let text = serde_json::to_string_pretty(&config)? + "\n";
-            vec![file("orchestrator", "json", text)]
-        }
-        Part::Sidecar => {
-            let mut files = Vec::new();
-            for config in render::sidecars(mesh, secrets)? {
-                let text = serde_json::to_string_pretty(&config)? + "\n";
-                files.push(file(&format!("sidecar-{}", config.service), "json", text));
-            }
-            files
-        }
-        Part::Rabbitmq => {
-            let text = serde_json::to_string_pretty(&render::rabbitmq(mesh, secrets)?)? + "\n";
-            vec![file("rabbitmq", "json", text)]
-        }
-        // Nothing of it is secret.
-        Part::Consul if secret => Vec::new(),
-        Part::Consul => {
-            let text = serde_json::to_string_pretty(&render::consul(mesh)?)? + "\n";
-            let mut files = vec![file("consul.d/mesh", "json", text)];
-            for entry in render::consul::intentions(mesh)? {
-                let text = serde_json::to_string_pretty(&entry)? + "\n";
-                files.push(file(
-                    &format!("consul.d-intentions/{}", entry.name),
-                    "json",
-                    text,
-                ));
-            }
-            files
-        }
-    })
+    let known = (target.render)(mesh, &secrets)?;
+    files.extend(known.into_iter().filter(|file| file.secret));
+    if target.place == Some(Place::Compose) {
+        files.push(Rendered::open(".env", owner()));
+    }
+    Ok(files)
+}
+
+/// Who runs this owns the secret files, and the containers that read them run as the same user.
+fn owner() -> String {
+    let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
+    format!("MESH_UID={}\nMESH_GID={}\n", user.as_raw(), group.as_raw())
 }

@@ -125,6 +125,36 @@ fn render_keeps_secrets_out_unless_asked() {
 }
 
 #[test]
+fn render_all_gives_each_target_a_directory_and_says_what_it_wrote() {
+    let dir = with(GOOD);
+    let render = || {
+        let arguments = ["render", "all", "--out", "out", "--secrets", "-o", "json"];
+        let out = mesh(dir.path(), &arguments);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()
+    };
+    for changed in [true, false] {
+        let report = render();
+        let files = report["files"].as_array().unwrap();
+        for name in [
+            "kong/kong.yml",
+            "kong/kong.env",
+            "kong/kong.secret.yml",
+            "sidecar/sidecar-a.json",
+        ] {
+            let path = format!("out/{name}");
+            let file = files.iter().find(|file| file["path"] == *path).unwrap();
+            assert_eq!(file["changed"], changed, "{name}");
+            assert_eq!(file["secret"], name.contains(".secret."), "{name}");
+            assert!(dir.path().join(path).is_file());
+        }
+    }
+    let unknown = mesh(dir.path(), &["render", "envoy", "--out", "out"]);
+    assert_eq!(unknown.status.code(), Some(64));
+    assert!(text(&unknown.stderr).contains("orchestrator"));
+}
+
+#[test]
 fn up_names_missing_filters_and_how_to_make_them() {
     let dir = with(GOOD);
     let out = mesh(dir.path(), &["up", "--filters", "nowhere"]);

@@ -8,9 +8,11 @@ use crate::LocalError;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::EncodePublicKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use mesh_config::deploy::{Place, placed};
 use mesh_config::mesh::{
     ASSERTION_KEY, Auth, DEVELOPMENT_ISSUER, DEVELOPMENT_KID, KEYS_DIR, Mesh, TOKEN_KEY,
 };
+use mesh_config::render::compose;
 use mesh_config::secret::{Secrets, Source, signing_key, signing_key_text};
 use mesh_protocol::Timestamp;
 use serde_json::{Map, Value, json};
@@ -161,6 +163,50 @@ pub fn secrets(
     base: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Secrets, LocalError> {
+    let development = development_keys(mesh, base)?;
+    let own = development
+        .iter()
+        .map(|(path, source)| (path.clone(), source));
+    Secrets::resolve(mesh.sources().into_iter().chain(own), base, environment)
+        .map_err(LocalError::Secrets)
+}
+
+/// Every secret of `mesh` in containers at `place`. Broker and store have passwords of their own where the
+/// environment says nothing of `RABBITMQ_URL` and `REDIS_URL`.
+///
+/// # Errors
+/// As [`secrets`].
+pub fn secrets_in_containers(
+    mesh: &Mesh,
+    place: Place,
+    base: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Secrets, LocalError> {
+    let development = development_keys(mesh, base)?;
+    let key = (
+        "gateway.auth.assertion.key".to_owned(),
+        &mesh.gateway.assertion_key,
+    );
+    let key = Secrets::resolve([key], base, environment).map_err(LocalError::Secrets)?;
+    // Kubernetes has a broker and a store of its own, and its operator knows where.
+    let usual = match place {
+        Place::Compose => compose::defaults(mesh, &key)?,
+        Place::Kubernetes => std::collections::BTreeMap::new(),
+    };
+    let lookup = |name: &str| environment(name).or_else(|| usual.get(name).cloned());
+    let placed = placed(mesh, place);
+    let own = development
+        .iter()
+        .map(|(path, source)| (path.clone(), source));
+    let all = placed
+        .sources()
+        .into_iter()
+        .chain(placed.container_sources());
+    Secrets::resolve(all.chain(own), base, &lookup).map_err(LocalError::Secrets)
+}
+
+/// The key files of a development mesh, made when they are not there; none of another mesh.
+fn development_keys(mesh: &Mesh, base: &Path) -> Result<Vec<(String, Source)>, LocalError> {
     let development = mesh.development_sources();
     if !development.is_empty() {
         key_file(base, TOKEN_KEY)?;
@@ -168,11 +214,7 @@ pub fn secrets(
             key_file(base, ASSERTION_KEY)?;
         }
     }
-    let own = development
-        .iter()
-        .map(|(path, source)| (path.clone(), source));
-    Secrets::resolve(mesh.sources().into_iter().chain(own), base, environment)
-        .map_err(LocalError::Secrets)
+    Ok(development)
 }
 
 /// The key in `base/name`, made if there is none.

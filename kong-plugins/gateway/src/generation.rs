@@ -54,6 +54,9 @@ impl Generation {
                 .ok()
         });
         let modules = compile(&engine, &config.filters_dir, &checked.filters, cache).await?;
+        for (name, _) in &checked.filters {
+            process.metrics.filter(name);
+        }
         let plans: Vec<Arc<Plan>> = modules
             .into_iter()
             .zip(checked.filters)

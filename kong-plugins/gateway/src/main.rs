@@ -17,6 +17,8 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings::from_environment(Format::Json, &|name| std::env::var(name).ok())?;
     logs::install(&settings).context("log")?;
     let metrics = prometheus::Registry::new();
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    metrics.register(Box::new(process))?;
     let tracer = Tracer::new("gateway", &arguments.traces()?)?;
     let deps = Deps {
         tracer: tracer.clone(),

@@ -92,6 +92,11 @@ impl Metrics {
         })
     }
 
+    /// A filter runs: its failures are counted from zero, so that the first is an increase.
+    pub(crate) fn filter(&self, filter: &str) {
+        self.filter_failures.with_label_values(&[filter]);
+    }
+
     pub(crate) fn filter_failed(&self, filter: &str) {
         self.filter_failures.with_label_values(&[filter]).inc();
     }

@@ -5,6 +5,7 @@ use crate::compile::topology;
 use crate::finding::{Finding, Place, nearest};
 use crate::schema::{At, BrokerQueue, File};
 use crate::secret::Source;
+use mesh_bus::Topology;
 use std::collections::BTreeMap;
 
 pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
@@ -17,7 +18,11 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     names("queue", broker.queues.iter().map(|q| &q.value.name), out);
     names("policy", broker.policies.iter().map(|p| &p.value.name), out);
     let agents = file.agents.iter();
-    let own = topology(agents.filter_map(|a| Some(&a.value.id.as_ref()?.value)));
+    let own = if file.fronts_only {
+        Topology::default()
+    } else {
+        topology(agents.filter_map(|a| Some(&a.value.id.as_ref()?.value)))
+    };
     let own_exchanges: Vec<&str> = own.exchanges.iter().map(|e| e.name.as_str()).collect();
     for exchange in &broker.exchanges {
         if let Some(name) = &exchange.value.name

@@ -12,10 +12,9 @@ use std::net::SocketAddr;
 /// Every finding about `gateway:` as a whole.
 pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     let raw = &file.gateway;
-    let fronts_only = !file.services.is_empty() && file.agents.is_empty();
     if let Some(auth) = &raw.auth {
         authentication(auth, raw.listen.as_ref(), out);
-    } else if raw.listen.is_none() && raw.routes.is_none() && !fronts_only {
+    } else if raw.listen.is_none() && raw.routes.is_none() && !file.fronts_only {
         let message = "gateway.auth is missing: who may come in?";
         out.push(
             Finding::error("missing", Place::default(), "gateway.auth", message)
@@ -25,6 +24,7 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     routes(raw.routes.iter().flat_map(|r| &r.value), out);
     if let Some(routes) = &raw.routes
         && routes.value.is_empty()
+        && !file.fronts_only
         && file.services.is_empty()
     {
         let names: Vec<_> = default_routes().into_iter().map(|r| r.name).collect();

@@ -4,9 +4,10 @@ use super::ways;
 use super::{error, warning};
 use crate::container::Text;
 use crate::finding::{Finding, nearest};
-use crate::schema::{At, File, Fronted, KongPlugin, nearest_place};
+use crate::schema::{At, Container, File, Fronted, KongPlugin, nearest_place};
 use crate::secret::Source;
 use crate::secret_names::{holds_secret, in_the_clear, is_secret_name};
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
 /// Kong's own plugins of 3.9, without those of its paid edition.
@@ -207,27 +208,32 @@ fn plugins<'a>(plugins: impl IntoIterator<Item = &'a At<KongPlugin>>, out: &mut 
 }
 
 fn container(at: &At<Fronted>, out: &mut Vec<Finding>) {
-    let Some(container) = &at.value.container else {
-        return;
-    };
-    let raw = &container.value;
-    match (&raw.image, &raw.build) {
-        (None, None) => out.push(
-            error(
-                "missing",
-                container,
-                format!("{} has no image", container.path),
-            )
-            .hint("add `image: NAME:VERSION` or `build: DIRECTORY`"),
-        ),
-        (Some(image), None) => {
-            let name = image.value.rsplit('/').next().unwrap_or_default();
-            if !name.contains([':', '@']) || name.ends_with(":latest") {
-                let message = format!("{} has no version: it changes under your feet", image.path);
-                out.push(warning("floating_image", image, message).hint("write NAME:VERSION"));
-            }
+    if let Some(container) = &at.value.container {
+        imaged(container, out);
+        contents(container, out);
+    }
+}
+
+/// Whether a container has something to run.
+pub(super) fn imaged(container: &At<Container>, out: &mut Vec<Finding>) {
+    if container.value.image.is_none() && container.value.build.is_none() {
+        let message = format!("{} has no image", container.path);
+        out.push(
+            error("missing", container, message)
+                .hint("add `image: NAME:VERSION` or `build: DIRECTORY`"),
+        );
+    }
+}
+
+/// What stands in a container, whoever's it is.
+pub(super) fn contents(container: &At<impl Borrow<Container>>, out: &mut Vec<Finding>) {
+    let raw: &Container = container.value.borrow();
+    if let (Some(image), None) = (&raw.image, &raw.build) {
+        let name = image.value.rsplit('/').next().unwrap_or_default();
+        if !name.contains([':', '@']) || name.ends_with(":latest") {
+            let message = format!("{} has no version: it changes under your feet", image.path);
+            out.push(warning("floating_image", image, message).hint("write NAME:VERSION"));
         }
-        _ => {}
     }
     let mut ports: HashSet<(Option<u16>, bool)> = HashSet::new();
     for port in &raw.ports {

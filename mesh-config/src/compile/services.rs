@@ -27,10 +27,7 @@ fn service(raw: schema::Fronted) -> Option<Service> {
         let usual = mesh_declarative::Service::default();
         mesh_declarative::Service {
             name: name.clone(),
-            // A URL without a path has the path `/`, which Kong takes as none.
-            url: url
-                .as_ref()
-                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            url: url.as_ref().map(address),
             retries: value(only.retries).unwrap_or(usual.retries),
             connect_timeout: value(only.connect_timeout).unwrap_or(usual.connect_timeout),
             write_timeout: value(only.write_timeout).unwrap_or(usual.write_timeout),
@@ -67,6 +64,13 @@ fn service(raw: schema::Fronted) -> Option<Service> {
         name,
         url,
     })
+}
+
+/// A URL without a path has the path `/`, which Kong takes as none.
+fn address(url: &url::Url) -> String {
+    let text = url.as_str();
+    let bare = (url.path() == "/").then(|| text.strip_suffix('/'));
+    bare.flatten().unwrap_or(text).to_owned()
 }
 
 fn route(raw: schema::FrontedRoute) -> Option<Route> {
@@ -109,8 +113,9 @@ fn plugin(raw: schema::KongPlugin) -> Option<Plugin> {
     })
 }
 
-fn container(raw: schema::Container) -> Container {
+pub(super) fn container(raw: schema::Container) -> Container {
     Container {
+        name: value(raw.name),
         image: value(raw.image),
         build: value(raw.build).and_then(|build: schema::Build| {
             Some(Build {
@@ -144,6 +149,12 @@ fn container(raw: schema::Container) -> Container {
         user: value(raw.user),
         restart: value(raw.restart),
         compose: value(raw.compose).unwrap_or_default(),
+        secrets: value(raw.secrets).unwrap_or_default(),
+        read_only: value(raw.read_only),
+        replicas: value(raw.replicas),
+        max_replicas: value(raw.max_replicas),
+        memory: value(raw.memory).map(|bytes| bytes as u64),
+        cpus: value(raw.cpus),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A reader that watches the directory must never see half a file, and must not reload for nothing.
 
+use crate::secret::Secrets;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,12 +10,35 @@ use std::path::{Path, PathBuf};
 /// A file to be written.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// Name in the directory; may hold directories, with `/`.
+    /// Path in the directory, with `/`.
     pub name: String,
     /// Its text.
     pub text: String,
     /// Whether only the owner may read it.
     pub secret: bool,
+}
+
+impl Rendered {
+    /// A file that holds no secret's value, whether they are known or not.
+    pub fn open(name: impl Into<String>, text: String) -> Self {
+        Self {
+            name: name.into(),
+            text,
+            secret: false,
+        }
+    }
+
+    /// `STEM.EXTENSION`, which shows references to secrets; `STEM.secret.EXTENSION` for its owner alone where
+    /// their values are known.
+    pub fn veiled(secrets: &Secrets, stem: &str, extension: &str, text: String) -> Self {
+        let secret = secrets.are_known();
+        let infix = if secret { ".secret" } else { "" };
+        Self {
+            name: format!("{stem}{infix}.{extension}"),
+            text,
+            secret,
+        }
+    }
 }
 
 /// What became of a file.
@@ -24,6 +48,8 @@ pub struct Written {
     pub path: PathBuf,
     /// Whether it was written; it was equal already when not.
     pub changed: bool,
+    /// Whether only the owner may read it.
+    pub secret: bool,
 }
 
 /// Writes `files` into `dir`, which is made when it is not there.
@@ -38,12 +64,15 @@ pub fn write_all(dir: &Path, files: &[Rendered]) -> io::Result<Vec<Written>> {
         .iter()
         .map(|file| {
             let path = dir.join(&file.name);
-            // A name may hold a directory: some readers take all that is in one.
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(|e| named(parent, e))?;
             }
             let changed = write(&path, file).map_err(|e| named(&path, e))?;
-            Ok(Written { path, changed })
+            Ok(Written {
+                path,
+                changed,
+                secret: file.secret,
+            })
         })
         .collect()
 }
@@ -63,6 +92,14 @@ fn write(path: &Path, file: &Rendered) -> io::Result<bool> {
         let _ = fs::remove_file(&temporary);
     }
     done.map(|()| true)
+}
+
+/// The file that `path` is being written to become, if that is what it is.
+pub(super) fn half_of(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".new")?;
+    let (name, process) = name.rsplit_once('.')?;
+    process.parse::<u32>().ok()?;
+    Some(path.with_file_name(name))
 }
 
 fn fill(path: &Path, file: &Rendered) -> io::Result<()> {

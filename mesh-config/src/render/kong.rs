@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 /// Name of the service that leads to the orchestrator.
 pub const SERVICE: &str = "orchestrator";
+/// Where the filters' modules are for Kong when nobody says otherwise.
+pub const FILTERS_PATH: &str = "/usr/local/share/mesh/filters";
 /// Name of the service that leads to the agents.
 pub const AGENTS: &str = "agents";
 

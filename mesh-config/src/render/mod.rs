@@ -4,25 +4,36 @@
 //! With [`Secrets::none`] every secret is shown as a reference (`{file: …}`), which no reader accepts
 //! as a key, so such a file can be looked at and compared and can never run by mistake.
 
+pub mod compose;
 pub mod consul;
 mod files;
 mod filters;
 mod fronted;
+mod grafana;
 mod kong;
+pub mod kubernetes;
 mod orchestrator;
+mod prometheus;
 pub mod rabbitmq;
+mod record;
 mod sidecar;
+mod targets;
 
 pub use consul::consul;
 pub use files::{Rendered, Written, write_all};
-pub use kong::{SERVICE, environment, kong};
+pub use grafana::grafana;
+pub use kong::{FILTERS_PATH, SERVICE, environment, kong};
 pub use orchestrator::orchestrator;
+pub use prometheus::prometheus;
 pub use rabbitmq::rabbitmq;
+pub use record::{Replaced, replace_all};
 pub use sidecar::{
     GATEWAY_OUTBOUND, gateway_sidecar, may_call, orchestrator_sidecar, sidecar, sidecars,
 };
+pub use targets::{TARGETS, Target, target};
 
 use crate::secret::{Secrets, Source};
+use targets::yaml;
 
 /// Why a mesh cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +54,9 @@ pub enum RenderError {
         /// What is wrong; without values.
         problem: String,
     },
+    /// An agent that nothing is named for to hold it.
+    #[error("{0}")]
+    Container(String),
     /// A value cannot be written in the reader's form.
     #[error("{part} cannot be written: {detail}")]
     Write {

@@ -154,6 +154,9 @@ pub struct Binding {
 
 /// Exchanges, queues and bindings that orchestrator and sidecars declare when they start.
 pub fn topology(mesh: &Mesh) -> Topology {
+    if !mesh.has_orchestrator() {
+        return Topology::default();
+    }
     let kind = mesh.messaging.queue_kind;
     let own = Topology::exchanges()
         .with_orchestrator(kind)

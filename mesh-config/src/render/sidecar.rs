@@ -9,8 +9,8 @@ use crate::trust::{IdentitySource, SERVICE_PLACEHOLDER, Sidecar};
 use mesh_orchestrator::api::{HEADER_PEER, MODELS};
 use mesh_protocol::names::ORCHESTRATOR;
 use mesh_sidecar::config::{
-    self, Action, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health, Inbound,
-    Intention, Outbound, Policy, Registration, Secret, ServiceName, Settings, Worker,
+    self, Action, Advertised, App, AssertionRule, Callers, Config, ConnectionLimits, From, Health,
+    Inbound, Intention, Outbound, Policy, Registration, Secret, ServiceName, Settings, Worker,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,6 +19,9 @@ use std::path::PathBuf;
 /// Where the sidecar beside the gateway takes requests when mesh.yaml does not say.
 pub const GATEWAY_OUTBOUND: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
+
+/// Meta of the orchestrator's registration: the port of its own metrics, at the address of its sidecar.
+pub(super) const PROGRAM_METRICS_PORT: &str = "program_metrics_port";
 
 /// What of the orchestrator is asked without a caller's assertion: the filters' own questions, which bring the
 /// internal token, and its health.
@@ -75,7 +78,7 @@ pub fn sidecar(mesh: &Mesh, agent: &Agent, secrets: &Secrets) -> Result<Config, 
     config.registry.registration = Registration {
         tags: vec!["agent".to_owned()],
         capabilities: agent.capabilities.clone(),
-        ..Registration::default()
+        ..config.registry.registration
     };
     Ok(config)
 }
@@ -118,7 +121,22 @@ pub fn orchestrator_sidecar(mesh: &Mesh, secrets: &Secrets) -> Result<Config, Re
         ..inbound(own, to_orchestrator(mesh))
     });
     config.registry.registration.tags = vec![ORCHESTRATOR.to_owned()];
+    if is_reached_beside(mesh) {
+        let port = mesh.orchestrator.listen.port().to_string();
+        let meta = &mut config.registry.registration.meta;
+        meta.insert(PROGRAM_METRICS_PORT.to_owned(), port);
+    }
     Ok(config)
+}
+
+/// Whether whoever finds the orchestrator's sidecar in the registry finds the orchestrator at the same address: it
+/// listens there or everywhere, and not on loopback beside a sidecar that others reach.
+pub(super) fn is_reached_beside(mesh: &Mesh) -> bool {
+    let (program, own) = (mesh.orchestrator.listen, &mesh.orchestrator.sidecar);
+    let sidecar = own.advertise.or(own.listen);
+    let sidecar = sidecar.map_or(Ipv4Addr::LOCALHOST.into(), |at| at.ip());
+    mesh.trust.registry.consul.is_some()
+        && (program.ip().is_unspecified() || program.ip() == sidecar)
 }
 
 /// Renders the configuration of the sidecar beside the gateway.
@@ -152,12 +170,15 @@ fn base(
     Ok(Config {
         identity: identity(mesh, &service, secrets),
         registry: config::Registry {
+            registration: Registration {
+                address: found_out(own).then_some(Advertised::Auto),
+                ..Registration::default()
+            },
             consul: consul.map(|consul| config::Consul {
                 token: consul.token.as_ref().map(|token| secret(token, secrets)),
                 ca_file: consul.ca.clone(),
                 ..config::Consul::at(consul.url.as_str().trim_end_matches('/'))
             }),
-            registration: Registration::default(),
         },
         policy: Policy {
             intentions: intentions(mesh, &service)?,
@@ -176,6 +197,16 @@ fn base(
         traces: mesh.trust.traces.clone(),
         threads: 1,
     })
+}
+
+/// Whether the address that peers are told is known only where the sidecar runs.
+fn found_out(own: &Sidecar) -> bool {
+    let listeners = [own.listen, own.admin_listen];
+    own.advertise.is_none()
+        && listeners
+            .iter()
+            .flatten()
+            .any(|at| at.ip().is_unspecified())
 }
 
 fn identity(mesh: &Mesh, service: &ServiceName, secrets: &Secrets) -> config::Identity {
@@ -243,6 +274,14 @@ pub fn may_call(config: &Config, from: &str) -> bool {
         }
     }
     open
+}
+
+/// The intentions that lead to a service of this name.
+///
+/// # Errors
+/// [`RenderError::Write`] for what is no name of a service.
+pub(super) fn ways_to(mesh: &Mesh, service: &str) -> Result<Vec<Intention>, RenderError> {
+    intentions(mesh, &name(service)?)
 }
 
 /// The intentions that lead to `service`; without any in mesh.yaml, the mesh's own ways.

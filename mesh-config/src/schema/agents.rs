@@ -1,5 +1,6 @@
 //! `agents:` as it is written.
 
+use super::container::{Container, container};
 use super::delivery::{Delivery, QUEUE_KINDS, delivery};
 use super::gateway::filled;
 use super::orchestrator::DAY;
@@ -32,6 +33,7 @@ pub(crate) struct Agent {
     pub health: Option<At<Health>>,
     pub traffic: Option<At<Traffic>>,
     pub resources: Option<At<Vec<At<Amount>>>>,
+    pub container: Option<At<Container>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,7 @@ pub(super) fn agent(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Agent> {
         health: f.optional(reader, "health", health),
         traffic: f.optional(reader, "traffic", traffic),
         resources: f.optional(reader, "resources", resources),
+        container: f.optional(reader, "container", container),
         ..Agent::default()
     };
     f.optional(reader, "retries", |reader, spot| {

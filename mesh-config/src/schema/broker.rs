@@ -2,6 +2,7 @@
 
 use super::filters::{Setting, setting};
 use super::reader::{At, Fields, Reader, Spot};
+use super::tree::Value;
 use super::values;
 use crate::broker::{ApplyTo, ExchangeKind};
 use crate::finding::Finding;
@@ -168,12 +169,11 @@ fn own_name(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
 }
 
 fn object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {
-    let setting = setting(reader, spot)?;
-    if setting.config.is_none() {
+    if !matches!(spot.node.value, Value::Map(_)) {
         reader.wrong_type(spot, "a mapping");
         return None;
     }
-    Some(setting)
+    setting(reader, spot)
 }
 
 fn filled_object(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Setting> {

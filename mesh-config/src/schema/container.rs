@@ -1,4 +1,5 @@
-//! `container:` of a service as it is written; Compose's words and short forms.
+//! A container as it is written, in Compose's words and short forms: of a service, of an agent, and every part
+//! under `deploy:`.
 
 use super::gateway::filled;
 use super::kong::{foreign, names};
@@ -8,12 +9,14 @@ use super::tree::Value;
 use super::values;
 use crate::container::{Condition, Port, Text, Volume};
 use crate::finding::Finding;
+use crate::secret::Source;
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub(crate) struct Container {
+    pub name: Option<At<String>>,
     pub image: Option<At<String>>,
     pub build: Option<At<Build>>,
     pub ports: Vec<At<Port>>,
@@ -28,6 +31,12 @@ pub(crate) struct Container {
     pub user: Option<At<String>>,
     pub restart: Option<At<String>>,
     pub compose: Option<At<Map<String, Json>>>,
+    pub secrets: Option<At<BTreeMap<String, Source>>>,
+    pub read_only: Option<At<bool>>,
+    pub replicas: Option<At<u16>>,
+    pub max_replicas: Option<At<u16>>,
+    pub memory: Option<At<usize>>,
+    pub cpus: Option<At<u32>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +65,7 @@ pub(crate) struct Healthcheck {
 pub(super) fn container(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Container> {
     let mut f = reader.fields(spot)?;
     let container = Container {
+        name: f.optional(reader, "name", host),
         image: f.optional(reader, "image", values::text),
         build: f.optional(reader, "build", build),
         ports: names(&mut f, reader, "ports", port),
@@ -74,6 +84,13 @@ pub(super) fn container(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Conta
         user: f.optional(reader, "user", values::text),
         restart: f.optional(reader, "restart", values::text),
         compose: f.optional(reader, "compose", foreign),
+        secrets: f.optional(reader, "secrets", secrets),
+        read_only: f.optional(reader, "read_only", values::boolean),
+        replicas: f.optional(reader, "replicas", values::integer(1..=100)),
+        max_replicas: f.optional(reader, "max_replicas", values::integer(1..=1000)),
+        // Docker's own least.
+        memory: f.optional(reader, "memory", values::size(6 << 20..=1 << 42)),
+        cpus: f.optional(reader, "cpus", cpus),
     };
     f.finish(reader);
     Some(container)
@@ -270,4 +287,63 @@ fn test(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<String>>> {
     let finding = Finding::error("invalid_command", spot.node.place, spot.path, message);
     reader.push(finding.hint("write [CMD, PROGRAM, ARGUMENT], or [CMD-SHELL, \"LINE\"]"));
     None
+}
+
+/// A name that Docker and Kubernetes both take: a label of DNS (RFC 1123).
+pub(super) fn host(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
+    let text = values::text(reader, spot)?;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let inner = !text.starts_with('-') && !text.ends_with('-');
+    // What is put behind it (`-sidecar`, a number) fits into the 63 of DNS.
+    if inner && text.len() <= 50 && text.bytes().all(legal) {
+        return Some(text);
+    }
+    let message = format!("{}: `{text}` is no name of a host", spot.path);
+    let finding = Finding::error("invalid_name", spot.node.place, spot.path, message);
+    reader.push(finding.hint("at most 50 lower-case letters, digits and hyphens"));
+    None
+}
+
+/// Names of files under `/run/secrets`, and where their contents come from.
+fn secrets(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<BTreeMap<String, Source>> {
+    reader.fields(spot)?;
+    let Value::Map(entries) = &spot.node.value else {
+        return None;
+    };
+    let mut out = BTreeMap::new();
+    for (key, node) in entries {
+        reader.open_at(key.place);
+        let path = join(spot.path, &key.text);
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+        if key.text.is_empty() || key.text.starts_with('.') || !key.text.bytes().all(legal) {
+            let message = format!("`{}` cannot be a file below /run/secrets", key.text);
+            let finding = Finding::error("invalid_name", key.place, path, message);
+            reader.push(finding.hint("lower-case letters, digits, - _ and . only"));
+            continue;
+        }
+        if let Some(source) = values::source(reader, Spot { node, path: &path }) {
+            out.insert(key.text.clone(), source);
+        }
+    }
+    Some(out)
+}
+
+/// Processors, in thousandths: `2`, `0.5` or `500m`.
+fn cpus(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<u32> {
+    let text = values::text(reader, spot)?;
+    let milli = match text.strip_suffix('m') {
+        Some(milli) => milli.parse::<f64>().ok(),
+        None => text.parse::<f64>().ok().map(|whole| whole * 1000.0),
+    };
+    match milli {
+        // Within the range nothing is cut off.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Some(milli) if (10.0..=1_024_000.0).contains(&milli) => Some(milli.round() as u32),
+        _ => {
+            let message = format!("{}: `{text}` is no number of processors", spot.path);
+            let finding = Finding::error("invalid_amount", spot.node.place, spot.path, message);
+            reader.push(finding.hint("write 2, 0.5 or 500m; at least 10m"));
+            None
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod agents;
 mod broker;
 mod container;
 mod delivery;
+mod deploy;
 pub(crate) mod filters;
 mod fronted;
 mod gateway;
@@ -15,6 +16,7 @@ mod orchestrator;
 pub(crate) mod reader;
 mod resources;
 mod services;
+mod telemetry;
 pub(crate) mod tree;
 mod trust;
 pub(crate) mod values;
@@ -25,6 +27,7 @@ pub(crate) use broker::{
 };
 pub(crate) use container::{Build, Container, Healthcheck};
 pub(crate) use delivery::{Delivery, Overflow};
+pub(crate) use deploy::Deploy;
 pub(crate) use filters::{Filters, Setting};
 pub(crate) use fronted::{Fronted, FrontedRoute};
 pub(crate) use gateway::{Auth, Gateway, Issuer, Key, Route};
@@ -34,6 +37,7 @@ pub(crate) use orchestrator::{Messaging, Orchestrator, Store};
 pub(crate) use reader::At;
 pub(crate) use resources::Amount;
 pub(crate) use services::{Sidecar, Traffic};
+pub(crate) use telemetry::{Job, Relabel, Telemetry};
 pub(crate) use trust::{Identity, Intention, Registry, Services, Traces};
 
 use crate::finding::Finding;
@@ -56,7 +60,11 @@ pub(crate) struct File {
     pub audit: Option<At<String>>,
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
+    pub deploy: Option<At<Deploy>>,
+    pub telemetry: Telemetry,
     pub services: Vec<At<Fronted>>,
+    /// Whether this is a gateway or a broker without anybody of the mesh behind it.
+    pub fronts_only: bool,
     /// Whether there is a list of agents, be it empty.
     pub agents_listed: bool,
     pub agents: Vec<At<Agent>>,
@@ -123,9 +131,11 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
     let audit = f.optional(reader, "audit", values::text);
     let traces = f.optional(reader, "traces", trust::traces);
     let traffic = f.optional(reader, "traffic", services::traffic);
+    let deploy = f.optional(reader, "deploy", deploy::deploy);
+    let telemetry = f.optional(reader, "telemetry", telemetry::telemetry);
     let services = f.optional(reader, "services", |r, s| r.list(s, fronted::fronted));
     let list = |r: &mut Reader<'_>, s: Spot<'_>| r.list(s, agents::agent);
-    let agents = if services.is_some() {
+    let agents = if fronts_only {
         f.optional(reader, "agents", list)
     } else {
         f.required(reader, "agents", "[...]", list)
@@ -144,14 +154,17 @@ fn file(reader: &mut Reader<'_>, root: &tree::Node) -> Option<File> {
         audit,
         traces,
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
+        deploy,
+        telemetry: telemetry.map(|t| t.value).unwrap_or_default(),
         services: services.map(|s| s.value).unwrap_or_default(),
+        fronts_only,
         agents_listed: agents.is_some(),
         agents: agents.map(|a| a.value).unwrap_or_default(),
     })
 }
 
-/// Whether this is a gateway before services and no more: nobody comes in for an agent, so nobody has to
-/// be told from anybody else.
+/// Whether this is a gateway before services, or a broker, and no more: nobody comes in for an agent, so
+/// nobody has to be told from anybody else.
 fn fronts_only(root: &tree::Node) -> bool {
     let field = |node: &tree::Node, name: &str| match &node.value {
         tree::Value::Map(entries) => {
@@ -166,7 +179,13 @@ fn fronts_only(root: &tree::Node) -> bool {
         Some(_) => false,
     };
     let gateway = field(root, "gateway");
-    !none(field(root, "services"))
+    let messaging = field(root, "messaging");
+    let listed = |name: &str| {
+        let list = messaging.as_ref().and_then(|node| field(node, name));
+        !none(list)
+    };
+    let something = !none(field(root, "services")) || listed("queues") || listed("exchanges");
+    something
         && none(field(root, "agents"))
         && none(gateway.and_then(|gateway| field(&gateway, "routes")))
 }

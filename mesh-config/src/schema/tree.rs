@@ -93,6 +93,32 @@ pub(crate) fn parse(text: &str) -> Result<Node, Finding> {
     serde_saphyr::from_str_with_options(text, options).map_err(|e| refused(&e))
 }
 
+/// Reads another program's YAML text, of at most four times as much; `old_booleans`: whether `yes` and `on` are
+/// true there, as in YAML 1.1.
+pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Finding> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: 800_000,
+            max_aliases: 10_000,
+            max_anchors: 10_000,
+            max_recorded_anchor_events: 80_000,
+            max_depth: 48,
+            max_documents: 1,
+            max_nodes: 400_000,
+            max_total_scalar_bytes: 4 * MAX_BYTES,
+            max_merge_keys: 10_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 80_000,
+            max_replay_stack_depth: 8,
+        },
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        strict_booleans: !old_booleans,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| refused(&e))
+}
+
 fn refused(error: &serde_saphyr::Error) -> Finding {
     use serde_saphyr::Error as E;
     let place = error.location().map_or_else(Place::default, |l| place(l).0);

@@ -19,7 +19,7 @@ pub use policy::{Action, AssertionRule, Callers, From, Intention, Policy};
 pub use proxy::{
     Balance, Between, Breaker, ConnectionLimits, Inbound, Outbound, Outlier, Retries, Settings,
 };
-pub use registry::{Consul, Registration, Registry, Secret};
+pub use registry::{Advertised, Consul, Registration, Registry, Secret};
 pub use worker::{Delivery, Worker};
 
 use mesh_bus::{BrokerUrl, BusConfig};
@@ -122,7 +122,7 @@ impl Config {
 
     /// Applies what the environment says; it wins over the file. An empty variable counts as unset.
     ///
-    /// `RABBITMQ_URL`, `CONSUL_URL`, `CONSUL_HTTP_TOKEN`, `OTEL_EXPORTER_OTLP_ENDPOINT` and `_PROTOCOL`.
+    /// `RABBITMQ_URL`, `CONSUL_URL`, `CONSUL_HTTP_TOKEN`, `MESH_ADVERTISE`, `OTEL_EXPORTER_OTLP_ENDPOINT` and `_PROTOCOL`.
     ///
     /// # Errors
     /// Every variable that cannot be used, in words and without its value.
@@ -144,6 +144,12 @@ impl Config {
         if let (Some(token), Some(consul)) = (get("CONSUL_HTTP_TOKEN"), self.registry.consul_mut())
         {
             consul.token = Some(Secret::from(token));
+        }
+        if let Some(text) = get("MESH_ADVERTISE") {
+            match text.trim().to_owned().try_into() {
+                Ok(address) => self.registry.registration.address = Some(address),
+                Err(why) => faults.push(format!("MESH_ADVERTISE: {why}")),
+            }
         }
         faults.extend(self.traces.apply(environment).err());
         if faults.is_empty() {
@@ -186,7 +192,7 @@ impl Config {
             }
         }
         if let Some(inbound) = &self.inbound {
-            inbound.check(&mut faults);
+            inbound.check(&self.registry.registration, &mut faults);
             if self.app.is_none() {
                 faults.push("inbound leads nowhere: add app");
             }

@@ -1,6 +1,6 @@
 //! The ways in and out.
 
-use super::{AssertionRule, Faults, ServiceName};
+use super::{AssertionRule, Faults, Registration, ServiceName};
 use mesh_protocol::assertion::RESERVED_HEADERS;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -241,10 +241,14 @@ impl Default for ConnectionLimits {
 }
 
 impl Inbound {
-    pub(super) fn check(&self, faults: &mut Faults) {
-        if self.listen.ip().is_unspecified() && self.advertise.is_none() {
+    pub(super) fn check(&self, registration: &Registration, faults: &mut Faults) {
+        if self.listen.ip().is_unspecified()
+            && self.advertise.is_none()
+            && registration.address.is_none()
+        {
             faults.push(
-                "inbound.advertise is needed: peers cannot connect to an unspecified address",
+                "inbound.advertise is needed: peers cannot connect to an unspecified address \
+                 (or registry.registration.address: auto)",
             );
         }
         if self.advertise.is_some_and(|a| a.ip().is_unspecified()) {

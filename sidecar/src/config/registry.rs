@@ -4,6 +4,7 @@ use super::Faults;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Where services are found, and what is said there of this one.
@@ -54,6 +55,10 @@ fn timeout_ms() -> u64 {
 pub struct Registration {
     /// Distinguishes instances of one service; made of its name and address when absent.
     pub id: Option<String>,
+    /// Where others find it, when it listens on every address of its machine. `MESH_ADVERTISE` in the
+    /// environment overrides it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Advertised>,
     /// Tags.
     pub tags: Vec<String>,
     /// What the agent can do; in the meta as `capabilities`, separated by commas.
@@ -74,6 +79,7 @@ impl Default for Registration {
     fn default() -> Self {
         Self {
             id: None,
+            address: None,
             tags: Vec::new(),
             capabilities: Vec::new(),
             version: None,
@@ -82,6 +88,40 @@ impl Default for Registration {
             ttl_ms: 6_000,
             // Consul's least.
             forget_after_ms: 60_000,
+        }
+    }
+}
+
+/// An address that is known, or that is found out at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Advertised {
+    /// From where this machine reaches Consul: who comes from there is found there. A container learns its
+    /// address no other way.
+    Auto,
+    /// This one.
+    Address(IpAddr),
+}
+
+impl TryFrom<String> for Advertised {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match text.parse::<IpAddr>() {
+            Ok(address) if !address.is_unspecified() => Ok(Self::Address(address)),
+            _ => Err("neither `auto` nor an address that peers can connect to"),
+        }
+    }
+}
+
+impl From<Advertised> for String {
+    fn from(advertised: Advertised) -> Self {
+        match advertised {
+            Advertised::Auto => "auto".to_owned(),
+            Advertised::Address(address) => address.to_string(),
         }
     }
 }

@@ -138,3 +138,26 @@ fn no_secret_is_in_any_text() {
         "{text}"
     );
 }
+
+#[test]
+fn a_container_is_found_where_the_environment_says() {
+    let everywhere = FILE.replace(
+        "inbound: {listen: '127.0.0.1:0'}",
+        "inbound: {listen: '0.0.0.0:15006'}",
+    );
+    let faults = Config::from_text(&everywhere).unwrap_err().join("; ");
+    assert!(faults.contains("registry.registration.address"), "{faults}");
+    let known = everywhere.replace(
+        "token: hidden}",
+        "token: hidden}, registration: {address: auto}",
+    );
+    let mut config = Config::from_text(&known).unwrap();
+    assert_eq!(config.registry.registration.address, Some(Advertised::Auto));
+    let said =
+        |text: &'static str| move |name: &str| (name == "MESH_ADVERTISE").then(|| text.to_owned());
+    config.apply(&said("10.1.2.3")).unwrap();
+    let address = Advertised::Address("10.1.2.3".parse().unwrap());
+    assert_eq!(config.registry.registration.address, Some(address));
+    let refused = config.apply(&said("0.0.0.0")).unwrap_err().join("; ");
+    assert!(refused.contains("MESH_ADVERTISE"), "{refused}");
+}

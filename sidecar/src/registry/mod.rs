@@ -13,6 +13,7 @@ pub(crate) mod consul;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod discovery;
+pub(crate) mod found;
 mod memory;
 mod metrics;
 

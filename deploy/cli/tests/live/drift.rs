@@ -86,7 +86,7 @@ async fn changed_by_hand(release: Release) {
             Value::Null,
         )
         .await;
-    let path = format!("bindings/{v}/e/ai.tasks/q/agent.worker.tasks/task.worker.%2A");
+    let path = format!("bindings/{v}/e/ai.tasks/q/agent.worker.tasks/task.worker.%252A");
     scene.by_hand(Method::DELETE, &path, Value::Null).await;
     let binding = json!({"routing_key": "x.#"});
     scene

@@ -22,7 +22,7 @@ fn yaml(management: &str, vhost: &str) -> String {
          policies: [{{name: p, pattern: '^audit', definition: {{message-ttl: 60000}}}}]\n\
          store: {{backend: memory}}\n\
          agents:\n  - {{id: general-agent, run: {{builtin: general-agent}}}}\n  \
-         - {{id: data-processor, capabilities: [data_processing], run: {{builtin: data-processor}}, queue_kind: classic, delivery: {{delayed_retries: 5, first_delay: 2s}}}}\n"
+         - {{id: data-processor, capabilities: [data_processing], run: {{builtin: data-processor}}, queue_kind: classic, delivery: {{delayed_retries: 0}}}}\n"
     )
 }
 
