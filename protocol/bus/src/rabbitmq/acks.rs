@@ -68,14 +68,17 @@ impl Acks {
     /// The channel ended before: the delivery is back.
     pub(super) async fn ack(&self, tag: Tag, acker: &Acker) -> Result<(), BusError> {
         let (done, told) = oneshot::channel();
-        {
+        let alone = {
             let mut state = self.state();
             state.open.remove(&tag);
             let acker = acker.clone();
             state.waiting.insert(tag, Waiting { acker, done });
+            state.open.is_empty()
+        };
+        if !alone {
+            // Whatever was confirmed together comes here before this goes on.
+            tokio::task::yield_now().await;
         }
-        // Whatever was confirmed together comes here before this goes on.
-        tokio::task::yield_now().await;
         let way = self.way.lock().await;
         let batch = self.state().take(tag);
         if let Some(batch) = batch {
