@@ -10,7 +10,8 @@ use crate::coordination::socket::Settings;
 use crate::resources::Amounts;
 use mesh_bus::{BusConfig, QueueKind};
 use mesh_protocol::AgentId;
-use mesh_protocol::assertion::Assertions;
+use mesh_protocol::assertion::{Assertions, Claims};
+use mesh_protocol::callers::Callers;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -82,6 +83,36 @@ pub struct Agent {
     /// What one of its steps takes of [`Config::resources`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resources: Amounts,
+    /// On whose behalf its sidecar takes steps; everybody's, where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originators: Option<Vec<Originators>>,
+}
+
+/// Some on whose behalf an agent takes steps, or does not: what an intention says of the way from the orchestrator to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Originators {
+    /// Whether they are those on whose behalf it does not, whatever else is said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denied: bool,
+    /// Whom the assertion must name; without this, anyone or no one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callers: Option<Callers>,
+}
+
+impl Agent {
+    /// Whether its sidecar takes a step on behalf of whom `claims` name: nobody, where none are there.
+    pub fn takes_from(&self, claims: Option<&Claims>) -> bool {
+        let Some(originators) = &self.originators else {
+            return true;
+        };
+        let holds = |of: &&Originators| match &of.callers {
+            None => true,
+            Some(callers) => claims.is_some_and(|claims| callers.hold_of(claims)),
+        };
+        let mut held = originators.iter().filter(holds).peekable();
+        held.peek().is_some() && held.all(|of| !of.denied)
+    }
 }
 
 /// How tasks become plans.

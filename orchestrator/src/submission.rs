@@ -120,9 +120,10 @@ impl Submissions {
     /// Why not; 503 when it may be taken later.
     pub async fn submit(&self, mut asked: Asked) -> Result<Taken, Failure> {
         let agent = asked.agent.take();
+        let originator = asked.caller.originator();
         let plan = async |task: &TaskRequest, span: &mut Span| {
             let planned = match &agent {
-                None => self.planning.plan(task, span).await,
+                None => self.planning.plan(task, &originator, span).await,
                 Some((agent, action)) => self.planning.of_one(agent, action),
             };
             planned.map_err(|error| no_plan(error, &task.task_type))

@@ -4,6 +4,7 @@
 //! I/O and no clock, so that the same crate builds into the filters (wasm32) and into the servers.
 
 pub mod assertion;
+pub mod callers;
 pub mod collaboration;
 pub mod event;
 pub mod load;

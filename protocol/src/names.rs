@@ -32,6 +32,18 @@ pub const POLLED: [&str; 5] = [
     crate::load::PATH,
 ];
 
+/// Whether the mesh takes what is put into `queue` for a task, a step or a result. An answer is none of them, whoever asks
+/// for it there.
+pub fn takes_work(queue: &str) -> bool {
+    let of_agent = queue.strip_prefix("agent.");
+    queue == QUEUE_PRIORITY_TASKS
+        || of_agent.is_some_and(|rest| {
+            let (_, kind) = rest.split_once('.').unwrap_or_default();
+            kind == "tasks" || kind.starts_with("tasks.delay.")
+        })
+        || of_agent.and_then(|rest| rest.strip_suffix(".coordination")) == Some(ORCHESTRATOR)
+}
+
 const MAX_AGENT: usize = 63;
 const MAX_ID: usize = 128;
 
@@ -255,6 +267,28 @@ text_id!(AgentId, TaskId, StepId);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_no_work() {
+        let agent: AgentId = "data-processor".parse().unwrap();
+        let delayed = format!("{}.delay.250", agent.task_queue());
+        let results = "agent.orchestrator.coordination";
+        for queue in [QUEUE_PRIORITY_TASKS, &agent.task_queue(), &delayed, results] {
+            assert!(takes_work(queue), "{queue}");
+        }
+        for queue in [
+            "",
+            "replies",
+            "ai.priority.tasks.mine",
+            "amq.gen-x",
+            "agent.tasks",
+            "my.agent.tasks",
+            &agent.coordination_queue(),
+            &agent.event_queue(),
+        ] {
+            assert!(!takes_work(queue), "{queue}");
+        }
+    }
 
     #[test]
     fn both_spellings_are_one_agent() {

@@ -7,6 +7,12 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// Prefix of the problem types that this project defines; the rest names the kind.
 pub const TYPE_PREFIX: &str = "urn:agent-mesh:problem:";
 
+/// Header of an answer whose fault is not the service's that gives it but of something behind it, so that nobody leaves
+/// that service alone for it: its value is [`FAULT_BEHIND`].
+pub const HEADER_FAULT: &str = "x-mesh-fault";
+/// The fault is behind the service: of a model server, say, that all instances share.
+pub const FAULT_BEHIND: &str = "behind";
+
 /// RFC 9457 problem details, with one entry per wrong field.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {

@@ -257,6 +257,15 @@ impl Broker {
         .await;
     }
 
+    /// Deletes an exchange of the virtual host at the end of `url`, and with it all that is bound to it.
+    pub async fn delete_exchange(&self, url: &str, exchange: &str) {
+        let vhost = vhost_of(url);
+        self.eval(format!(
+            r#"rabbit_exchange:delete(rabbit_misc:r(<<"{vhost}">>, exchange, <<"{exchange}">>), false, <<"tests">>)."#
+        ))
+        .await;
+    }
+
     /// Runs Erlang on the broker and returns `{ok, <value>}`.
     ///
     /// # Panics

@@ -166,6 +166,11 @@ impl Held {
 }
 
 impl Entry {
+    /// Whether the step's time was up before anybody took it: the broker's own word.
+    pub fn is_expired(&self) -> bool {
+        self.reason.as_deref() == Some("expired")
+    }
+
     fn of(place: &Place, delivery: &Delivery) -> Self {
         let properties = &delivery.message.properties;
         let trail: Trail = properties.trail.as_deref().cloned().unwrap_or_default();

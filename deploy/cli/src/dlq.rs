@@ -176,7 +176,8 @@ async fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replays or drops the entries of `task`, or all.
+/// Replays or drops the entries of `task`, or all. Of all, those whose time was up are not replayed: their tasks have
+/// ended, and nobody waits for what they would do.
 async fn settle(
     bus: &dyn Bus,
     places: &[Place],
@@ -185,11 +186,16 @@ async fn settle(
     at: &DlqWhere,
 ) -> anyhow::Result<ExitCode> {
     let (mut done, mut failed, mut behind) = (Vec::new(), Vec::new(), 0);
+    let mut expired = 0;
     for place in places {
         let Taken { held, more } = take(bus, place).await?;
         behind += more;
         let (meant, others): (Vec<Held>, Vec<Held>) =
             held.into_iter().partition(|one| is_of(one, task));
+        let (late, meant): (Vec<Held>, Vec<Held>) = meant
+            .into_iter()
+            .partition(|one| deed == Deed::Replay && task.is_none() && one.entry.is_expired());
+        expired += late.len();
         for one in meant {
             let entry = one.entry.clone();
             let settled = match deed {
@@ -201,6 +207,7 @@ async fn settle(
                 Err(error) => failed.push((entry, error)),
             }
         }
+        give_back(late).await?;
         give_back(others).await?;
     }
     if let (Some(task), true, true) = (task, done.is_empty(), failed.is_empty()) {
@@ -218,7 +225,7 @@ async fn settle(
                 .map(|(entry, error)| json!({"entry": entry, "error": why(error)}));
             let failed: Vec<Value> = failed.collect();
             screen.line(screen::json(
-                &json!({word: done, "failed": failed, "more": behind}),
+                &json!({word: done, "failed": failed, "more": behind, "expired": expired}),
             )?)?;
         }
         Output::Text => {
@@ -234,6 +241,12 @@ async fn settle(
                 screen.line(format!("{stays} {}: {}", name(entry), plain(&why(error))))?;
             }
             screen.line(format!("{} {word}", count(done.len(), "dead letter")))?;
+            if expired > 0 {
+                let expired = count(expired, "dead letter");
+                screen.line(format!(
+                    "{expired} left whose time was up: name the task to replay one, or drop them"
+                ))?;
+            }
             if task.is_none() && behind > 0 {
                 screen.line(format!("{behind} more are behind these: run it again"))?;
             }

@@ -204,6 +204,63 @@ async fn dead_letters_are_listed_shown_dropped_and_replayed_to_success() {
     stop.cancel();
 }
 
+/// Nobody waits for a step whose time was up: only whoever names its task has it done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_is_replayed_is_what_was_not_late() {
+    let url = rabbitmq::shared().await.vhost().await;
+    let broker = BrokerUrl::try_from(url.clone()).unwrap();
+    let bus = mesh_bus::connect(&BusConfig::Rabbitmq { url: broker })
+        .await
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("mesh.yaml"), MESH).unwrap();
+    let topology = Topology::exchanges().with_agent(&worker(), QueueKind::Quorum);
+    bus.declare(&topology).await.unwrap();
+    let depth = async |queue: String| bus.depth(&queue).await.unwrap().messages;
+    for (task, expiration_ms) in [("late", Some(1)), ("failed", None)] {
+        let step =
+            json!({"task_id": task, "step_id": "s", "agent": "worker", "action": "a", "role": "r"});
+        let message = Message {
+            routing_key: worker().task_queue(),
+            body: step.to_string().into(),
+            mandatory: true,
+            properties: mesh_bus::Properties {
+                expiration_ms,
+                ..Default::default()
+            },
+            ..Message::default()
+        };
+        bus.publish(message).await.unwrap();
+        mesh_tests::wait_for("the late one to die", async || {
+            depth(worker().dead_queue()).await == 1
+        })
+        .await;
+    }
+    let mut steps = bus.consume(&worker().task_queue(), 1).await.unwrap();
+    let failed = within("the step", steps.next()).await.unwrap();
+    failed.dead_letter("agent_status: 503").await.unwrap();
+    mesh_tests::wait_for("both to be dead", async || {
+        depth(worker().dead_queue()).await == 2
+    })
+    .await;
+    let replayed = told(dir, &url, &["dlq", "replay", "--all", "-o", "json"]).await;
+    assert_eq!(replayed["replayed"].as_array().unwrap().len(), 1);
+    assert_eq!(replayed["replayed"][0]["task_id"], "failed");
+    assert_eq!(replayed["expired"], 1);
+    let again = within("the step", steps.next()).await.unwrap();
+    again.ack().await.unwrap();
+    let people = mesh(dir, &url, &["dlq", "replay", "--all"]).await;
+    let said = text(&people.stdout);
+    assert!(
+        said.contains("1 dead letter left whose time was up"),
+        "{said}"
+    );
+    let named = told(dir, &url, &["dlq", "replay", "late", "-o", "json"]).await;
+    assert_eq!(named["replayed"][0]["task_id"], "late");
+    assert_eq!(depth(worker().dead_queue()).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_says_why() {
     let dir = tempfile::tempdir().unwrap();

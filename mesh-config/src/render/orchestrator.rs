@@ -4,10 +4,15 @@ use super::{RenderError, url_of};
 use crate::derive::{self, derived};
 use crate::mesh::{GATEWAY, Mesh};
 use crate::secret::{Secrets, Source, signing_key};
+use crate::trust::Intention;
 use mesh_bus::{BrokerUrl, BusConfig};
-use mesh_orchestrator::config::{Agent, Config, InternalToken, Planner, Steps, Store, StoreUrl};
+use mesh_orchestrator::config::{
+    Agent, Config, InternalToken, Originators, Planner, Steps, Store, StoreUrl,
+};
 use mesh_orchestrator::coordination::socket::Settings as Coordination;
 use mesh_protocol::assertion::{AssertionKey, Assertions};
+use mesh_protocol::names::ORCHESTRATOR;
+use mesh_sidecar::config::{Action, From, ServiceName};
 use std::time::Duration;
 
 /// Renders the orchestrator's configuration.
@@ -23,6 +28,7 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         queue_kind: Some(agent.queue_kind).filter(|&kind| kind != mesh.messaging.queue_kind),
         concurrency: agent.concurrency,
         resources: agent.resources.clone(),
+        originators: originators(mesh, &ServiceName::from(&agent.id)),
     });
     Ok(Config {
         listen: from.listen,
@@ -51,6 +57,33 @@ pub fn orchestrator(mesh: &Mesh, secrets: &Secrets) -> Result<Config, RenderErro
         coordination: Coordination::default(),
         traces: mesh.trust.traces.clone(),
     })
+}
+
+/// On whose behalf `agent` takes steps, as its sidecar decides: each is a `POST /process` of the orchestrator. Nothing
+/// where it takes everybody's.
+fn originators(mesh: &Mesh, agent: &ServiceName) -> Option<Vec<Originators>> {
+    let intentions = mesh.trust.intentions.as_ref()?;
+    let of_steps = |i: &&Intention| {
+        let from = match &i.from {
+            From::Any => true,
+            From::Services(services) => services.iter().any(|s| s.as_str() == ORCHESTRATOR),
+        };
+        let whole = |path: &String| matches!(path.trim_end_matches('/'), "" | "/process");
+        from && i.leads_to(agent)
+            && (i.methods.is_empty() || i.methods.iter().any(|method| method == "POST"))
+            && (i.paths.is_empty() || i.paths.iter().any(whole))
+    };
+    let of_steps: Vec<Originators> = intentions
+        .iter()
+        .filter(of_steps)
+        .map(|i| Originators {
+            denied: i.action == Action::Deny,
+            callers: i.callers.clone(),
+        })
+        .collect();
+    let open =
+        of_steps.iter().any(|of| of.callers.is_none()) && of_steps.iter().all(|of| !of.denied);
+    (!open).then_some(of_steps)
 }
 
 /// Whom everyone behind the gateway believes.

@@ -5,7 +5,7 @@ use super::submit::json;
 use super::{Api, Caller, body};
 use crate::coordination::hub::{HubError, MAX_REGISTERED, Registration, active, now, perfect};
 use crate::coordination::plan::Company;
-use crate::planner::Catalog;
+use crate::planner::{Catalog, Originator};
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -223,11 +223,17 @@ pub async fn list(State(api): State<Arc<Api>>) -> Response {
     json(StatusCode::OK, &Agents { agents })
 }
 
-/// Who can take part in a collaboration now.
-pub async fn company(api: &Api) -> Company {
-    let registered = known(api.sockets.hub().registered().await);
+/// Who can take part in a collaboration of `originator` now.
+pub async fn company(api: &Api, originator: &Originator) -> Company {
+    let load = &api.executor.context().load;
+    let (registered, glance) = tokio::join!(api.sockets.hub().registered(), load.glance());
+    let registered = known(registered);
     let own = api.planning.catalog();
-    let mut workload = api.executor.context().load.depths();
+    let mut workload = load.depths();
+    let absent = |id: &AgentId| glance.queues.get(id).is_some_and(|d| d.consumers == 0);
+    let passed_over = own.agents().iter();
+    let passed_over = passed_over.filter(|a| absent(&a.id) || !originator.reaches(a));
+    let passed_over = passed_over.map(|agent| agent.id.clone()).collect();
     let mut agents = own.agents().to_vec();
     for agent in &mut agents {
         if let Some(said) = registered.get(&agent.id) {
@@ -241,6 +247,7 @@ pub async fn company(api: &Api) -> Company {
         listeners: listeners.collect(),
         catalog: Catalog::new(agents).with_resources(own.capacity().clone()),
         workload,
+        passed_over,
     }
 }
 

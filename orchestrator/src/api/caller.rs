@@ -17,6 +17,7 @@ use mesh_protocol::assertion::{self, AssertionError, Claims};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::planner::Originator;
 use crate::store::Owner;
 
 /// Header in which the sidecar beside this orchestrator says which service is calling, by its certificate. It drops
@@ -57,6 +58,17 @@ impl Caller {
                 origin: ORIGIN_PEERS.to_owned(),
                 sub: service.to_string(),
             }),
+        }
+    }
+
+    /// On whose behalf plans for this caller's tasks are made.
+    pub fn originator(&self) -> Originator {
+        Originator {
+            owner: self.owner(),
+            claims: match self {
+                Self::Asserted { claims, .. } => Some((**claims).clone()),
+                Self::Local | Self::Peer(_) => None,
+            },
         }
     }
 

@@ -50,6 +50,7 @@ pub async fn coordinate(
     let owner = caller.owner();
     let key = key::from_headers(&parts.headers)?
         .map(|key| SubmissionKey::new(owner.as_ref(), key, &joint.whole()));
+    let originator = caller.originator();
     let asked = Asked {
         task: joint.request.clone(),
         bytes: bytes.len(),
@@ -62,7 +63,7 @@ pub async fn coordinate(
         client_task_id: None,
     };
     let plan = async |_: &TaskRequest, _: &mut Span| {
-        let company = agents::company(&api).await;
+        let company = agents::company(&api, &originator).await;
         let planned = plan::plan(&api.planning, &joint, &company).await;
         planned.map_err(|why| refused(&why, &joint))
     };

@@ -247,7 +247,8 @@ impl Failure {
         )
     }
 
-    /// A call to the model that is not made, or came to nothing.
+    /// A call to the model that is not made, or came to nothing. That is no fault of this orchestrator, and the answer
+    /// says so: an agent that asks a broken model is to have its tasks and messages looked after all the same.
     pub fn model(
         status: StatusCode,
         code: &str,
@@ -256,6 +257,10 @@ impl Failure {
     ) -> Self {
         let name = format!("model-{}", code.replace('_', "-"));
         let mut failure = Self::new(status, &name, "The model cannot be asked").detail(detail);
+        if status.is_server_error() {
+            let behind = HeaderValue::from_static(problem::FAULT_BEHIND);
+            failure.headers.insert(problem::HEADER_FAULT, behind);
+        }
         if let Some(seconds) = retry_after {
             let value = HeaderValue::from(seconds);
             failure.headers.insert(RETRY_AFTER, value);

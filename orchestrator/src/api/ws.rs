@@ -19,6 +19,10 @@ use std::sync::Arc;
 /// refused by name.
 const ROOM: usize = 64 * 1024;
 
+/// Bytes that the library takes from a connection at a time. All frames in them are read before anybody else has a turn,
+/// and frames can be as small as six bytes.
+const READ: usize = 4 * 1024;
+
 /// Connects an agent. With `?last=CURSOR` (or an empty `last`, the first time) it acknowledges by itself and goes on
 /// behind that message; without, pongs acknowledge.
 pub async fn connect(
@@ -41,17 +45,15 @@ pub async fn connect(
             "there is no agent {agent}: it registers first, by POST /register"
         )));
     }
-    let Some(place) = api.sockets.place() else {
-        return Err(Failure::unavailable(
-            "as many agents as allowed are connected",
-        ));
-    };
+    let place = api.sockets.place(&agent);
+    let place = place.map_err(|why| Failure::unavailable(why.to_string()))?;
     if api.stopping.is_cancelled() {
         return Err(Failure::unavailable("this orchestrator stops"));
     }
     let sockets = Arc::clone(&api.sockets);
     let most = sockets.settings().max_message_bytes + ROOM;
     let upgrade = upgrade.max_message_size(most).max_frame_size(most);
+    let upgrade = upgrade.read_buffer_size(READ);
     Ok(upgrade.on_upgrade(|socket| run(socket, sockets, Hold::new(agent), acknowledge, place)))
 }
 

@@ -18,8 +18,8 @@ pub use scores::{Lesson, Scores};
 
 use crate::load::Load;
 use crate::metrics::Metrics;
-use crate::planner::Catalog;
 use crate::planner::draft::{Draft, DraftStep};
+use crate::planner::{Catalog, Originator};
 use mesh_protocol::AgentId;
 use mesh_protocol::plan::{Assignment, Candidate, Why};
 use mesh_protocol::task::TaskRequest;
@@ -49,9 +49,16 @@ impl Assigner {
         }
     }
 
-    /// Gives each step of `draft` that names a capability and no agent to one of those who can do it. A capability that
-    /// nobody has is left to the check.
-    pub async fn assign(&self, draft: &mut Draft, request: &TaskRequest, catalog: &Catalog) {
+    /// Gives each step of `draft` that names a capability and no agent to one of those who can do it, and take steps on
+    /// behalf of `originator`; where none does, to one of them all the same, which refuses it and says why. A capability
+    /// that nobody has is left to the check.
+    pub async fn assign(
+        &self,
+        draft: &mut Draft,
+        request: &TaskRequest,
+        originator: &Originator,
+        catalog: &Catalog,
+    ) {
         for step in &mut draft.steps {
             if !step.agent.is_empty() {
                 continue;
@@ -59,7 +66,11 @@ impl Assigner {
             let Some(capability) = step.capability.clone() else {
                 continue;
             };
-            let able: Vec<&crate::config::Agent> = catalog.capable(&capability).collect();
+            let mut able: Vec<&crate::config::Agent> = catalog.capable(&capability).collect();
+            let takes = |agent: &&crate::config::Agent| originator.reaches(agent);
+            if able.iter().any(takes) {
+                able.retain(takes);
+            }
             if able.is_empty() {
                 continue;
             }

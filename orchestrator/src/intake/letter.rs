@@ -9,6 +9,7 @@ use crate::run::relay;
 use crate::store::ReplyTo;
 use mesh_bus::{BusError, Message, Properties};
 use mesh_protocol::event::EventType;
+use mesh_protocol::names;
 use mesh_protocol::problem::{self, Problem};
 use serde::Serialize;
 
@@ -22,12 +23,20 @@ struct Accepted<'a> {
     client_task_id: Option<&'a str>,
 }
 
-/// Where answers to a message go, and what they belong to: what the message says of that, or its name.
+/// Where answers to a message go, and what they belong to: what the message says of that, or its name. Nowhere, where the
+/// mesh would take them for work.
 pub(super) fn reply_to(properties: &Properties, task_id: Option<&str>) -> Option<ReplyTo> {
     let queue = properties
         .reply_to
         .clone()
         .filter(|queue| !queue.is_empty())?;
+    if names::takes_work(&queue) {
+        tracing::warn!(
+            queue,
+            "an answer is asked for where it would be taken for work, and not sent"
+        );
+        return None;
+    }
     let correlation_id = properties.correlation_id.as_deref();
     let named = correlation_id
         .or(task_id)

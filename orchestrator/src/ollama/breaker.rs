@@ -11,6 +11,9 @@
 //! A model is asked seldom, and for seconds: shares within a window, as the sidecar counts them, would need
 //! minutes to say anything, so failures in a row are counted. What was begun before a change says nothing of
 //! the time after it, so each permit knows its epoch.
+//!
+//! Some failures may be the question's: a server answers 500 to what it cannot read, and too much to what asks for too
+//! much. Such ones of one consumer in a row count as one, so that nobody takes the model from the others by asking badly.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +59,8 @@ struct Inner {
     circuit: Circuit,
     epoch: u64,
     failures: u32,
+    /// Whose question may have brought the last failure about.
+    doubtful: Option<String>,
     pause: Duration,
 }
 
@@ -81,6 +86,7 @@ impl Default for Breaker {
             circuit: Circuit::Closed,
             epoch: 0,
             failures: 0,
+            doubtful: None,
             pause: FIRST,
         })))
     }
@@ -141,6 +147,14 @@ impl Inner {
         };
         self.epoch += 1;
         self.failures = 0;
+        self.doubtful = None;
+    }
+
+    fn failed(&mut self, now: Instant) {
+        self.failures += 1;
+        if self.failures >= FAILURES {
+            self.open(now);
+        }
     }
 }
 
@@ -154,6 +168,7 @@ impl Permit {
         if inner.epoch != self.epoch {
             return;
         }
+        inner.doubtful = None;
         match (failed, self.probe) {
             (false, probe) => {
                 inner.failures = 0;
@@ -167,12 +182,23 @@ impl Permit {
                 inner.pause = (inner.pause * 2).min(LONGEST);
                 inner.open(now);
             }
-            (true, false) => {
-                inner.failures += 1;
-                if inner.failures >= FAILURES {
-                    inner.open(now);
-                }
-            }
+            (true, false) => inner.failed(now),
+        }
+    }
+
+    /// Says that the call failed in a way that the question of `consumer` may have brought about; once.
+    pub fn report_doubtful(&mut self, consumer: &str, now: Instant) {
+        if self.probe {
+            // It says nothing of the server: the next call may try.
+            return;
+        }
+        if std::mem::replace(&mut self.reported, true) {
+            return;
+        }
+        let mut inner = self.breaker.inner();
+        if inner.epoch == self.epoch && inner.doubtful.as_deref() != Some(consumer) {
+            inner.doubtful = Some(consumer.to_owned());
+            inner.failed(now);
         }
     }
 }
@@ -244,6 +270,38 @@ mod tests {
         drop(old);
         assert_eq!(breaker.state(), State::HalfOpen);
         drop(probe);
+    }
+
+    #[test]
+    fn one_consumer_opens_it_for_nobody_by_its_questions() {
+        let now = Instant::now();
+        let breaker = Breaker::default();
+        let doubt = |consumer| breaker.admit(now).unwrap().report_doubtful(consumer, now);
+        for _ in 0..FAILURES * 10 {
+            doubt("a");
+        }
+        assert_eq!(breaker.state(), State::Closed);
+        // What several see is the server's.
+        for consumer in ["b", "a", "b", "a"] {
+            doubt(consumer);
+        }
+        assert_eq!(breaker.state(), State::Open);
+        // Nor does it keep it open.
+        let later = now + FIRST;
+        breaker.admit(later).unwrap().report_doubtful("a", later);
+        assert_eq!(breaker.state(), State::Open);
+        ask(&breaker, false, later);
+        assert_eq!(breaker.state(), State::Closed);
+        // An answer to somebody else begins anew.
+        for consumer in ["a", "b", "a", "b"] {
+            breaker
+                .admit(later)
+                .unwrap()
+                .report_doubtful(consumer, later);
+        }
+        ask(&breaker, false, later);
+        breaker.admit(later).unwrap().report_doubtful("a", later);
+        assert_eq!(breaker.state(), State::Closed);
     }
 
     #[test]

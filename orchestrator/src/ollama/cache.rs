@@ -1,5 +1,8 @@
-//! Plans that are used again: for another task of the same type, whose payload has the same keys and types,
-//! while the agents, the model and what it is told are the same.
+//! Plans that are used again: for another task of the same originator and type, whose payload has the same keys and
+//! types, while the agents, the model and what it is told are the same.
+//!
+//! Of the same originator alone: a payload may talk the model into a plan, and nobody is to plan for others in that way,
+//! or to have others' plans given up by tasks that fail.
 //!
 //! A plan is kept when a run of it completed, and forgotten when one failed for what may be the plan's fault. A
 //! plan that repeats values of its payload ([`shape::speaks_of`]) is not kept, since it is none for another.
@@ -10,7 +13,7 @@ use crate::config;
 use crate::planner::check::Bounds;
 use crate::planner::{Catalog, CheckedPlan, prompt};
 use crate::run::dag::Dag;
-use crate::store::{End, RunRecord, TaskStatus};
+use crate::store::{End, Owner, RunRecord, TaskStatus};
 use lru::LruCache;
 use mesh_protocol::outcome::StepError;
 use mesh_protocol::plan::PlanSource;
@@ -81,17 +84,25 @@ impl PlanCache {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn key(&self, request: &TaskRequest) -> Key {
+    fn key(&self, request: &TaskRequest, owner: Option<&Owner>) -> Key {
         let mut key = Sha256::new();
         key.update(self.version);
+        match owner {
+            None => key.update([0]),
+            Some(owner) => {
+                key.update([1]);
+                shape::text(&owner.origin, &mut key);
+                shape::text(&owner.sub, &mut key);
+            }
+        }
         shape::text(&request.task_type, &mut key);
         shape::hash(&request.payload, &mut key);
         key.finalize().into()
     }
 
-    /// A plan for `request`, which says where it is from.
-    pub fn find(&self, request: &TaskRequest) -> Option<CheckedPlan> {
-        let key = self.key(request);
+    /// A plan for `request` of `owner`, which says where it is from.
+    pub fn find(&self, request: &TaskRequest, owner: Option<&Owner>) -> Option<CheckedPlan> {
+        let key = self.key(request, owner);
         let found = {
             let mut plans = self.plans();
             match plans.get(&key) {
@@ -116,21 +127,22 @@ impl PlanCache {
         if run.plan.collaboration.is_some() {
             return;
         }
+        let owner = run.owner.as_ref();
         match end.status {
             TaskStatus::Completed => {
                 let plan = CheckedPlan {
                     plan: run.plan.clone(),
                     dag: dag.clone(),
                 };
-                self.completed(&run.request, plan);
+                self.completed(&run.request, owner, plan);
             }
-            TaskStatus::Failed => self.failed(&run.request, end.error.as_ref()),
+            TaskStatus::Failed => self.failed(&run.request, owner, end.error.as_ref()),
             TaskStatus::Cancelled | TaskStatus::Pending | TaskStatus::InProgress => {}
         }
     }
 
     /// A run of `plan` completed.
-    fn completed(&self, request: &TaskRequest, plan: CheckedPlan) {
+    fn completed(&self, request: &TaskRequest, owner: Option<&Owner>, plan: CheckedPlan) {
         let made = plan.plan.source == PlanSource::Ollama;
         if !made || plan.plan.risks.iter().any(|risk| risk == RISK) {
             return;
@@ -146,17 +158,17 @@ impl PlanCache {
             plan: Arc::new(plan),
             until: Instant::now() + self.life,
         };
-        let key = self.key(request);
+        let key = self.key(request, owner);
         self.plans().put(key, kept);
         self.metrics.cache("kept");
     }
 
     /// A run of a plan for `request` failed.
-    fn failed(&self, request: &TaskRequest, error: Option<&StepError>) {
+    fn failed(&self, request: &TaskRequest, owner: Option<&Owner>, error: Option<&StepError>) {
         if error.is_some_and(|e| NOT_THE_PLANS.contains(&e.code.as_str())) {
             return;
         }
-        let key = self.key(request);
+        let key = self.key(request, owner);
         if self.plans().pop(&key).is_some() {
             self.metrics.cache("dropped");
         }

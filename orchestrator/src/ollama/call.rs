@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Bytes of a question that are a token: some four of English text, and of the JSON around it.
+const BYTES_PER_TOKEN: u64 = 4;
+
 /// A call that has its turn. Dropped without [`Call::ended`], it was given up.
 #[derive(Debug)]
 pub struct Call {
@@ -17,6 +20,8 @@ pub struct Call {
     model: String,
     permit: Permit,
     ended: bool,
+    /// Tokens of the question, as far as that can be told: how many are known comes with the end of the answer.
+    asked: u64,
     /// Tokens that came so far, as far as that can be told: lines of a stream.
     pub seen: u64,
     _turn: Turn,
@@ -36,6 +41,7 @@ impl Call {
             model: model.to_owned(),
             permit,
             ended: false,
+            asked: 0,
             seen: 0,
             _turn: turn,
         }
@@ -46,19 +52,26 @@ impl Call {
         &self.models.client
     }
 
+    /// Says what is asked, so that whoever gives the call up pays for it: the model has read it.
+    pub fn asks(&mut self, question: &Bytes) {
+        let bytes = u64::try_from(question.len()).unwrap_or(u64::MAX);
+        self.asked = bytes / BYTES_PER_TOKEN;
+    }
+
     /// Asks `path` and reads the answer whole; the call is over then. `limit` is the time for it, and a server
     /// that does not keep to it is only at fault where it had at least `enough`.
     ///
     /// # Errors
     /// [`Fault`].
     pub async fn whole(
-        self,
+        mut self,
         path: &str,
         body: Bytes,
         most: usize,
         limit: Duration,
         enough: Duration,
     ) -> Result<Bytes, Fault> {
+        self.asks(&body);
         let answer = self.client().whole(path, Some(body), most, limit).await;
         let outcome = match &answer {
             Ok(answer) => Ok(Part::read(answer).map_or(Usage::default(), |p| p.usage())),
@@ -73,6 +86,7 @@ impl Call {
         self.ended = true;
         let models = Arc::clone(&self.models);
         let class = models.class(&self.consumer);
+        let mut doubtful = false;
         let (word, failed, usage) = match outcome {
             Ok(usage) => ("ok", false, usage),
             Err(fault) => {
@@ -83,13 +97,20 @@ impl Call {
                     output: self.seen,
                     ..Usage::default()
                 };
+                // What the orchestrator itself asks is known to be a question.
+                doubtful = fault.is_doubtful() && self.consumer != Consumer::Planner;
                 (fault.as_str(), fault.is_servers(), used)
             }
         };
         models.metrics.called(class, word);
         models.metrics.used(class, &usage);
         if !failed || blame {
-            self.permit.report(failed, Instant::now());
+            let now = Instant::now();
+            if failed && doubtful {
+                self.permit.report_doubtful(self.consumer.name(), now);
+            } else {
+                self.permit.report(failed, now);
+            }
             models.metrics.breaker(models.breaker.state());
         }
         let tokens = usage.input.saturating_add(usage.output);
@@ -109,12 +130,14 @@ impl Drop for Call {
         let class = models.class(&self.consumer);
         models.metrics.called(class, "given_up");
         let usage = Usage {
+            input: self.asked,
             output: self.seen,
             ..Usage::default()
         };
         models.metrics.used(class, &usage);
-        let told = (self.consumer.name().to_owned(), self.seen);
-        if self.seen > 0 && models.given_up.try_send(told).is_err() {
+        let tokens = self.asked.saturating_add(self.seen);
+        let told = (self.consumer.name().to_owned(), tokens);
+        if tokens > 0 && models.given_up.try_send(told).is_err() {
             models.metrics.budgets_unavailable.inc();
         }
     }

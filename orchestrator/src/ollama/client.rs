@@ -80,6 +80,15 @@ impl Fault {
         !matches!(self, Self::Status { status, .. } if *status < 500)
     }
 
+    /// Whether the question may have brought it about, though the server should have known better.
+    pub fn is_doubtful(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status != 503,
+            Self::TooLarge(_) => true,
+            _ => false,
+        }
+    }
+
     fn transport(error: &reqwest::Error) -> Self {
         if error.is_timeout() {
             Self::Late

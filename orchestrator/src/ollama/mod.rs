@@ -268,14 +268,7 @@ impl Models {
             Some(state) if !state.is_usable() => return Err(Refused::NotThere(state)),
             Some(_) => {}
         }
-        match self.ledger.exhausted(consumer.name()).await {
-            Ok(None) => {}
-            Ok(Some(wait)) => {
-                let consumer = consumer.name().to_owned();
-                return Err(Refused::Exhausted { consumer, wait });
-            }
-            Err(error) => self.unkept(&error),
-        }
+        self.afford(consumer).await?;
         // Before the line: nobody is to wait for nothing.
         if let Some(left) = self.breaker.left(Instant::now()) {
             return Err(Refused::Open { left });
@@ -284,10 +277,29 @@ impl Models {
         let turn = self.turns.take(consumer.name(), priority).await;
         self.metrics.waited(asked.elapsed());
         let turn = turn?;
+        // Those of the same consumer that were before it in the line may have used up what there was.
+        if turn.was_waited_for() {
+            self.afford(consumer).await?;
+        }
         let permit = self.breaker.admit(Instant::now());
         self.metrics.breaker(self.breaker.state());
         let permit = permit.map_err(|left| Refused::Open { left })?;
         Ok((turn, permit))
+    }
+
+    /// Whether `consumer` has tokens left.
+    async fn afford(&self, consumer: &Consumer) -> Result<(), Refused> {
+        match self.ledger.exhausted(consumer.name()).await {
+            Ok(None) => Ok(()),
+            Ok(Some(wait)) => {
+                let consumer = consumer.name().to_owned();
+                Err(Refused::Exhausted { consumer, wait })
+            }
+            Err(error) => {
+                self.unkept(&error);
+                Ok(())
+            }
+        }
     }
 
     /// What clients are told.

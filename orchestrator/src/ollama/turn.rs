@@ -67,6 +67,7 @@ struct Waiter {
 pub struct Turn {
     /// None once it was given back.
     turns: Option<Arc<Turns>>,
+    waited: bool,
 }
 
 /// Leaves the line when it is dropped, whether it was called or not.
@@ -119,6 +120,7 @@ impl Turns {
                 self.under_way.inc();
                 return Ok(Turn {
                     turns: Some(Arc::clone(self)),
+                    waited: false,
                 });
             }
             let refused = self.make_room(&mut inner, consumer)?;
@@ -195,6 +197,7 @@ impl Turns {
             };
             let turn = Turn {
                 turns: Some(Arc::clone(self)),
+                waited: true,
             };
             if let Err(Ok(mut turn)) = waiter.call.send(Ok(turn)) {
                 // It has given up. Not by its drop, which would lead back here, ever deeper.
@@ -234,6 +237,11 @@ impl Inner {
 }
 
 impl Turn {
+    /// Whether others were before it in the line.
+    pub fn was_waited_for(&self) -> bool {
+        self.waited
+    }
+
     /// Gives the turn back and calls nobody.
     fn give_back(&mut self) -> Option<Arc<Turns>> {
         let turns = self.turns.take()?;

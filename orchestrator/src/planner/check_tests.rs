@@ -18,6 +18,7 @@ fn catalog() -> Catalog {
         queue_kind: None,
         concurrency: 1,
         resources: Default::default(),
+        originators: None,
     };
     Catalog::new(vec![
         agent("data-processor", &["count"]),

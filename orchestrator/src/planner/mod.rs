@@ -28,10 +28,12 @@ use crate::ollama::Models;
 use crate::ollama::cache::PlanCache;
 use crate::resources::Amounts;
 use crate::run::dag::Dag;
+use crate::store::Owner;
 use async_trait::async_trait;
 use check::{Bounds, Finding};
 use draft::{Draft, Usage};
 use mesh_protocol::AgentId;
+use mesh_protocol::assertion::Claims;
 use mesh_protocol::load::AgentLoad;
 use mesh_protocol::plan::{Plan, PlanSource};
 use mesh_protocol::task::TaskRequest;
@@ -96,6 +98,22 @@ pub struct CheckedPlan {
     pub plan: Plan,
     /// Its graph, steps in the order of the plan.
     pub dag: Dag,
+}
+
+/// On whose behalf a plan is made; somebody on this machine's by default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Originator {
+    /// Whose tasks these are.
+    pub owner: Option<Owner>,
+    /// What the gateway says of them, where it does.
+    pub claims: Option<Claims>,
+}
+
+impl Originator {
+    /// Whether `agent` takes steps on their behalf.
+    pub fn reaches(&self, agent: &config::Agent) -> bool {
+        agent.takes_from(self.claims.as_ref())
+    }
 }
 
 /// Who is there to be planned with.
@@ -279,23 +297,26 @@ impl Planning {
         self.general_agent.as_ref()
     }
 
-    /// A checked plan for `request`, from the model within its share of the task's time, else by rules; `span`
-    /// is told how it came about.
+    /// A checked plan for `request` of `originator`, from the model within its share of the task's time, else by rules;
+    /// `span` is told how it came about.
     ///
     /// # Errors
     /// [`NoPlan`].
     pub async fn plan(
         &self,
         request: &TaskRequest,
+        originator: &Originator,
         span: &mut Span,
     ) -> Result<CheckedPlan, NoPlan> {
         let started = Instant::now();
         let mut usage = Usage::default();
-        let kept = self.cache.as_ref().and_then(|cache| cache.find(request));
+        let owner = originator.owner.as_ref();
+        let cache = self.cache.as_ref();
+        let kept = cache.and_then(|cache| cache.find(request, owner));
         let cached = kept.is_some();
         let planned = match kept {
             Some(plan) => Ok(plan),
-            None => self.plan_by_either(request, &mut usage).await,
+            None => self.plan_by_either(request, originator, &mut usage).await,
         };
         if span.is_recording() {
             self.tell(span, request, &planned, usage);
@@ -361,12 +382,14 @@ impl Planning {
     async fn plan_by_either(
         &self,
         request: &TaskRequest,
+        originator: &Originator,
         usage: &mut Usage,
     ) -> Result<CheckedPlan, NoPlan> {
         let mut why_rules = None;
         if let Some(model) = &self.model {
             let share = Duration::from_secs(request.timeout.into()) / MODEL_SHARE;
-            match tokio::time::timeout(share, self.ask(&**model, request, usage)).await {
+            match tokio::time::timeout(share, self.ask(&**model, request, originator, usage)).await
+            {
                 Ok(Ok(plan)) => return Ok(plan),
                 Ok(Err(reason)) => why_rules = Some(reason),
                 Err(_) => {
@@ -389,7 +412,7 @@ impl Planning {
                 "planned by rules, since the model failed: {reason}"
             ));
         }
-        self.check(draft, self.rules.source(), request)
+        self.check(draft, self.rules.source(), request, originator)
             .await
             .map_err(NoPlan::Rejected)
     }
@@ -400,9 +423,11 @@ impl Planning {
         mut draft: Draft,
         source: PlanSource,
         request: &TaskRequest,
+        originator: &Originator,
     ) -> Result<CheckedPlan, Vec<Finding>> {
         if let Some(assigner) = &self.assigner {
-            assigner.assign(&mut draft, request, &self.catalog).await;
+            let assigned = assigner.assign(&mut draft, request, originator, &self.catalog);
+            assigned.await;
         }
         check::check(draft, source, &self.catalog, self.bounds)
     }
@@ -412,11 +437,13 @@ impl Planning {
         &self,
         model: &dyn Planner,
         request: &TaskRequest,
+        originator: &Originator,
         usage: &mut Usage,
     ) -> Result<CheckedPlan, String> {
+        let source = model.source();
         let draft = model.draft(request, &[]).await.map_err(|e| e.to_string())?;
         *usage += draft.usage;
-        let findings = match self.check(draft, model.source(), request).await {
+        let findings = match self.check(draft, source, request, originator).await {
             Ok(plan) => return Ok(plan),
             Err(findings) => findings,
         };
@@ -426,7 +453,7 @@ impl Planning {
             .await
             .map_err(|e| format!("its plan was wrong ({}), then: {e}", codes(&findings)))?;
         *usage += draft.usage;
-        let checked = self.check(draft, model.source(), request).await;
+        let checked = self.check(draft, source, request, originator).await;
         checked.map_err(|again| {
             self.metrics.rejected(&again);
             format!(

@@ -177,6 +177,7 @@ mod tests {
             queue_kind: None,
             concurrency: 1,
             resources: Default::default(),
+            originators: None,
         }])
     }
 

@@ -198,6 +198,7 @@ mod tests {
                 queue_kind: None,
                 concurrency: 1,
                 resources: Default::default(),
+                originators: None,
             })
             .collect();
         RulesPlanner::new(

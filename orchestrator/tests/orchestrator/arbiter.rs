@@ -135,6 +135,51 @@ async fn leases_outlive_an_absence_of_the_server() {
     .await;
 }
 
+/// A clock that was set back gives nobody who asks later the place of one who waits.
+#[tokio::test]
+async fn who_waits_keeps_its_place_when_the_clock_is_set_back() {
+    const HOUR_MS: u64 = 3_600_000;
+    let server = redis::shared().await;
+    let url = server.database();
+    let times = Times {
+        settle: Duration::ZERO,
+        ..Times::default()
+    };
+    let arbiter = arbiter(url.clone(), gpu(), times);
+    let [holds, waits, late] = ["a", "b", "c"].map(|id| ask(id, &[("gpu", 1)]));
+    assert!(matches!(
+        arbiter.ask(&holds).await.unwrap(),
+        Asked::Granted { .. }
+    ));
+    assert_eq!(arbiter.ask(&waits).await.unwrap(), Asked::Waiting);
+    // As if all of that had been written an hour later than now.
+    let cli = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("redis-cli");
+        let done = command.args(["-u", &url]).args(arguments).status();
+        assert!(done.unwrap().success());
+    };
+    let ms = HOUR_MS.to_string();
+    cli(&["HINCRBY", "{resources}:state", "last", &ms]);
+    for (key, shift, id) in [
+        ("until", HOUR_MS, "a"),
+        ("asked", HOUR_MS, "b"),
+        ("since", HOUR_MS, "b"),
+        ("queue:gpu", HOUR_MS * 1_000, "b"),
+    ] {
+        let key = format!("{{resources}}:{key}");
+        cli(&["ZINCRBY", &key, &shift.to_string(), id]);
+    }
+    assert_eq!(arbiter.ask(&late).await.unwrap(), Asked::Waiting);
+    let waited = arbiter.look().await.unwrap().oldest_wait.unwrap();
+    assert!(waited < Duration::from_secs(60), "{waited:?}");
+    assert!(arbiter.give_back(&holds.key).await.unwrap());
+    assert_eq!(arbiter.ask(&late).await.unwrap(), Asked::Waiting);
+    assert!(matches!(
+        arbiter.ask(&waits).await.unwrap(),
+        Asked::Granted { .. }
+    ));
+}
+
 #[tokio::test]
 async fn errors_hold_no_password() {
     // Nobody listens on port 1.

@@ -41,6 +41,7 @@ fn two_workers() -> Config {
         description: String::new(),
         concurrency: 1,
         resources: Default::default(),
+        originators: None,
     };
     Config {
         agents: NAMES.map(agent).to_vec(),

@@ -3,7 +3,7 @@
 use mesh_orchestrator::config::StoreUrl;
 use mesh_orchestrator::coordination::hub::contract::all;
 use mesh_orchestrator::coordination::hub::{
-    Agents, Bounds, Connections, Hold, Hub, HubError, Letter, Mailboxes, Posted, Receivers,
+    Agents, Bounds, Connections, Cursor, Hold, Hub, HubError, Letter, Mailboxes, Posted, Receivers,
     RedisHub,
 };
 use mesh_tests::redis;
@@ -54,6 +54,62 @@ async fn letters_survive_a_restart_of_the_server() {
     assert_eq!(hub.post(&a, &letter("1")).await.unwrap(), Posted::Repeated);
     hub.post(&a, &letter("2")).await.unwrap();
     assert_eq!(hub.read(&b, 0).await.unwrap().len(), 2);
+}
+
+/// A server that takes over from one that died may not know of the latest letters. A receiver that had them gets the new
+/// ones all the same: they do not go by the numbers of those.
+#[tokio::test]
+async fn a_server_that_has_forgotten_the_latest_letters_gives_no_number_again() {
+    let mut server = redis::start().await;
+    let hub = hub(server.url(), Bounds::default());
+    let (a, b) = (
+        Hold::new("a".parse().unwrap()),
+        Hold::new("b".parse().unwrap()),
+    );
+    hub.take(&a, None).await.unwrap();
+    let mailbox = hub.take(&b, None).await.unwrap().cursor.mailbox;
+    let letter = |id: &str| Letter {
+        id: id.to_owned(),
+        to: Receivers::One("b".parse().unwrap()),
+        body: format!(r#"{{"id":"{id}"}}"#).into(),
+    };
+    for id in ["1", "2", "3"] {
+        hub.post(&a, &letter(id)).await.unwrap();
+    }
+    let (third, _) = hub.read(&b, 0).await.unwrap()[2];
+    hub.acknowledge(&b, third).await.unwrap();
+    server.kill().await;
+    server.start_again().await;
+    mesh_tests::wait_for("the hub to answer again", async || {
+        hub.renew(&a).await.is_ok()
+    })
+    .await;
+    let forget = ["HSET", "{agents}:mailbox:b", "last", "1"];
+    let mut cli = Command::new("redis-cli");
+    let forgot = cli.args(["-u", &server.url()]).args(forget).status();
+    assert!(forgot.unwrap().success());
+    // Who is connected gets it behind the third, and who comes back with the third does not lose it.
+    for id in ["4", "5"] {
+        hub.post(&a, &letter(id)).await.unwrap();
+    }
+    assert_eq!(hub.read(&b, third).await.unwrap().len(), 2);
+    let again = Hold::new("b".parse().unwrap());
+    let last = Cursor {
+        mailbox,
+        letter: third,
+    };
+    let taken = hub.take(&again, Some(&last)).await.unwrap();
+    assert_eq!((taken.waiting, taken.resumed), (2, true));
+    // And from there on as ever.
+    let (fourth, _) = hub.read(&again, third).await.unwrap()[0];
+    let last = Cursor {
+        letter: fourth,
+        ..last
+    };
+    let again = Hold::new("b".parse().unwrap());
+    let taken = hub.take(&again, Some(&last)).await.unwrap();
+    assert_eq!((taken.waiting, taken.resumed), (1, true));
+    assert_eq!(hub.acknowledge(&again, fourth).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -330,6 +330,33 @@ async fn a_queue_that_is_gone_holds_up_nothing() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_wanted_among_the_tasks_becomes_none() {
+    let (mesh, bus) = start(config()).await;
+    mesh.agent("data-processor", answer_well).await;
+    for queue in [QUEUE_PRIORITY_TASKS, "agent.data_processor.tasks"] {
+        let among_tasks = Properties {
+            reply_to: Some(queue.to_owned()),
+            ..Properties::default()
+        };
+        let body = json!({"task": "data_processing"});
+        bus.publish(letter(&body, among_tasks)).await.unwrap();
+    }
+    mesh.metric("orchestrator_tasks_total{outcome=\"completed\"} 2")
+        .await;
+    // One that comes after them has its turn after whatever they would have brought.
+    let mut heard = answers(&bus).await;
+    bus.publish(letter(&json!({"task": "data_processing"}), asking()))
+        .await
+        .unwrap();
+    both(&mut heard).await;
+    mesh.metric("orchestrator_intake_total{outcome=\"accepted\"} 3")
+        .await;
+    assert_eq!(bus.depth(QUEUE_PRIORITY_DEAD).await.unwrap().messages, 0);
+    let dead = "agent.data_processor.dead";
+    assert_eq!(bus.depth(dead).await.unwrap().messages, 0);
+}
+
+#[tokio::test]
 async fn the_last_answer_comes_from_whoever_is_there() {
     let (mesh, bus) = start(config()).await;
     let given = mesh.agent("data-processor", silence).await;

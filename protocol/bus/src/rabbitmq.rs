@@ -42,6 +42,8 @@ use tracing::Instrument;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a look at a queue may take: who asks wants to know how it is now.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long after a queue was found gone it is declared anew: its consumers have to hear of it before.
+const HEARD: Duration = Duration::from_secs(1);
 /// How long an orderly leave may take; the broker returns unsettled deliveries without it too.
 const LEAVE: Duration = Duration::from_secs(3);
 

@@ -2,8 +2,8 @@
 
 use super::{Faults, Inbound, ServiceName};
 use mesh_protocol::assertion::{Assertions, PublicKey};
+pub use mesh_protocol::callers::Callers;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Who may call this service. What no intention allows is refused.
@@ -59,24 +59,6 @@ pub enum Action {
     Allow,
     /// It closes it.
     Deny,
-}
-
-/// Whom an assertion must name. Each list that is not empty must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Callers {
-    /// Issuers of the caller's own token, any of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub issuers: Vec<String>,
-    /// Subjects, any of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub subjects: Vec<String>,
-    /// Scopes, all of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub scopes: Vec<String>,
-    /// Claims that the gateway hands on, all of them with these values.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub claims: BTreeMap<String, String>,
 }
 
 /// Whether a request must carry an assertion.

@@ -54,7 +54,7 @@ impl Intentions {
         let holds = |i: &Intention| {
             i.callers
                 .as_ref()
-                .is_none_or(|callers| names(callers, claims))
+                .is_none_or(|callers| callers.hold_of(claims))
         };
         self.0.iter().map(holds).collect()
     }
@@ -136,19 +136,6 @@ impl Intention {
                 .copied()
                 .unwrap_or(false)
     }
-}
-
-/// Whether `claims` name whom `callers` asks for.
-fn names(callers: &Callers, claims: &Claims) -> bool {
-    let among = |list: &[String], text: &String| list.is_empty() || list.contains(text);
-    let granted = |scope: &String| claims.scope.split(' ').any(|held| held == scope);
-    among(&callers.issuers, &claims.origin)
-        && among(&callers.subjects, &claims.sub)
-        && callers.scopes.iter().all(granted)
-        && callers
-            .claims
-            .iter()
-            .all(|(name, value)| claims.claims.get(name) == Some(value))
 }
 
 #[cfg(test)]

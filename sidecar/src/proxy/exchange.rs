@@ -211,6 +211,7 @@ async fn within<F: Future>(
 /// What came of a try; `None` where the instance has nothing to do with it.
 pub(crate) fn outcome(result: &Result<Answer, Missed>, payload: &Payload) -> Option<Outcome> {
     Some(match result {
+        Ok(answer) if answer.is_of_fault_behind() => Outcome::FaultBehind,
         Ok(answer) => Outcome::Answered(answer.status()),
         Err(_) if payload.fault().is_some() => return None,
         Err(Missed::Unconnected(ConnectError::NoIdentity)) => return None,

@@ -19,6 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use mesh_protocol::problem;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,6 +75,17 @@ impl Answer {
         match self {
             Self::Response(response) => response.status(),
             Self::Switched(..) => StatusCode::SWITCHING_PROTOCOLS,
+        }
+    }
+
+    /// Whether it says that the fault is of something behind who answers.
+    pub(crate) fn is_of_fault_behind(&self) -> bool {
+        match self {
+            Self::Response(response) if response.status().is_server_error() => response
+                .headers()
+                .get(problem::HEADER_FAULT)
+                .is_some_and(|value| value == problem::FAULT_BEHIND),
+            _ => false,
         }
     }
 }

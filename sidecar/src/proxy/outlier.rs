@@ -16,6 +16,8 @@ use tokio::time::Instant;
 pub(crate) enum Outcome {
     /// The head of an answer came.
     Answered(StatusCode),
+    /// An answer came, of something behind the instance that is at fault ([`mesh_protocol::problem::HEADER_FAULT`]).
+    FaultBehind,
     /// The instance has not seen the request: no connection, no handshake, or an HTTP/2 stream that it refused.
     NotSent,
     /// No answer came in time.
@@ -34,6 +36,8 @@ impl Outcome {
                     | StatusCode::SERVICE_UNAVAILABLE
                     | StatusCode::GATEWAY_TIMEOUT
             ),
+            // All instances have the same behind them: to leave this one alone helps nobody.
+            Self::FaultBehind => false,
             Self::NotSent | Self::TimedOut | Self::BrokeOff => true,
         }
     }

@@ -39,7 +39,7 @@ pub(crate) fn may(method: &Method, outcome: Outcome, body: Body) -> bool {
         Outcome::NotSent => true,
         Outcome::BrokeOff => method.is_idempotent(),
         Outcome::Answered(_) => method.is_idempotent() && outcome.failed(),
-        Outcome::TimedOut => false,
+        Outcome::TimedOut | Outcome::FaultBehind => false,
     }
 }
 

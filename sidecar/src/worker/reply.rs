@@ -5,16 +5,20 @@ use super::wire::{self, Step};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use mesh_bus::{Bus, BusError, Message, Properties};
 use mesh_protocol::AgentId;
-use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR};
+use mesh_protocol::names::{EXCHANGE_COORDINATION, ORCHESTRATOR, takes_work};
 use mesh_protocol::outcome::{Outcome, StepResult};
 use mesh_trace::Context;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Not a queue but a consumer (direct reply-to): for a broker a mandatory message to it goes nowhere.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// First pause before a result is published again, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a result waits for the orchestrator's queue where there is none: it was deleted and is declared anew within
+/// half of this, or is about to be declared for the first time.
+const QUEUE: Duration = Duration::from_secs(60);
 
 /// What came of publishing a result.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +62,7 @@ pub(super) fn message(
     };
     let (exchange, routing_key) = match asked.reply_to.as_deref() {
         // The default exchange takes a queue's name as the key.
-        Some(queue) if !queue.is_empty() => (String::new(), queue.to_owned()),
+        Some(queue) if !queue.is_empty() && !takes_work(queue) => (String::new(), queue.to_owned()),
         _ => (EXCHANGE_COORDINATION.to_owned(), ORCHESTRATOR.to_owned()),
     };
     // What is there of an older publisher is its own affair; a consumer that is answered without a queue is none
@@ -98,6 +102,8 @@ pub(super) async fn publish(
     give_up: &CancellationToken,
 ) -> Published {
     let mut pauses = None;
+    let home = message.exchange == EXCHANGE_COORDINATION;
+    let begun = Instant::now();
     loop {
         let published = tokio::select! {
             biased;
@@ -106,6 +112,9 @@ pub(super) async fn publish(
         };
         match published {
             Ok(()) => return Published::Confirmed,
+            Err(error @ BusError::Unroutable { .. }) if home && begun.elapsed() < QUEUE => {
+                tracing::warn!(%error, "nobody takes a result, it is published again");
+            }
             Err(error @ BusError::Unroutable { .. }) => {
                 return Published::Unroutable(error.to_string());
             }

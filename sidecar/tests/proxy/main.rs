@@ -1,6 +1,7 @@
 //! Two sidecars and what passes between them: routing, protocols, headers, limits, faults, rotation, drain, traces.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod behind;
 mod drain;
 mod faults;
 mod headers;

@@ -119,7 +119,13 @@ async fn pass(
         .into_response())
 }
 
-async fn streamed(api: &Api, call: Call, path: &str, question: Bytes) -> Result<Response, Failure> {
+async fn streamed(
+    api: &Api,
+    mut call: Call,
+    path: &str,
+    question: Bytes,
+) -> Result<Response, Failure> {
+    call.asks(&question);
     let until = Instant::now() + LONGEST;
     let head = call.client().ask(path, Some(question), LONGEST).await;
     let response = match head {

@@ -114,6 +114,9 @@ async fn registrations_take_the_place_of_earlier_ones(hub: &dyn Hub) {
         assert_eq!(hub.registered().await.unwrap()[&agent(name)], said);
     }
     assert_eq!(hub.registered().await.unwrap().len(), 2);
+    for (name, is) in [("a", true), ("b", true), ("c", false)] {
+        assert_eq!(hub.is_registered(&agent(name)).await.unwrap(), is, "{name}");
+    }
 }
 
 async fn so_many_agents_and_no_more(hub: &dyn Hub) {

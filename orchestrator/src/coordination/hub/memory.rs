@@ -128,6 +128,10 @@ impl Agents for MemoryHub {
         Ok(true)
     }
 
+    async fn is_registered(&self, agent: &AgentId) -> Result<bool, HubError> {
+        Ok(self.lock().registered.contains_key(agent))
+    }
+
     async fn registered(&self) -> Result<BTreeMap<AgentId, Registration>, HubError> {
         Ok(self.lock().registered.clone())
     }

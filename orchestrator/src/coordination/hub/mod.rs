@@ -52,6 +52,12 @@ pub trait Agents: Send + Sync {
         registration: &Registration,
     ) -> Result<bool, HubError>;
 
+    /// Whether `agent` registered.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    async fn is_registered(&self, agent: &AgentId) -> Result<bool, HubError>;
+
     /// Everyone who registered. What cannot be read is left out.
     ///
     /// # Errors

@@ -153,6 +153,24 @@ impl Agents for RedisHub {
         self.call(&script).await
     }
 
+    async fn is_registered(&self, agent: &AgentId) -> Result<bool, HubError> {
+        let attempt = || async {
+            let mut connection = self.connection.clone();
+            // Both spellings: the plan's clients write either.
+            let mut command = redis::cmd("HMGET");
+            command
+                .arg(REGISTRY)
+                .arg(agent.as_str())
+                .arg(agent.underscored());
+            command
+                .query_async::<Vec<Option<Vec<u8>>>>(&mut connection)
+                .await
+        };
+        let said = again(attempt).await.map_err(unavailable)?;
+        let is_one = |said: &Vec<u8>| serde_json::from_slice::<Registration>(said).is_ok();
+        Ok(said.iter().flatten().any(is_one))
+    }
+
     async fn registered(&self) -> Result<BTreeMap<AgentId, Registration>, HubError> {
         let attempt = || async {
             let mut connection = self.connection.clone();

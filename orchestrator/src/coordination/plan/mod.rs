@@ -46,6 +46,20 @@ pub struct Company {
     pub listeners: BTreeSet<AgentId>,
     /// What each has to do.
     pub workload: BTreeMap<AgentId, u64>,
+    /// Those that get nothing while others can do it: they are not there, or take no steps on the originator's behalf.
+    pub passed_over: BTreeSet<AgentId>,
+}
+
+impl Company {
+    /// The one of those who can do `capability` that is there and has the least to do; of several the first.
+    fn chosen<'a>(&'a self, capability: &'a str) -> Option<&'a AgentId> {
+        let rank = |agent: &&AgentId| {
+            let busy = self.workload.get(*agent).copied();
+            (self.passed_over.contains(*agent), busy)
+        };
+        let capable = self.catalog.capable(capability).map(|agent| &agent.id);
+        capable.min_by_key(rank)
+    }
 }
 
 /// Why there is no plan.

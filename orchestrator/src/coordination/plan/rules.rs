@@ -1,7 +1,7 @@
 //! Collaborations by rules: who has the capabilities, one after the other.
 //!
 //! The result of each flows to the next: what a task asks for first comes first. Where several have a capability
-//! the one with the least to do gets it.
+//! the one with the least to do gets it, of those that are there and that the originator may reach.
 
 use super::draft::{Draft, DraftEdge, DraftNode};
 use super::{Company, Joint};
@@ -72,10 +72,7 @@ fn by_capability(
 ) -> Result<Vec<(AgentId, String)>, NoCollaboration> {
     let mut parts: Vec<(AgentId, String)> = Vec::new();
     for (place, name) in joint.capabilities.iter().enumerate() {
-        let capable = company.catalog.capable(name);
-        // The first of those that have equally little to do.
-        let chosen = capable.min_by_key(|agent| company.workload.get(&agent.id).copied());
-        let Some(agent) = chosen else {
+        let Some(agent) = company.chosen(name) else {
             let agents = company.catalog.agents().iter();
             let mut known: Vec<String> = agents.flat_map(|a| a.capabilities.clone()).collect();
             known.sort();
@@ -86,12 +83,12 @@ fn by_capability(
                 known,
             });
         };
-        match parts.iter_mut().find(|(id, _)| *id == agent.id) {
+        match parts.iter_mut().find(|(id, _)| id == agent) {
             Some((_, role)) => {
                 role.push_str(", ");
                 role.push_str(name);
             }
-            None => parts.push((agent.id.clone(), name.clone())),
+            None => parts.push((agent.clone(), name.clone())),
         }
     }
     Ok(parts)
@@ -105,7 +102,7 @@ fn by_type(
     let kind = &joint.request.task_type;
     let busy = company.workload.iter().map(|(agent, depth)| {
         let load = AgentLoad {
-            consumers: 1,
+            consumers: u32::from(!company.passed_over.contains(agent)),
             depth: *depth,
             ..AgentLoad::default()
         };
@@ -116,9 +113,7 @@ fn by_type(
     let mut agents: Vec<AgentId> = named.filter_map(|name| name.parse().ok()).collect();
     if agents.is_empty() {
         // What an agent can do since it registered.
-        let capable = company.catalog.capable(kind);
-        let chosen = capable.min_by_key(|agent| company.workload.get(&agent.id).copied());
-        agents.extend(chosen.map(|agent| agent.id.clone()));
+        agents.extend(company.chosen(kind).cloned());
     }
     if agents.is_empty() {
         agents.extend(planning.general_agent().cloned());

@@ -20,6 +20,7 @@ fn checked(plan: Value) -> Result<CheckedPlan, Vec<(Code, String, String)>> {
         queue_kind: None,
         concurrency: 1,
         resources: Default::default(),
+        originators: None,
     });
     let catalog = Catalog::new(agents.to_vec());
     let listeners: BTreeSet<AgentId> = ["listener".parse().unwrap()].into();

@@ -80,6 +80,40 @@ impl Settings {
     }
 }
 
+/// Most connections of one agent that are not over yet: one, those that it has replaced and that are being closed, and
+/// some that its machine has forgotten. More would take the places of others.
+const OF_ONE: usize = 16;
+
+/// A place for a connection; free again when it is dropped.
+pub struct Place {
+    sockets: Arc<Sockets>,
+    agent: AgentId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.sockets.taken();
+        match taken.get_mut(&self.agent) {
+            Some(of_agent) if *of_agent > 1 => *of_agent -= 1,
+            _ => {
+                taken.remove(&self.agent);
+            }
+        }
+    }
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlace {
+    /// As many connect as may.
+    #[error("as many agents as allowed are connected")]
+    AtAll,
+    /// The agent connects again and again.
+    #[error("this agent has {OF_ONE} connections that are not over yet")]
+    OfAgent,
+}
+
 /// What wakes each agent's sessions, by their numbers: mostly one, and for a moment two.
 type Bells = HashMap<AgentId, Vec<(u64, Arc<Notify>)>>;
 
@@ -91,6 +125,8 @@ pub struct Sockets {
     agents: BTreeSet<AgentId>,
     metrics: SocketMetrics,
     places: Arc<Semaphore>,
+    /// How many of the places each agent has.
+    taken: Mutex<HashMap<AgentId, usize>>,
     sessions: Mutex<Bells>,
     next: AtomicU64,
     /// Who is there, as far as this replica has looked.
@@ -115,6 +151,7 @@ impl Sockets {
         Ok(Arc::new(Self {
             hub,
             places: Arc::new(Semaphore::new(settings.max_connections)),
+            taken: Mutex::default(),
             settings,
             agents: agents.collect(),
             metrics: SocketMetrics::new(registry)?,
@@ -154,9 +191,29 @@ impl Sockets {
         &self.settings
     }
 
-    /// A place for one more connection.
-    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+    /// A place for one more connection of `agent`.
+    ///
+    /// # Errors
+    /// [`NoPlace`].
+    pub fn place(self: &Arc<Self>, agent: &AgentId) -> Result<Place, NoPlace> {
+        let mut taken = self.taken();
+        let of_agent = taken.get(agent).copied().unwrap_or(0);
+        if of_agent >= OF_ONE {
+            return Err(NoPlace::OfAgent);
+        }
+        let places = Arc::clone(&self.places);
+        let permit = places.try_acquire_owned().map_err(|_| NoPlace::AtAll)?;
+        taken.insert(agent.clone(), of_agent + 1);
+        drop(taken);
+        Ok(Place {
+            sockets: Arc::clone(self),
+            agent: agent.clone(),
+            _permit: permit,
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<AgentId, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is such an agent: in the mesh, or registered.
@@ -167,7 +224,7 @@ impl Sockets {
         if self.agents.contains(agent) {
             return Ok(true);
         }
-        Ok(self.hub.registered().await?.contains_key(agent))
+        self.hub.is_registered(agent).await
     }
 
     fn sessions(&self) -> MutexGuard<'_, Bells> {

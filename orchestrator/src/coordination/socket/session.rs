@@ -6,7 +6,7 @@
 use super::end::{End, broken, code, lasting};
 use super::frame::{self, Fault, Said};
 use super::pace::Pace;
-use super::{Settings, Sockets};
+use super::{Place, Settings, Sockets};
 use crate::coordination::hub::{Cursor, Hold, HubError, Letter, PAGE, Posted, Receivers, Taken};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
@@ -15,7 +15,7 @@ use mesh_protocol::{AgentId, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 /// Time for one message to be taken by the kernel; a receiver that is slower is cut off, and loses nothing.
@@ -39,7 +39,7 @@ pub async fn run(
     sockets: Arc<Sockets>,
     hold: Hold,
     acknowledge: Acknowledge,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let tracked = sockets.tasks.token();
     sockets.metrics.connections.inc();

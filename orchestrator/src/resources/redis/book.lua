@@ -46,6 +46,19 @@ elseif now < last or now - last > life / 2 then
     if settled > now + tonumber(ARGV[3]) then
         settled = now
     end
+    -- Who waits keeps its place before whoever asks from now on: a millisecond more, since `back` may be one too few.
+    if back < 0 then
+        local waits = {[SINCE] = back - 1}
+        for name in pairs(capacity) do
+            waits[queue(name)] = (back - 1) * 1000
+        end
+        for key, shift in pairs(waits) do
+            local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+            for place = 1, #all, 2 do
+                redis.call('ZADD', key, whole(tonumber(all[place + 1]) + shift), all[place])
+            end
+        end
+    end
 end
 redis.call('HSET', STATE, 'last', whole(now))
 

@@ -31,6 +31,8 @@ struct State {
     open: BTreeSet<Tag>,
     /// To be acknowledged.
     waiting: BTreeMap<Tag, Waiting>,
+    /// The latest that was handed out; 0 before the first.
+    latest: Tag,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,15 @@ impl Acks {
 
     /// A delivery is handed out.
     pub(super) fn opened(&self, tag: Tag) {
-        self.state().open.insert(tag);
+        let mut state = self.state();
+        state.open.insert(tag);
+        state.latest = tag;
+    }
+
+    /// The latest delivery, where all that came are settled.
+    pub(super) fn at_rest(&self) -> Option<Tag> {
+        let state = self.state();
+        (state.open.is_empty() && state.waiting.is_empty()).then_some(state.latest)
     }
 
     /// A delivery went back or was rejected, by itself.

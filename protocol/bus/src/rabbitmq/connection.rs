@@ -1,7 +1,7 @@
 //! One connection at a time, replaced when it is lost.
 
 use super::trunk::{self, Trunk};
-use super::{LEAVE, buried, declare, fault, publish::Lanes, screen};
+use super::{HEARD, LEAVE, PATIENCE, buried, declare, fault, publish::Lanes, screen};
 use crate::{BrokerUrl, BusError, Topology};
 use backon::BackoffBuilder;
 use futures_util::{Stream, StreamExt};
@@ -33,6 +33,8 @@ pub(super) struct Link {
     state: watch::Sender<State>,
     connected: watch::Sender<bool>,
     declared: Mutex<Vec<Topology>>,
+    /// When everything was last declared anew since something of it was missed.
+    mended: tokio::sync::Mutex<Option<Instant>>,
     suspect: Notify,
     pub(super) closed: CancellationToken,
 }
@@ -83,6 +85,7 @@ impl Link {
             }),
             connected: watch::Sender::new(false),
             declared: Mutex::new(Vec::new()),
+            mended: tokio::sync::Mutex::default(),
             suspect: Notify::new(),
             closed: CancellationToken::new(),
         })
@@ -161,6 +164,39 @@ impl Link {
         queues.any(|known| known.name == queue && known.dead_letters)
     }
 
+    /// Whether what is published so should find something that was declared here.
+    pub(super) fn expects(&self, exchange: &str, key: &str) -> bool {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        declared.iter().any(|topology| {
+            if exchange.is_empty() {
+                return topology.queues.iter().any(|queue| queue.name == key)
+                    || topology.delays.iter().any(|queue| queue.name == key);
+            }
+            topology
+                .exchanges
+                .iter()
+                .any(|known| known.name == exchange)
+        })
+    }
+
+    /// Declares everything anew, since something of it was missed by what was begun at `begun`: once for all who miss
+    /// it at the same time.
+    pub(super) async fn mend(&self, session: &Session, begun: Instant) {
+        let mut mended = self.mended.lock().await;
+        if mended.is_none_or(|last| last < begun) {
+            tokio::time::sleep(HEARD).await;
+            *mended = Some(Instant::now());
+            self.restore(session).await;
+        }
+    }
+
+    /// What was declared of which `queue` is a part.
+    pub(super) fn around(&self, queue: &str) -> Vec<Topology> {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |topology: &&Topology| topology.queues.iter().any(|known| known.name == queue);
+        declared.iter().filter(of).cloned().collect()
+    }
+
     /// Declares on `session` whatever was declared before.
     pub(super) async fn restore(&self, session: &Session) {
         let declared = self
@@ -169,7 +205,12 @@ impl Link {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         for topology in &declared {
-            if let Err(error) = declare::on(session, topology).await {
+            // A broker that is recovering may leave a question unanswered, and keep the connection all the same.
+            let restored = tokio::time::timeout(PATIENCE, declare::on(session, topology)).await;
+            let late = || BusError::Unavailable {
+                detail: "declaring: no answer in time".to_owned(),
+            };
+            if let Err(error) = restored.unwrap_or_else(|_| Err(late())) {
                 tracing::error!(%error, "the topology could not be restored");
             }
         }

@@ -1,11 +1,19 @@
 //! Consuming: a channel per consumer, opened again whenever it ends.
+//!
+//! A broker tells a consumer that its queue is gone, once: where that is lost, in a crash of its node or on the way, the
+//! consumer would wait for ever. So each looks now and then whether it is still one.
+//!
+//! And it tells so only where nobody has declared the queue anew meanwhile, be it some milliseconds after. Else RabbitMQ
+//! takes the queue for one that moved, attaches the consumers of the old one to the new one by itself, and loses what it
+//! hands to them. (On classic queues `x-cancel-on-ha-failover` would forbid it, quorum queues refuse that.) So whoever finds
+//! a queue gone waits for [`super::HEARD`] before it declares it.
 
 use super::acks::{Acks, Tag};
 use super::connection::{self, Link, Session};
 use super::fault;
 use super::properties::{self, Outgoing, short};
-use super::{PATIENCE, publish};
-use crate::{BusError, Deliveries, Delivery, Message, Settle, Verdict};
+use super::{HEARD, PATIENCE, declare, publish};
+use crate::{BusError, Deliveries, Delivery, Depth, Message, Settle, Verdict};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -17,11 +25,19 @@ use lapin::{Acker, BasicProperties, Channel};
 use mesh_protocol::names::EXCHANGE_DEAD;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+
+/// Between two looks whether the broker still knows of the consumer; each costs some declarations that find everything in
+/// its place.
+const LOOK: Duration = Duration::from_secs(20);
+/// A look that finds nobody is believed when another one does, so much later: the first may have come in the middle of
+/// something.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Begins to consume, waiting for the broker as long as a publish would.
 pub(super) async fn consume(
@@ -82,6 +98,8 @@ struct Intake {
     /// gone, the channel can be closed.
     dropped: mpsc::Sender<(Tag, Acker)>,
     acks: Arc<Acks>,
+    /// Whether the stream waits for a delivery.
+    listens: Arc<AtomicBool>,
     ended: CancellationToken,
 }
 
@@ -125,21 +143,32 @@ impl Keeper {
             let (dropped, mut returns) = mpsc::channel(usize::from(self.prefetch));
             let ended = CancellationToken::new();
             let acks = Arc::new(Acks::default());
+            let listens = Arc::new(AtomicBool::new(false));
             let intake = Intake {
                 consumer: opened.consumer.clone(),
                 dropped,
                 acks: acks.clone(),
+                listens: listens.clone(),
                 ended: ended.clone(),
             };
             if hand_over.send(intake).await.is_err() {
                 self.stop.cancel();
             }
+            let deaf = self.deaf(&acks, &listens);
+            tokio::pin!(deaf);
             loop {
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => {
                         return self.finish(opened, hand_over, returns).await;
                     }
                     () = ended.cancelled() => break,
+                    () = &mut deaf => {
+                        tracing::warn!("the broker knows nothing of this consumer");
+                        ended.cancel();
+                        self.abandon(&opened).await;
+                        break;
+                    }
                     Some((tag, acker)) = returns.recv() => {
                         give_back_failed(&acker).await;
                         acks.closed(tag);
@@ -154,16 +183,66 @@ impl Keeper {
         }
     }
 
+    /// Returns when the broker has forgotten this consumer: nobody consumes the queue, or something lies in it that does
+    /// not come though nothing is in this one's way. Also sees to it that what was declared around the queue is there, for
+    /// those who publish.
+    async fn deaf(&self, acks: &Acks, listens: &AtomicBool) {
+        let (mut doubtful, mut before) = (false, None);
+        loop {
+            tokio::time::sleep(if doubtful { LOOK_AGAIN } else { LOOK }).await;
+            // A connection that is lost ends the consumer by itself.
+            let Some(session) = self.link.current_session() else {
+                doubtful = false;
+                continue;
+            };
+            let deadline = Instant::now() + PATIENCE;
+            let looked = tokio::time::timeout_at(deadline, self.look(&session, deadline)).await;
+            let rests = acks.at_rest().filter(|_| listens.load(Ordering::Relaxed));
+            let nothing_came = rests.is_some() && rests == before;
+            before = rests;
+            let forgotten = match looked {
+                Ok(Ok(depth)) => depth.consumers == 0 || (depth.messages > 0 && nothing_came),
+                Ok(Err(BusError::NoQueue { .. })) => true,
+                _ => false,
+            };
+            if doubtful && forgotten {
+                return;
+            }
+            doubtful = forgotten;
+        }
+    }
+
+    async fn look(&self, session: &Session, deadline: Instant) -> Result<Depth, BusError> {
+        let depth = declare::depth(&self.link, &self.queue, deadline).await?;
+        for topology in self.link.around(&self.queue) {
+            if let Err(error) = declare::on(session, &topology).await {
+                tracing::debug!(%error, "what is around the queue cannot be declared");
+            }
+        }
+        Ok(depth)
+    }
+
+    /// Closes the channel of a consumer that the broker has forgotten.
+    async fn abandon(&self, opened: &Opened) {
+        let close = opened.channel.close(200, "forgotten".into());
+        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, close).await {
+            tracing::debug!(%error, "channel closed before");
+        }
+    }
+
     /// Opens the consumer again, however long it takes; `None` once the bus is closed.
     async fn reopen(&self) -> Option<Opened> {
         let mut pauses = connection::pauses();
         loop {
             let session = self.link.next_session().await.ok()?;
-            match self.open(&session).await {
+            // A broker that is coming back may leave a question unanswered.
+            let opened = tokio::time::timeout(PATIENCE, self.open(&session)).await;
+            match opened.unwrap_or_else(|_| Err(self.link.why_down())) {
                 Ok(opened) => return Some(opened),
                 Err(error) => {
                     tracing::warn!(%error, "cannot consume");
                     if matches!(error, BusError::NoQueue { .. }) {
+                        tokio::time::sleep(HEARD).await;
                         self.link.restore(&session).await;
                     }
                 }
@@ -248,10 +327,12 @@ impl Feed {
                 self.intake = Some(next);
                 continue;
             };
+            intake.listens.store(true, Ordering::Relaxed);
             tokio::select! {
                 biased;
                 item = intake.consumer.next() => match item {
                     Some(Ok(delivery)) => {
+                        intake.listens.store(false, Ordering::Relaxed);
                         intake.acks.opened(delivery.delivery_tag);
                         let (acks, dropped) = (intake.acks.clone(), intake.dropped.clone());
                         return Some(self.hand_out(delivery, acks, dropped));
@@ -261,6 +342,7 @@ impl Feed {
                         self.intake = None;
                     }
                 },
+                () = intake.ended.cancelled() => self.intake = None,
                 () = self.stop.cancelled() => return None,
             }
         }

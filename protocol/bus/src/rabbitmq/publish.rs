@@ -4,6 +4,9 @@
 //! it. So a message whose channel broke is published again on a channel that it has for itself: what
 //! happens there, happens to it. Likewise with an error that closes the connection, for a message that
 //! was in flight when it did so before: it is published with no other beside it.
+//!
+//! An exchange or a queue that was declared here may be deleted while the connection stands. Who misses one declares
+//! everything anew, and publishes once more.
 
 use super::connection::{self, Link, Session};
 use super::properties::Outgoing;
@@ -69,6 +72,7 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
         && direct_reply::is_address(message.routing_key.as_str());
     // Lanes that the message takes, none for the trunk, all so that no other is beside it.
     let mut lanes = u32::from(direct);
+    let mut mends = link.expects(message.exchange.as_str(), message.routing_key.as_str());
     loop {
         let session = match link.current_session() {
             Some(session) => session,
@@ -87,6 +91,7 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
                 ),
             });
         }
+        let begun = Instant::now();
         let attempt = if lanes == 0 {
             session.trunk.publish(message).await.map(Ok)
         } else {
@@ -104,6 +109,18 @@ async fn attempts(link: &Link, message: &Arc<Outgoing>) -> Result<(), BusError> 
             };
         }
         let Some(attempt) = attempt else { continue };
+        let nowhere = match &attempt {
+            Ok(outcome) => *outcome == Outcome::Returned,
+            Err(error) => fault::is_absence(error),
+        };
+        if nowhere && std::mem::take(&mut mends) {
+            tracing::warn!(
+                exchange = %message.exchange, key = %message.routing_key,
+                "what was declared is gone, declaring it anew"
+            );
+            Box::pin(link.mend(&session, begun)).await;
+            continue;
+        }
         match attempt {
             Ok(Outcome::Taken) => return Ok(()),
             Ok(Outcome::Returned) => return Err(unroutable()),

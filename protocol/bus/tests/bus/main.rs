@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod contract;
+mod gone;
 mod illegible;
 mod oversize;
 mod rabbitmq;

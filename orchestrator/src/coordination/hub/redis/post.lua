@@ -36,9 +36,21 @@ end
 if #full > 0 then
     return {'full', 0, 0, full}
 end
+-- Another process than that which gave the mailbox its last number may not know of the latest ones: a server that took
+-- over from one that died, or came back without its last second. None of them is given again, lest a receiver that has
+-- one takes the new letter for it.
+local info = redis.pcall('INFO', 'server')
+local process = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 local deepest = 0
 for _, agent in ipairs(receivers) do
     local mailbox, letters = '{agents}:mailbox:' .. agent, '{agents}:letters:' .. agent
+    if process ~= '' and redis.call('HGET', mailbox, 'process') ~= process then
+        local last, time = tonumber(redis.call('HGET', mailbox, 'last')), redis.call('TIME')
+        if redis.call('HEXISTS', mailbox, 'process') == 1 then
+            last = math.max(last, time[1] * 1000000 + time[2])
+        end
+        redis.call('HSET', mailbox, 'process', process, 'last', string.format('%.0f', last))
+    end
     local number = redis.call('HINCRBY', mailbox, 'last', 1)
     redis.call('XADD', letters, string.format('%d-0', number), 'b', body)
     redis.call('HINCRBY', mailbox, 'bytes', #body)

@@ -17,7 +17,7 @@ local resumed = 0
 if name == is and upto <= last then
     resumed = 1
     local freed = 0
-    for _, letter in ipairs(redis.call('XRANGE', letters, '-', upto .. '-0')) do
+    for _, letter in ipairs(redis.call('XRANGE', letters, '-', ARGV[5] .. '-0')) do
         freed = freed + #letter[2][2]
         redis.call('XDEL', letters, letter[1])
     end
