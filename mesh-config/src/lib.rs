@@ -17,6 +17,7 @@ mod finding;
 pub mod fronted;
 mod guard;
 mod load;
+pub mod import;
 mod masks;
 pub mod mesh;
 mod migrate;

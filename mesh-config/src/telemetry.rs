@@ -99,6 +99,8 @@ pub struct Thresholds {
 pub struct Grafana {
     /// Base URL of Prometheus.
     pub prometheus: String,
+    /// Whether mesh.yaml names it: what is a default may be nobody's.
+    pub prometheus_named: bool,
     /// Base URL of Loki, where there is one.
     pub loki: Option<String>,
     /// Base URL of Jaeger's query service, where there is one.

@@ -82,6 +82,11 @@ pub enum Command {
     Logs(crate::logs::Logs),
     Completions(crate::complete::Completions),
     Man(crate::man::ManPages),
+    /// Make a mesh.yaml of kong.yml, RabbitMQ's definitions.json or docker-compose.yml
+    ///
+    /// Secrets become references to variables, which are listed. Exit codes: 0 all of it is carried over, 2 what is not
+    /// is named (the rest is written), 1 nothing is written, 64 the command line is of no use.
+    Import(crate::import::Args),
     /// Show what is different between mesh.yaml and what Kong, RabbitMQ and Consul hold
     ///
     /// Exit codes: 0 nothing is, 2 something is, 1 it is not known: mesh.yaml, a secret or a part is of no use.

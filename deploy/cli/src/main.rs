@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod dlq;
 mod explain;
+mod import;
 mod live;
 mod load;
 mod logs;
@@ -94,6 +95,7 @@ async fn run(args: Args, kept: &LogFile) -> anyhow::Result<ExitCode> {
         Command::Logs(args) => logs::run(&args).await,
         Command::Completions(args) => complete::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Diff(args) => live::diff(&args).await,
         Command::Apply(args) => live::apply(&args).await,
     }

@@ -27,10 +27,7 @@ fn service(raw: schema::Fronted) -> Option<Service> {
         let usual = mesh_declarative::Service::default();
         mesh_declarative::Service {
             name: name.clone(),
-            // A URL without a path has the path `/`, which Kong takes as none.
-            url: url
-                .as_ref()
-                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            url: url.as_ref().map(address),
             retries: value(only.retries).unwrap_or(usual.retries),
             connect_timeout: value(only.connect_timeout).unwrap_or(usual.connect_timeout),
             write_timeout: value(only.write_timeout).unwrap_or(usual.write_timeout),
@@ -67,6 +64,13 @@ fn service(raw: schema::Fronted) -> Option<Service> {
         name,
         url,
     })
+}
+
+/// A URL without a path has the path `/`, which Kong takes as none.
+fn address(url: &url::Url) -> String {
+    let text = url.as_str();
+    let bare = (url.path() == "/").then(|| text.strip_suffix('/'));
+    bare.flatten().unwrap_or(text).to_owned()
 }
 
 fn route(raw: schema::FrontedRoute) -> Option<Route> {

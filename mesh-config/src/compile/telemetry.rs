@@ -40,6 +40,7 @@ pub(super) fn telemetry(
             model_line_percent: value(limits.model_line_percent).unwrap_or(80),
         },
         grafana: Grafana {
+            prometheus_named: grafana.prometheus.is_some(),
             prometheus: value(grafana.prometheus).map_or_else(|| PROMETHEUS.to_owned(), base),
             loki: value(grafana.loki).map(base),
             jaeger: value(grafana.jaeger).map(base),

@@ -154,7 +154,6 @@ fn parsed(text: &str) -> Result<Node, serde_saphyr::Error> {
 
 /// Reads another program's YAML text, of at most four times as much; `old_booleans`: whether `yes` and `on` are
 /// true there, as in YAML 1.1.
-#[allow(dead_code)] // `mesh import` reads by it
 pub(crate) fn parse_foreign(text: &str, old_booleans: bool) -> Result<Node, Box<Finding>> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {

@@ -8,7 +8,7 @@ use mesh_config::Mesh;
 use reqwest::Url;
 use std::collections::BTreeSet;
 
-/// Where the environment names the Prometheus that watches this mesh.
+/// Where the environment names the Prometheus that watches this mesh; else `telemetry.grafana.prometheus` does.
 const PROMETHEUS: &str = "PROMETHEUS_URL";
 
 pub async fn check(loaded: &Loaded, pre: bool) -> Group {
@@ -17,7 +17,9 @@ pub async fn check(loaded: &Loaded, pre: bool) -> Group {
         None => return group.with(Finding::pass("no Prometheus is named that would watch it")),
         Some(Ok(url)) => url,
         Some(Err(())) => {
-            let what = format!("{PROMETHEUS} is no http:// or https:// URL without more");
+            let what = format!(
+                "{PROMETHEUS}, or telemetry.grafana.prometheus, is no http:// or https:// URL without more"
+            );
             let finding = Finding::fail("metrics_url", what);
             return group.with(finding.mend("write http://HOST:9090, or unset it"));
         }
@@ -36,10 +38,13 @@ pub async fn check(loaded: &Loaded, pre: bool) -> Group {
     group
 }
 
-/// The Prometheus of this mesh, or that what names one is no URL.
-fn prometheus(_mesh: &Mesh) -> Option<Result<Url, ()>> {
-    let text = environment(PROMETHEUS).filter(|text| !text.trim().is_empty())?;
-    let url = Url::parse(text.trim()).ok().filter(|url| {
+/// The Prometheus of this mesh, or that what names one is no URL. The environment wins: mesh.yaml may name it as
+/// containers reach it.
+fn prometheus(mesh: &Mesh) -> Option<Result<Url, ()>> {
+    let grafana = &mesh.telemetry.grafana;
+    let named = grafana.prometheus_named.then(|| grafana.prometheus.clone());
+    let text = environment(PROMETHEUS).filter(|text| !text.trim().is_empty());
+    let url = Url::parse(text.or(named)?.trim()).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
             // It is printed.

@@ -33,7 +33,8 @@ impl Page {
     pub fn sum_of(&self, name: &str, wanted: impl Fn(&Labels<'_>) -> bool) -> Option<f64> {
         let samples = self.0.get(name)?;
         let taken = samples.iter().filter(|s| wanted(&Labels(&s.labels)));
-        Some(taken.map(|s| s.value).sum())
+        // The sum of no floats is -0, which nobody wants to read.
+        Some(taken.fold(0.0, |sum, s| sum + s.value))
     }
 
     /// The sum of all samples of a metric.
@@ -188,6 +189,8 @@ mod tests {
         assert_eq!(page.sum_of("a", |l| l.get("y") == "q\"},{"), Some(3.0));
         assert_eq!(page.sum("b"), Some(1.5));
         assert_eq!(page.sum("odd"), None);
+        let none = page.sum_of("a", |_| false).unwrap();
+        assert!(none == 0.0 && none.is_sign_positive());
         assert_eq!(
             Page::read("\0{{{\n{} 1\nx{a=\"\\"),
             Page(BTreeMap::from([(

@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_long_chain_stays_on_the_screen_and_nonsense_is_no_run() {
         let id = |n: usize| format!("s{n}");
-        let plan: Vec<Value> = (0..2_000)
+        let plan: Vec<Value> = (0..2_000_usize)
             .map(|n| {
                 let after: Vec<String> = n.checked_sub(1).map(id).into_iter().collect();
                 json!({"id": id(n), "agent": "a", "dependencies": after})

@@ -41,7 +41,7 @@ pub struct Trace {
 
 pub async fn run(args: &Trace) -> anyhow::Result<ExitCode> {
     let prepared = prepare(args);
-    let (id, from, traced) = match prepared {
+    let (id, from, traces) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             Screen::stderr().error(&error);
@@ -60,7 +60,7 @@ pub async fn run(args: &Trace) -> anyhow::Result<ExitCode> {
     let url = run
         .trace_id
         .as_ref()
-        .zip(args.trace_url.as_ref())
+        .zip(args.trace_url.as_ref().or(traces.url.as_ref()))
         .map(|(trace, url)| url.replace("{trace_id}", trace));
     let mut out = Screen::stdout();
     match args.output {
@@ -69,7 +69,7 @@ pub async fn run(args: &Trace) -> anyhow::Result<ExitCode> {
             let text = draw::tree(&out, &run);
             out.text(&text)?;
             // Without a receiver the trace was recorded nowhere.
-            let recorded = traced || url.is_some();
+            let recorded = traces.recorded || url.is_some();
             if let Some(trace) = run.trace_id.as_ref().filter(|_| recorded) {
                 let at = url.map(|url| format!("  {url}")).unwrap_or_default();
                 out.line(screen::plain(&format!("trace {trace}{at}")))?;
@@ -82,21 +82,34 @@ pub async fn run(args: &Trace) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Whom to ask, and whether the mesh has its traces recorded.
-fn prepare(args: &Trace) -> anyhow::Result<(TaskId, Gateway, bool)> {
+/// What mesh.yaml says of traces.
+#[derive(Default)]
+struct Traces {
+    /// Whether there is a receiver.
+    recorded: bool,
+    /// Where one is looked at, with `{trace_id}` in it.
+    url: Option<String>,
+}
+
+/// Whom to ask for which task, and what is known of its trace.
+fn prepare(args: &Trace) -> anyhow::Result<(TaskId, Gateway, Traces)> {
     let id: TaskId = args.task.parse().context("TASK is no id of a task")?;
     if args.access.gateway.is_some() || args.access.token.is_some() {
         let (url, token) = access(&args.access)?;
-        return Ok((id, Gateway::new(&url, &token)?, false));
+        return Ok((id, Gateway::new(&url, &token)?, Traces::default()));
     }
     let loaded = load(&args.access.file)?;
-    let traced = loaded.mesh.trust.traces.endpoint.is_some();
+    let jaeger = loaded.mesh.telemetry.grafana.jaeger.as_ref();
+    let traces = Traces {
+        recorded: loaded.mesh.trust.traces.endpoint.is_some(),
+        url: jaeger.map(|jaeger| format!("{jaeger}/trace/{{trace_id}}")),
+    };
     let orchestrator = addresses(&loaded)?.orchestrator;
     if orchestrator.ip().is_loopback() {
-        return Ok((id, Gateway::local(orchestrator)?, traced));
+        return Ok((id, Gateway::local(orchestrator)?, traces));
     }
     let (url, token) = access(&args.access)?;
-    Ok((id, Gateway::new(&url, &token)?, traced))
+    Ok((id, Gateway::new(&url, &token)?, traces))
 }
 
 fn explained(id: &TaskId, refused: Refused) -> (u8, anyhow::Error) {

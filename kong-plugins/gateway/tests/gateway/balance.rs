@@ -169,6 +169,9 @@ async fn a_host_header_of_the_pool_is_sent() {
 async fn what_cannot_be_run_is_named() {
     for (checks, word) in [
         ("  algorithm: latency\n", "latency"),
+        ("  hash_on: header\n", "hash_on"),
+        ("  hash_fallback: ip\n", "hash_fallback"),
+        ("  use_srv_name: true\n", "use_srv_name"),
         ("  healthchecks: {active: {type: tcp}}\n", "active.type"),
         ("  healthchecks: {threshold: 101}\n", "threshold"),
         (

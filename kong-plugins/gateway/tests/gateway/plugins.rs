@@ -314,6 +314,10 @@ async fn what_cannot_be_run_is_named() {
         ),
         ("{name: cors}, {name: cors}", ["plugin cors", "twice"]),
         (
+            "{name: cors, instance_name: one}",
+            ["plugin cors", "instance_name"],
+        ),
+        (
             "{name: ip-restriction}",
             ["plugin ip-restriction", "config.allow"],
         ),

@@ -123,6 +123,22 @@ async fn what_cannot_be_run_is_named() {
         ("- {name: t, url: http://pool}\n", "host pool"),
         ("- {name: t, url: https://127.0.0.1}\n", "https"),
         (
+            "- {name: t, url: http://127.0.0.1, tls_verify: true}\n",
+            "service t: tls_verify",
+        ),
+        (
+            "  routes: [{name: r, paths: [/], snis: [a.test]}]\n",
+            "route r: snis",
+        ),
+        (
+            "  routes: [{name: r, paths: [/], request_buffering: true}]\n",
+            "route r: request_buffering",
+        ),
+        (
+            "certificates: [{cert: c, key: hunter2}]\n",
+            "certificates: tls",
+        ),
+        (
             "- {name: s, url: http://127.0.0.1}\n",
             "service s is there twice",
         ),
@@ -157,6 +173,7 @@ async fn what_cannot_be_run_is_named() {
     ] {
         let refusal = Setup::new(address, rest).refusal().await;
         assert!(refusal.contains(word), "{rest}: {refusal}");
+        assert!(!refusal.contains("hunter2"), "{refusal}");
     }
 }
 
