@@ -123,8 +123,8 @@ fn the_plans_four_panels_are_there() {
             "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes * 100",
         ),
     ] {
-        let found = boards.iter().flat_map(|(_, board)| panels(board));
-        let panel = found.filter(|p| p["title"] == title).last();
+        let mut found = boards.iter().flat_map(|(_, board)| panels(board));
+        let panel = found.rfind(|p| p["title"] == title);
         let panel = panel.unwrap_or_else(|| panic!("{title}"));
         assert_eq!(panel["targets"][0]["expr"], expression);
     }
