@@ -124,7 +124,7 @@ fn the_plans_four_panels_are_there() {
         ),
     ] {
         let mut found = boards.iter().flat_map(|(_, board)| panels(board));
-        let panel = found.find(|p| p["title"] == title);
+        let panel = found.rfind(|p| p["title"] == title);
         let panel = panel.unwrap_or_else(|| panic!("{title}"));
         assert_eq!(panel["targets"][0]["expr"], expression);
     }

@@ -61,6 +61,13 @@ fn text() -> impl Strategy<Value = String> {
     })
 }
 
+/// What the header of a request can hold.
+fn header() -> impl Strategy<Value = String> {
+    text().prop_filter("it is visible", |text| {
+        text.chars().all(|c| (' '..='~').contains(&c))
+    })
+}
+
 fn tags() -> impl Strategy<Value = Vec<String>> {
     vec("[a-z]{1,6}", 0..3)
 }
@@ -133,7 +140,7 @@ fn route() -> impl Strategy<Value = Route> {
         vec(path(), 1..4),
         prop::sample::subsequence(methods.to_vec(), 0..4),
         vec("([*][.])?[a-z]{1,8}[.]example", 0..3),
-        btree_map("x-[a-z]{1,6}", vec(text(), 1..3), 0..3),
+        btree_map("x-[a-z]{1,6}", vec(header(), 1..3), 0..3),
     );
     let rest = (
         prop::sample::select(vec![
