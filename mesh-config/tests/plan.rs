@@ -65,7 +65,9 @@ impl Step<'_> {
                 let is = |item: &&Value| {
                     pairs.iter().all(|(key, text)| match item.get(key) {
                         Some(Value::String(value)) => value == text,
-                        Some(value) => value.to_string() == *text,
+                        Some(value) => {
+                            serde_json::from_str(text).is_ok_and(|wanted: Value| *value == wanted)
+                        }
                         None => false,
                     })
                 };
@@ -98,18 +100,18 @@ fn fault(rendered: &BTreeMap<String, Value>, fact: &str) -> Option<String> {
     let Some(document) = rendered.get(file) else {
         return Some(format!("{fact}\n    there is no {file}"));
     };
-    let (path, wanted): (&str, Box<dyn Fn(&Value) -> bool>) =
-        if let Some(path) = rest.strip_suffix(" there") {
-            (path, Box::new(|_| true))
-        } else if let Some((path, json)) = rest.split_once(" = ") {
-            let json: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{fact}: {e}"));
-            (path, Box::new(move |value| same(value, &json)))
-        } else if let Some((path, json)) = rest.split_once(" has ") {
-            let json: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{fact}: {e}"));
-            (path, Box::new(move |value| holds(value, &json)))
-        } else {
-            panic!("no fact: {fact}");
-        };
+    type Wanted = Box<dyn Fn(&Value) -> bool>;
+    let (path, wanted): (&str, Wanted) = if let Some(path) = rest.strip_suffix(" there") {
+        (path, Box::new(|_| true))
+    } else if let Some((path, json)) = rest.split_once(" = ") {
+        let json: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{fact}: {e}"));
+        (path, Box::new(move |value| same(value, &json)))
+    } else if let Some((path, json)) = rest.split_once(" has ") {
+        let json: Value = serde_json::from_str(json).unwrap_or_else(|e| panic!("{fact}: {e}"));
+        (path, Box::new(move |value| holds(value, &json)))
+    } else {
+        panic!("no fact: {fact}");
+    };
     let found = at(document, path);
     if found.iter().any(|value| wanted(value)) {
         return None;

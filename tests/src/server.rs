@@ -161,7 +161,7 @@ pub fn installed(program: &str) -> PathBuf {
 }
 
 /// Where `make setup` puts what it unpacks: beside the default target directory, whichever one is built in.
-pub(crate) fn target_directories() -> [PathBuf; 2] {
+pub fn target_directories() -> [PathBuf; 2] {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     [target, root.join("target")]

@@ -76,6 +76,7 @@ fn render(target: &str, mesh: &str, out: &Path, more: &[&str]) {
 /// docker-compose as `make setup` unpacks it.
 fn compose(file: &Path) -> Output {
     let compose = target_directories()
+        .into_iter()
         .map(|target| target.join("compose/usr"))
         .find(|usr| usr.join("bin/docker-compose").is_file())
         .expect("docker-compose is not there: install with `make setup`");
