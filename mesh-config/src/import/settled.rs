@@ -3,6 +3,7 @@
 use super::written::File;
 use super::{Found, ImportError};
 use crate::finding::{Finding, Severity};
+use crate::schema::tree::{Node, Value, parse_foreign};
 
 /// Most rounds; each takes at least one thing out.
 const MOST: usize = 64;
@@ -55,8 +56,40 @@ fn write(file: &File) -> Result<String, ImportError> {
         min_fold_chars: usize::MAX,
         folded_wrap_chars: usize::MAX,
     };
-    serde_saphyr::to_string_with_options(file, options)
-        .map_err(|error| ImportError::Unusable(error.to_string()))
+    let text = serde_saphyr::to_string_with_options(file, options)
+        .map_err(|error| ImportError::Unusable(error.to_string()))?;
+    if !text.contains('$') {
+        return Ok(text);
+    }
+    let root = parse_foreign(&text, false)
+        .map_err(|finding| ImportError::Unusable(finding.message.clone()))?;
+    let mut places = Vec::new();
+    dollars(&root, &text, &mut places);
+    let mut text = text;
+    for place in places.into_iter().rev() {
+        text.insert(place, '$');
+    }
+    Ok(text)
+}
+
+/// Where values have a `$`: it is one there, and names no variable. Keys are taken as they stand.
+fn dollars(node: &Node, text: &str, places: &mut Vec<usize>) {
+    match &node.value {
+        Value::List(items) => items.iter().for_each(|item| dollars(item, text, places)),
+        Value::Map(entries) => {
+            for (_, value) in entries {
+                dollars(value, text, places);
+            }
+        }
+        Value::Text(_) => {
+            let Some(range) = node.bytes.clone() else {
+                return;
+            };
+            let written = text.get(range.clone()).unwrap_or_default();
+            places.extend(written.match_indices('$').map(|(at, _)| range.start + at));
+        }
+        _ => {}
+    }
 }
 
 /// Takes out the smallest part that a finding's path lies in; its path and its name.
