@@ -35,7 +35,7 @@ pub enum Command {
     Explain(crate::explain::Explain),
     /// Print what mesh.yaml may hold: JSON Schema for editors, or a reference to read
     ///
-    /// Exit code: 0.
+    /// Exit codes: 0 printed, 1 it cannot be written.
     Schema(crate::schema::Schema),
     /// Bring an older mesh.yaml up to the version that this program reads
     ///

@@ -65,7 +65,8 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
         .filter(|target| args.target == ALL || args.target == target.name);
     let (mut written, mut removed) = (Vec::new(), Vec::new());
     for target in chosen {
-        let files = files(target, &loaded, args.secrets)?;
+        let files = files(target, &loaded, args.secrets)
+            .with_context(|| format!("cannot render {}", target.name))?;
         let out = if args.target == ALL {
             args.out.join(target.name)
         } else {

@@ -21,6 +21,9 @@ fn yaml(agents: usize) -> String {
 fn render(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(MESH);
     command.current_dir(dir).arg("render").args(arguments);
+    // Kubernetes has a broker and a store of its own.
+    command.env("RABBITMQ_URL", "amqp://u:pw@rabbitmq:5672");
+    command.env("REDIS_URL", "redis://:pw@redis:6379/0");
     command.output().unwrap()
 }
 

@@ -26,9 +26,10 @@ use crate::load::{Loaded, base, compile, count, environment};
 use crate::progress::Progress;
 use crate::screen::{self, Screen};
 use finding::{Finding, Group, State};
-use mesh_config::mesh::Overrides;
-use mesh_config::secret::Secrets;
+use mesh_config::mesh::{ASSERTION_KEY, Auth, Overrides};
+use mesh_config::secret::{Secrets, Source};
 use serde_json::json;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -80,7 +81,14 @@ async fn groups(args: &Check) -> anyhow::Result<Vec<Group>> {
     let Some(loaded) = read(args, &mut config)? else {
         return Ok(vec![config]);
     };
-    let secrets = Secrets::resolve(loaded.mesh.sources(), &loaded.base, &environment);
+    // A development mesh makes its own keys when it starts.
+    let key = Source::File(PathBuf::from(ASSERTION_KEY));
+    let made = args.pre
+        && loaded.mesh.gateway.auth == Auth::Development
+        && !loaded.base.join(ASSERTION_KEY).exists();
+    let sources = loaded.mesh.sources().into_iter();
+    let sources = sources.filter(|(_, source)| !(made && **source == key));
+    let secrets = Secrets::resolve(sources, &loaded.base, &environment);
     let secrets = match secrets {
         Ok(secrets) => secrets,
         Err(errors) => {

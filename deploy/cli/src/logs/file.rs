@@ -177,7 +177,7 @@ mod tests {
     fn a_full_file_moves_on_and_the_oldest_goes() {
         let home = tempfile::tempdir().unwrap();
         let path = path(home.path(), "m");
-        let mut open = Open::at(path.clone(), 10).unwrap();
+        let mut open = Open::at(path.clone(), 11).unwrap();
         for n in 0..20 {
             open.line(format!("line {n:04}\n").as_bytes()).unwrap();
         }
