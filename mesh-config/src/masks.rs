@@ -41,9 +41,8 @@ impl Secrets {
         for text in hidden.into_iter().filter(|text| text.len() >= SHORTEST) {
             all.insert(text.as_bytes().to_vec());
             // As it stands within a text of JSON.
-            if let Ok(quoted) = serde_json::to_string(text) {
-                all.insert(quoted.trim_matches('"').as_bytes().to_vec());
-            }
+            let quoted = serde_json::Value::from(text).to_string();
+            all.insert(quoted.as_bytes()[1..quoted.len() - 1].to_vec());
         }
         let mut all: Vec<_> = all.into_iter().collect();
         // The whole before its parts.

@@ -4,7 +4,9 @@
 //! What it made is compiled before it is handed out, and what mesh.yaml itself refuses is taken out and
 //! named too, so that the text always passes `mesh validate`. Secrets become references to variables.
 //!
-//!     text ─▶ tree with places ─▶ kong | rabbitmq | compose ─▶ written::File ─▶ settled ─▶ YAML, header first
+//! ```text
+//! text ─▶ tree with places ─▶ kong | rabbitmq | compose ─▶ written::File ─▶ settled ─▶ YAML, header first
+//! ```
 
 mod compose;
 mod compose_mounts;

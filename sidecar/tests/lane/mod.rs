@@ -393,6 +393,19 @@ impl Lane {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head[9..12].parse().unwrap(), body.to_owned())
     }
+
+    /// How many messages its metrics count as dead.
+    pub async fn dead_letters(&self) -> u64 {
+        let (_, metrics) = self.admin("/metrics").await;
+        let counted = metrics
+            .lines()
+            .filter(|line| line.starts_with("sidecar_dead_letters_total{"));
+        let counts: Vec<u64> = counted
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+            .collect();
+        assert!(!counts.is_empty(), "{metrics}");
+        counts.into_iter().sum()
+    }
 }
 
 pub fn step(id: &str) -> StepTask {

@@ -10,6 +10,7 @@ use lane::{Lane, Reply, TestAgent, agent_id, config, deps, ok, quick, step};
 use mesh_bus::Properties;
 use mesh_bus::memory::MemoryBus;
 use mesh_protocol::Timestamp;
+use mesh_protocol::names::EXCHANGE_COORDINATION;
 use mesh_protocol::outcome::Outcome;
 use mesh_sidecar::config::Worker;
 use mesh_tests::{wait_for, within};
@@ -265,10 +266,11 @@ async fn results_go_where_the_step_wants_them() {
         reply_to: Some(queue.to_owned()),
         ..Properties::default()
     };
+    // A queue of the mesh is reached over its exchange, and any other by its name.
     lane.publish(body.clone(), to("agent.orchestrator.coordination"))
         .await;
     let delivery = within("a result", lane.results.next()).await.unwrap();
-    assert_eq!(delivery.message.exchange, "");
+    assert_eq!(delivery.message.exchange, EXCHANGE_COORDINATION);
     lane.publish(body.clone(), to("nowhere")).await;
     let (reason, kept) = lane.dead_letter().await;
     assert!(reason.contains("no queue takes nowhere"), "{reason}");
