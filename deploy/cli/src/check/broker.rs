@@ -38,7 +38,6 @@ pub async fn check(loaded: &Loaded, secrets: &Secrets, pre: bool) -> Group {
         group.push(unreachable(&error));
     } else {
         group.push(Finding::pass("RabbitMQ answers"));
-        group.push(takes(&bus).await);
         if !pre {
             let results = format!("agent.{ORCHESTRATOR}.coordination");
             taken(&*bus, &results, "results", &mut group).await;
@@ -56,6 +55,8 @@ pub async fn check(loaded: &Loaded, secrets: &Secrets, pre: bool) -> Group {
                 queue(&*bus, &agent.id, &mut group).await;
             }
         }
+        // Last: a broker that takes no message stops reading from whoever sent one.
+        group.push(takes(&bus).await);
     }
     // One that is blocked does not say goodbye either.
     let _ = tokio::time::timeout(PATIENCE, bus.close()).await;
@@ -76,16 +77,21 @@ pub async fn check(loaded: &Loaded, secrets: &Secrets, pre: bool) -> Group {
 
 /// Whether the broker takes messages: with an alarm of memory or disk it takes none, and goes on answering.
 ///
-/// The message leads to no queue, so that it is gone as soon as it is taken.
+/// The messages lead to no queue, so that they are gone as soon as they are taken. They are two: the first may still
+/// be taken, and is what makes RabbitMQ stop reading.
 async fn takes(bus: &Arc<dyn Bus>) -> Finding {
-    let message = Message {
+    let message = || Message {
         exchange: String::new(),
         routing_key: NOWHERE.to_owned(),
         body: Default::default(),
         mandatory: false,
         properties: Properties::default(),
     };
-    match tokio::time::timeout(PATIENCE, bus.publish(message)).await {
+    let both = async {
+        bus.publish(message()).await?;
+        bus.publish(message()).await
+    };
+    match tokio::time::timeout(PATIENCE, both).await {
         Ok(Ok(())) => Finding::pass("it takes messages"),
         // It answered a moment ago.
         Ok(Err(BusError::Unavailable { .. })) | Err(_) => Finding::fail(
