@@ -21,6 +21,7 @@ mod connection;
 mod consume;
 mod declare;
 mod fault;
+mod held;
 mod legible;
 mod properties;
 mod publish;
