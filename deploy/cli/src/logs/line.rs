@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use tracing::Level;
 
+/// What a part can be called that is no name.
+const KINDS: [&str; 6] = ["agent", "bus", "gateway", "mesh", "orchestrator", "sidecar"];
 /// Most parts that are named to whoever asked for another.
 const MOST_PARTS: usize = 64;
 /// Fields that are shown otherwise than as `name=value`.
@@ -85,8 +87,8 @@ impl Parts {
 }
 
 /// A part as lines have it, however it was typed.
-fn spelt(part: &String) -> String {
-    part.replace('_', "-").replace(' ', "/")
+fn spelt(part: impl AsRef<str>) -> String {
+    part.as_ref().replace('_', "-").replace(' ', "/")
 }
 
 impl Line {
@@ -116,7 +118,9 @@ impl Line {
     fn is_of(&self, part: &str) -> bool {
         match part.split_once('/') {
             Some((kind, name)) => self.kind == kind && self.name.as_deref() == Some(name),
-            None => self.kind == part || self.name.as_deref() == Some(part),
+            // The orchestrator is not the sidecar that is called as it is.
+            None if KINDS.contains(&part) => self.kind == part,
+            None => self.name.as_deref() == Some(part),
         }
     }
 
