@@ -16,6 +16,9 @@ FILE ?= mesh.yaml
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
+build: filters ## every program, into target/release
+	@$(CARGO) build $(ALL) --bins
+
 demo: ## one task across the whole mesh, in one process, from nothing
 	@deploy/demo/run.sh
 

@@ -30,7 +30,10 @@ const MESHES: [&str; 3] = [
 
 /// Variables that the meshes name, and no others.
 const VARIABLES: [(&str, &str); 4] = [
-    ("JWT_SECRET", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI"),
+    (
+        "JWT_SECRET",
+        "c2VjcmV0LW9mLXRoaXJ0eS10d28tYnl0ZXMtYW5kLW1vcmU",
+    ),
     (
         "MESH_ASSERTION_KEY",
         "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE",

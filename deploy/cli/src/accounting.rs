@@ -13,7 +13,7 @@ use crate::USAGE;
 use crate::args::{Load, Output};
 use crate::progress::Progress;
 use crate::screen::{self, Paint, Screen};
-use crate::submit::{access, payload};
+use crate::submit::{UNREACHABLE, access, payload};
 use crate::task::{Accepted, Gateway, Refused, Request, text};
 use anyhow::Context;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -87,6 +87,10 @@ pub async fn run(args: Load) -> anyhow::Result<ExitCode> {
             return Ok(USAGE.into());
         }
     };
+    if let Err(error) = gateway.found().await {
+        Screen::stderr().error(&error);
+        return Ok(UNREACHABLE.into());
+    }
     let begun = Instant::now();
     let tally = drive(&args, Arc::new(gateway), Arc::new(request)).await?;
     let seconds = begun.elapsed().as_secs_f64();

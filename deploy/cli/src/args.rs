@@ -63,7 +63,7 @@ pub enum Command {
     /// Submit many tasks at a rate, follow each to its end, and count what became of them
     ///
     /// Each is submitted under a key of its own, and again under that key when its answer is lost. Exit codes: 0 none
-    /// was lost or doubled, 1 some were, 64 nothing was sent.
+    /// was lost or doubled, 1 some were, 3 nobody listens and nothing was sent, 64 usage.
     Load(Load),
     /// Check everything that the mesh rests on, and say what to do about what is wrong
     ///

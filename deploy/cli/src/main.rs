@@ -105,7 +105,12 @@ async fn run(args: Args, kept: &LogFile) -> anyhow::Result<ExitCode> {
 /// once it is known where ([`LogFile::open`]).
 fn log(command: &Command) -> LogFile {
     let up = matches!(command, Command::Up(_));
-    let level = if up { "info,access=warn" } else { "warn" };
+    // A command says itself what the broker refused.
+    let level = if up {
+        "info,access=warn"
+    } else {
+        "warn,lapin=off"
+    };
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| level.into());
     let kept = LogFile::default();

@@ -6,15 +6,18 @@ use crate::screen::{self, Paint, Screen};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use mesh_config::deploy::Place;
-use mesh_config::render::{self, Rendered, TARGETS, Target};
+use mesh_config::render::{self, Rendered, TARGETS, Target, Written};
 use mesh_config::secret::Secrets;
 use mesh_local::identity;
 use serde_json::json;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Every target, each into a directory of its own name.
 const ALL: &str = "all";
+/// The user of our images.
+const NOBODY: u32 = 65_532;
 
 #[derive(Debug, clap::Args)]
 pub struct Render {
@@ -75,6 +78,9 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
         let name = &loaded.mesh.name;
         let done = render::replace_all(&out, name, target.name, &files, args.secrets)
             .context("cannot write")?;
+        if target.place == Some(Place::Compose) {
+            give(&done.written, owner())?;
+        }
         written.extend(done.written.into_iter().map(|file| (target.name, file)));
         removed.extend(done.removed);
     }
@@ -116,13 +122,35 @@ fn files(target: &Target, loaded: &Loaded, secrets: bool) -> anyhow::Result<Vec<
     let known = (target.render)(mesh, &secrets)?;
     files.extend(known.into_iter().filter(|file| file.secret));
     if target.place == Some(Place::Compose) {
-        files.push(Rendered::open(".env", owner()));
+        let (user, group) = owner();
+        let text = format!("MESH_UID={user}\nMESH_GID={group}\n");
+        files.push(Rendered::open(".env", text));
     }
     Ok(files)
 }
 
-/// Who runs this owns the secret files, and the containers that read them run as the same user.
-fn owner() -> String {
+/// Who runs this owns the secret files, and the containers that read them run as the same user: as root by nobody.
+/// What root renders is whoever's asked sudo, or else of the user that our images have.
+fn owner() -> (u32, u32) {
     let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
-    format!("MESH_UID={}\nMESH_GID={}\n", user.as_raw(), group.as_raw())
+    if !user.is_root() {
+        return (user.as_raw(), group.as_raw());
+    }
+    let asked = |name| environment(name)?.parse().ok().filter(|id| *id != 0);
+    match (asked("SUDO_UID"), asked("SUDO_GID")) {
+        (Some(user), Some(group)) => (user, group),
+        _ => (NOBODY, NOBODY),
+    }
+}
+
+/// Gives the files that Compose mounts as secrets to those who read them.
+fn give(files: &[Written], (user, group): (u32, u32)) -> anyhow::Result<()> {
+    if !rustix::process::getuid().is_root() {
+        return Ok(());
+    }
+    for file in files.iter().filter(|file| file.secret) {
+        chown(&file.path, Some(user), Some(group))
+            .with_context(|| format!("cannot give {} to {user}", file.path.display()))?;
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const NOT_ACCEPTED: u8 = 2;
-const UNREACHABLE: u8 = 3;
+pub const UNREACHABLE: u8 = 3;
 /// Longest payload that is read from a file, in bytes: the most that any mesh takes.
 const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 /// What of a result is on a screen; `-o json` prints all of it.

@@ -17,6 +17,8 @@ const MAX_LINE: usize = 256 * 1024;
 /// How often a broken event stream is opened again before it counts as lost.
 const REOPENED: u32 = 20;
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+/// How often it is looked whether somebody listens, with that pause between.
+const LOOKS: u32 = 5;
 /// Longest time for an answer that is not waited with.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -106,6 +108,30 @@ impl Gateway {
         }
     }
 
+    /// Waits a moment for somebody to listen: a mesh that was never started loses no tasks, it is asked in vain.
+    ///
+    /// # Errors
+    /// When nobody does. What is answered is no matter here.
+    pub async fn found(&self) -> anyhow::Result<()> {
+        for look in 0..LOOKS {
+            let asked = self.client.get(&self.url).send().await;
+            if !asked.is_err_and(|error| error.is_connect()) {
+                return Ok(());
+            }
+            if look + 1 < LOOKS {
+                tokio::time::sleep(REOPEN_PAUSE).await;
+            }
+        }
+        bail!("{}", self.nobody())
+    }
+
+    fn nobody(&self) -> String {
+        format!(
+            "nobody listens at {}: start the mesh with mesh up",
+            self.url
+        )
+    }
+
     /// Submits a task and comes back as soon as it is planned.
     pub async fn submit(&self, request: &Request) -> Result<Accepted, Refused> {
         self.accept(self.post(request)).await
@@ -189,10 +215,7 @@ impl Gateway {
             Ok(response) => response,
             Err(error) => {
                 let what = if error.is_connect() {
-                    format!(
-                        "nobody listens at {}: start the mesh with mesh up",
-                        self.url
-                    )
+                    self.nobody()
                 } else {
                     format!("no answer from {}", self.url)
                 };

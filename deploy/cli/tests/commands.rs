@@ -190,6 +190,21 @@ fn submit_without_a_mesh_says_who_is_missing() {
 }
 
 #[test]
+fn load_without_a_mesh_loses_no_tasks() {
+    let dir = with(GOOD);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let began = std::time::Instant::now();
+    let load = ["load", "--tasks", "3", "--gateway", &url, "-o", "json"];
+    let out = mesh(dir.path(), &load);
+    assert_eq!(out.status.code(), Some(3), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("start the mesh with mesh up"));
+    assert!(out.stdout.is_empty(), "{}", text(&out.stdout));
+    assert!(began.elapsed().as_secs() < 20, "it waits for nobody");
+}
+
+#[test]
 fn submit_tells_a_useless_command_from_a_failed_task() {
     let dir = with(GOOD);
     fs::write(dir.path().join("latin1.json"), b"{\"a\": \"\xe9\"}").unwrap();

@@ -18,17 +18,19 @@ fn yaml(agents: usize) -> String {
     text
 }
 
-fn rendering(dir: &Path, arguments: &[&str]) -> Command {
+fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(MESH);
     command.current_dir(dir).arg("render").args(arguments);
     // Kubernetes has a broker and a store of its own.
     command.env("RABBITMQ_URL", "amqp://u:pw@rabbitmq:5672");
     command.env("REDIS_URL", "redis://:pw@redis:6379/0");
+    // Whoever asked sudo is none of this.
+    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
     command
 }
 
 fn render(dir: &Path, arguments: &[&str]) -> Output {
-    rendering(dir, arguments).output().unwrap()
+    command(dir, arguments).output().unwrap()
 }
 
 /// The same through a shell that sets limits before.
@@ -157,13 +159,47 @@ fn files_of_agents_that_are_gone_go_as_well() {
 }
 
 #[test]
+fn no_container_runs_as_root_because_root_rendered() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("mesh.yaml"), yaml(1)).unwrap();
+    let out = render(dir.path(), &["compose", "--out", "out", "--secrets"]);
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let env = fs::read_to_string(dir.path().join("out/.env")).unwrap();
+    let id = |name: &str| -> u32 {
+        let line = env.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse().unwrap()
+    };
+    let (user, group) = (id("MESH_UID="), id("MESH_GID="));
+    assert!(user != 0 && group != 0, "{env}");
+    // Who runs the containers reads the files.
+    let mut secrets = 0;
+    for (file, _) in files(&dir.path().join("out")) {
+        if file.contains(".secret.") {
+            let meta = fs::metadata(&file).unwrap();
+            assert_eq!(
+                (meta.uid(), meta.gid(), meta.mode() & 0o777),
+                (user, group, 0o600),
+                "{file}"
+            );
+            secrets += 1;
+        }
+    }
+    assert!(secrets > 3, "{secrets}");
+}
+
+#[test]
 fn many_at_once_take_turns() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     fs::write(dir.join("mesh.yaml"), yaml(40)).unwrap();
     let running: Vec<_> = (0..8)
         .map(|_| {
-            let mut command = rendering(dir, &["all", "--out", "out"]);
+            let mut command = command(dir, &["all", "--out", "out"]);
             command.stdout(std::process::Stdio::null()).spawn().unwrap()
         })
         .collect();

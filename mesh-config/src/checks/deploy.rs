@@ -2,7 +2,7 @@
 
 use super::{error, services, warning};
 use crate::container::Port;
-use crate::deploy::{Part, usual};
+use crate::deploy::{GATEWAY_ADMIN_PORT, Part, usual};
 use crate::finding::{Finding, nearest};
 use crate::schema::{At, Container, File};
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ pub(super) fn run(file: &File, out: &mut Vec<Finding>) {
     names(&all, out);
     published(file, &all, out);
     waited_for(&all, out);
+    administrators(&all, out);
     for named in &all {
         if let Some(container) = named.container {
             replicas(container, out);
@@ -168,6 +169,25 @@ fn published(file: &File, all: &[Named<'_>], out: &mut Vec<Finding>) {
                 out.push(error("port_conflict", at, message).hint("choose another port"));
             }
             taken.push((at.value.clone(), named.name.as_str()));
+        }
+    }
+}
+
+/// What Kong's interface for administrators tells and takes, and from whom.
+fn administrators(all: &[Named<'_>], out: &mut Vec<Finding>) {
+    let gateways = all
+        .iter()
+        .filter(|named| named.part == Some(Part::Gateway))
+        .filter_map(|named| named.container);
+    for at in gateways.flat_map(|container| &container.ports) {
+        if at.value.container == GATEWAY_ADMIN_PORT {
+            let message = format!(
+                "{}: Kong's administration is open to every container beside the gateway, agents too",
+                at.path
+            );
+            out.push(warning("administration_open", at, message).hint(
+                "leave this port out, and load a new kong.yml by starting kong anew; or let nobody into those networks whom you would not show the gateway's keys",
+            ));
         }
     }
 }

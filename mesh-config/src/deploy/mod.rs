@@ -10,7 +10,8 @@ pub use placed::{Place, placed};
 pub(crate) use containers::named;
 pub(crate) use parts::{OWNER, usual};
 pub(crate) use placed::{
-    ADMIN_PORT, GATEWAY_ADMIN_PORT, GATEWAY_PORT, INBOUND_PORT, MOUNTED, STATE, mounted,
+    ADMIN_PORT, GATEWAY_ADMIN_PORT, GATEWAY_PORT, GATEWAY_STATUS_PORT, INBOUND_PORT, MOUNTED,
+    STATE, mounted,
 };
 
 use crate::container::{self, Build, Dependency, Healthcheck, Port, Text, Volume};

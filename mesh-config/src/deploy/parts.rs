@@ -110,7 +110,8 @@ pub(crate) fn usual(part: Part) -> Container {
     let version = env!("CARGO_PKG_VERSION");
     let usual = match part {
         Part::Gateway => of("kong", "kong:3.9", &[Edge, Mesh], 512, 2000)
-            .ports(&[(Some(10005), 8000), (Some(8001), 8001)])
+            // Its interface for administrators tells the gateway's keys: published where mesh.yaml says so.
+            .ports(&[(Some(10005), 8000)])
             .user(OWNER)
             .tmpfs(&["/kong_prefix", "/tmp"])
             .healthy(&["CMD", "kong", "health"]),

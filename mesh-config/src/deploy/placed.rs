@@ -3,6 +3,7 @@
 use super::Part;
 use crate::mesh::{Agent, Mesh, Run};
 use crate::secret::Source;
+use crate::telemetry::Job;
 use crate::trust::{Consul, Identity, IdentitySource, Sidecar};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,12 @@ pub enum Place {
 
 /// Where Kong listens in its container.
 pub(crate) const GATEWAY_PORT: u16 = 8000;
-/// Kong's own interface for administrators, and its metrics.
+/// Kong's own interface for administrators: on loopback, unless the port is published.
 pub(crate) const GATEWAY_ADMIN_PORT: u16 = 8001;
+/// Where Kong says whether it is ready, and what it measured.
+pub(crate) const GATEWAY_STATUS_PORT: u16 = 8100;
+/// The gateway's job in Prometheus.
+const GATEWAY_JOB: &str = "kong";
 /// Where the sidecar beside the gateway takes requests; loopback alone.
 const OUTBOUND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
 /// Where peers reach a sidecar.
@@ -80,6 +85,16 @@ pub fn placed(mesh: &Mesh, place: Place) -> Mesh {
     }
     if let Some(tls) = &mut mesh.gateway.extras.tls {
         tls.listen = everywhere(tls.listen.port());
+    }
+    if let (Place::Compose, Some(gateway)) = (place, mesh.deploy.parts.get(&Part::Gateway)) {
+        let jobs = &mut mesh.telemetry.jobs;
+        if jobs.iter().all(|job| job.name != GATEWAY_JOB) {
+            jobs.push(Job {
+                name: GATEWAY_JOB.to_owned(),
+                targets: vec![format!("{}:{GATEWAY_STATUS_PORT}", gateway.name)],
+                ..Job::default()
+            });
+        }
     }
     let parts = mesh.deploy.parts.clone();
     let grafana = &mut mesh.telemetry.grafana;

@@ -3,8 +3,13 @@
 use crate::screen::{Paint, Screen, json_line, plain};
 use mesh_protocol::Timestamp;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use tracing::Level;
 
+/// What a part can be called that is no name.
+const KINDS: [&str; 6] = ["agent", "bus", "gateway", "mesh", "orchestrator", "sidecar"];
+/// Most parts that are named to whoever asked for another.
+const MOST_PARTS: usize = 64;
 /// Fields that are shown otherwise than as `name=value`.
 const NOT_LISTED: [&str; 4] = ["message", "agent", "stream", "service"];
 
@@ -25,7 +30,6 @@ pub struct Wanted {
 
 impl Wanted {
     pub fn new(parts: &[String], level: Level, since: Option<Timestamp>) -> Self {
-        let spelt = |part: &String| part.replace('_', "-").replace(' ', "/");
         Self {
             parts: parts.iter().map(spelt).collect(),
             level,
@@ -41,6 +45,50 @@ impl Wanted {
                 .since
                 .is_none_or(|since| line.time().is_none_or(|time| time >= since))
     }
+}
+
+/// Whose lines were asked for and are not there, to be said once.
+pub struct Parts {
+    unseen: Vec<String>,
+    there: BTreeSet<String>,
+    said: bool,
+}
+
+impl Parts {
+    pub fn new(asked: &[String]) -> Self {
+        Self {
+            unseen: asked.iter().map(spelt).collect(),
+            there: BTreeSet::new(),
+            said: false,
+        }
+    }
+
+    pub fn saw(&mut self, line: &Line) {
+        if self.said || self.unseen.is_empty() {
+            return;
+        }
+        self.unseen.retain(|part| !line.is_of(part));
+        if self.there.len() < MOST_PARTS {
+            self.there.insert(line.whose());
+        }
+    }
+
+    /// What to say of them, the first time.
+    pub fn unseen(&mut self) -> Option<String> {
+        if std::mem::replace(&mut self.said, true) || self.unseen.is_empty() {
+            return None;
+        }
+        let there: Vec<&str> = self.there.iter().map(String::as_str).collect();
+        let (unseen, there) = (self.unseen.join(", "), there.join(", "));
+        Some(plain(&format!(
+            "no line is of {unseen}; there are lines of {there}"
+        )))
+    }
+}
+
+/// A part as lines have it, however it was typed.
+fn spelt(part: impl AsRef<str>) -> String {
+    part.as_ref().replace('_', "-").replace(' ', "/")
 }
 
 impl Line {
@@ -70,7 +118,9 @@ impl Line {
     fn is_of(&self, part: &str) -> bool {
         match part.split_once('/') {
             Some((kind, name)) => self.kind == kind && self.name.as_deref() == Some(name),
-            None => self.kind == part || self.name.as_deref() == Some(part),
+            // The orchestrator is not the sidecar that is called as it is.
+            None if KINDS.contains(&part) => self.kind == part,
+            None => self.name.as_deref() == Some(part),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::load::load;
 use crate::screen::Screen;
 use anyhow::bail;
 use follow::Follower;
-use line::{Line, Wanted};
+use line::{Line, Parts, Wanted};
 use mesh_protocol::Timestamp;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,9 +74,20 @@ pub async fn run(args: &Logs) -> anyhow::Result<ExitCode> {
     }
     let mut screen = Screen::stdout();
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut parts = Parts::new(&args.parts);
     loop {
         while let Some(text) = follower.next()? {
-            show(&mut screen, &text, &wanted, args.output)?;
+            let Some(line) = Line::read(&text) else {
+                continue;
+            };
+            parts.saw(&line);
+            if wanted.wants(&line) {
+                show(&mut screen, &line, args.output)?;
+            }
+        }
+        // Once, of what was there: a name that is misspelt would be waited for for ever.
+        if let Some(unseen) = parts.unseen() {
+            Screen::stderr().line(unseen)?;
         }
         if !args.follow {
             return Ok(ExitCode::SUCCESS);
@@ -91,10 +102,7 @@ pub async fn run(args: &Logs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn show(screen: &mut Screen, text: &[u8], wanted: &Wanted, output: Output) -> std::io::Result<()> {
-    let Some(line) = Line::read(text).filter(|line| wanted.wants(line)) else {
-        return Ok(());
-    };
+fn show(screen: &mut Screen, line: &Line, output: Output) -> std::io::Result<()> {
     match output {
         Output::Json => screen.line(line.json()),
         Output::Text => {

@@ -200,6 +200,15 @@ fn logs_are_kept_by_part_and_hide_what_is_secret() {
     }
     assert!(lines > 0);
     assert!(up.mesh(&["logs", "--level", "error"]).stdout.is_empty());
+    // A name that is misspelt is named, with those that there are.
+    let misspelt = up.mesh(&["logs", "orchestrater", "agent"]);
+    let said = text(&misspelt.stderr);
+    assert!(
+        said.contains("orchestrater") && said.contains("agent/echo"),
+        "{said}"
+    );
+    assert!(text(&misspelt.stdout).contains("agent/echo"));
+    assert!(up.mesh(&["logs", "agent"]).stderr.is_empty());
     assert_eq!(
         up.mesh(&["logs", "--level", "loud"]).status.code(),
         Some(64)

@@ -21,7 +21,7 @@ pub(super) use secrets::own_files;
 
 use super::{RenderError, Rendered, grafana, prometheus};
 use crate::container::{Condition, Volume as Mount};
-use crate::deploy::{Container, Deploy, Part, Place, Tier, placed};
+use crate::deploy::{Container, Deploy, OWNER, Part, Place, Tier, placed};
 use crate::fronted::Service as Fronted;
 use crate::mesh::Mesh;
 use crate::secret::Secrets;
@@ -93,6 +93,14 @@ pub fn compose(mesh: &Mesh, root: &str) -> Result<ComposeFile, RenderError> {
 fn with_configuration(mesh: &Mesh, part: Part, container: &Container) -> Container {
     let mut container = container.clone();
     let files = match part {
+        Part::Prometheus if with_token(mesh) => {
+            // It takes Consul's token from its own file alone, which only the owner reads.
+            container.user = Some(OWNER.to_owned());
+            for word in &mut container.command {
+                *word = word.replace("/prometheus.yml", "/prometheus.secret.yml");
+            }
+            vec!["./prometheus:/etc/prometheus:ro".to_owned()]
+        }
         Part::Prometheus => vec!["./prometheus:/etc/prometheus:ro".to_owned()],
         Part::Grafana => vec![
             "./grafana/provisioning:/etc/grafana/provisioning:ro".to_owned(),
@@ -107,6 +115,12 @@ fn with_configuration(mesh: &Mesh, part: Part, container: &Container) -> Contain
     let files = files.iter().filter_map(|file| Mount::read(file));
     container.volumes.extend(files);
     container
+}
+
+/// Whether Prometheus' own file holds a secret.
+fn with_token(mesh: &Mesh) -> bool {
+    let consul = mesh.trust.registry.consul.as_ref();
+    consul.is_some_and(|consul| consul.token.is_some())
 }
 
 /// The parts' own files that are made of the mesh's URLs and keys.
@@ -232,7 +246,8 @@ fn named(file: &mut ComposeFile, deploy: &Deploy) {
             service.networks.insert(outside, Names::default());
         }
         networks.extend(service.networks.keys().cloned());
-        if !service.ports.is_empty() {
+        // Who is in another network as well publishes there.
+        if !service.ports.is_empty() && service.networks.len() == 1 {
             published.extend(service.networks.keys().cloned());
         }
         let volumes = service.volumes.iter().filter_map(|volume| kept(volume));

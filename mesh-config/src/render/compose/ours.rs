@@ -4,7 +4,8 @@ use super::described::{bounded, healthcheck, mounted, service, variables};
 use super::{Build, ComposeFile, Healthcheck, Names, Service, Wait, until};
 use crate::container;
 use crate::deploy::{
-    ADMIN_PORT, Container, GATEWAY_ADMIN_PORT, Part, STATE, Tier, mounted as in_container, usual,
+    ADMIN_PORT, Container, GATEWAY_ADMIN_PORT, GATEWAY_STATUS_PORT, Part, STATE, Tier,
+    mounted as in_container, usual,
 };
 use crate::mesh::{GATEWAY, Mesh};
 use crate::render::{RenderError, environment};
@@ -103,6 +104,11 @@ impl Beside<'_> {
     fn gateway(&self, file: &mut ComposeFile, container: &Container) -> Result<(), RenderError> {
         let mut service = self.instance(file, container, &container.name)?;
         let mut variables = kong_environment(self.mesh);
+        let mut ports = container.ports.iter();
+        if ports.any(|port| port.container == GATEWAY_ADMIN_PORT) {
+            let everywhere = format!("0.0.0.0:{GATEWAY_ADMIN_PORT}");
+            variables.insert("KONG_ADMIN_LISTEN".to_owned(), everywhere);
+        }
         variables.append(&mut service.environment);
         service.environment = variables;
         let filters = format!("{}/target/filters:{FILTERS}:ro", self.root);
@@ -244,8 +250,16 @@ pub(in crate::render) fn kong_environment(mesh: &Mesh) -> BTreeMap<String, Strin
             "KONG_DECLARATIVE_CONFIG",
             "/run/secrets/kong.yml".to_owned(),
         ),
-        // Published on this machine alone; `mesh diff` and `mesh apply` ask it.
-        ("KONG_ADMIN_LISTEN", format!("0.0.0.0:{GATEWAY_ADMIN_PORT}")),
+        // Who reaches it reads the gateway's keys and replaces its filters: loopback alone.
+        (
+            "KONG_ADMIN_LISTEN",
+            format!("127.0.0.1:{GATEWAY_ADMIN_PORT}"),
+        ),
+        // Health and metrics, and nothing that can be changed.
+        (
+            "KONG_STATUS_LISTEN",
+            format!("0.0.0.0:{GATEWAY_STATUS_PORT}"),
+        ),
         // All that it writes while it runs; the rest of its image stays as it is.
         ("KONG_PREFIX", "/kong_prefix".to_owned()),
         ("KONG_PROXY_ACCESS_LOG", "/dev/stdout".to_owned()),

@@ -33,7 +33,7 @@ pub(super) fn files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendered>, Ren
         objects.push(&workload.deployment(mesh)?)?;
         objects.push(&workload.service())?;
         objects.push(&workload.disruption_budget())?;
-        if let Some(scaler) = scale::autoscaler(workload) {
+        if let Some(scaler) = scale::autoscaler(workload)? {
             objects.push(&scaler)?;
         }
         files.push(objects.file(format!("base/{}.yaml", workload.name)));

@@ -3,11 +3,12 @@
 //! The same intentions that sidecars enforce by certificate decide here which pods reach which: two locks, one key.
 
 use super::workload::{Role, Workload, metadata, selector};
-use crate::deploy::{ADMIN_PORT, GATEWAY_PORT, INBOUND_PORT};
+use crate::deploy::{ADMIN_PORT, GATEWAY_PORT, GATEWAY_STATUS_PORT, INBOUND_PORT, Part};
 use crate::mesh::{Auth, GATEWAY, Mesh};
 use crate::render::RenderError;
 use crate::render::{may_call, sidecars};
 use crate::secret::Secrets;
+use crate::trust::IdentitySource;
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
     NetworkPolicyPort, NetworkPolicySpec,
@@ -95,15 +96,35 @@ fn leans_on(mesh: &Mesh, workload: &Workload) -> Vec<NetworkPolicyEgressRule> {
     };
     if workload.role == Role::Orchestrator
         && let Some(ollama) = &mesh.orchestrator.ollama
-        && let Ok(url) = url::Url::parse(&ollama.url)
     {
-        ports.extend(url.port_or_known_default());
+        ports.extend(port(&ollama.url));
+    }
+    // What an agent waits for in Compose it talks to.
+    if workload.role == Role::Agent {
+        for on in &workload.container.depends_on {
+            let mut parts = mesh.deploy.parts.iter();
+            let part = parts.find(|(_, container)| container.name == on.name);
+            ports.extend(part.and_then(|(part, container)| match part {
+                Part::Redis => Some(6379),
+                Part::Ollama => container.first_port(),
+                _ => None,
+            }));
+        }
     }
     if !ports.is_empty() {
         rules.push(to_peers(vec![infrastructure], &ports));
     }
-    if mesh.trust.traces.endpoint.is_some() {
-        rules.push(to_peers(vec![telemetry], &[4317, 4318]));
+    if let Some(endpoint) = &mesh.trust.traces.endpoint {
+        let mut ports = BTreeSet::from([4317, 4318]);
+        ports.extend(port(endpoint));
+        let ports: Vec<u16> = ports.into_iter().collect();
+        rules.push(to_peers(vec![telemetry], &ports));
+    }
+    // Nobody says in which namespace it is, or whether it is in the cluster at all.
+    if let IdentitySource::Vault { url, .. } = &mesh.trust.identity.source
+        && let Some(port) = url.port_or_known_default()
+    {
+        rules.push(to_peers(Vec::new(), &[port]));
     }
     if workload.of == GATEWAY {
         let services = mesh
@@ -124,11 +145,15 @@ fn leans_on(mesh: &Mesh, workload: &Workload) -> Vec<NetworkPolicyEgressRule> {
     rules
 }
 
+fn port(url: &str) -> Option<u16> {
+    url::Url::parse(url).ok()?.port_or_known_default()
+}
+
 /// Prometheus reads metrics; orchestrators and Kong have them on ports of their own.
 fn scraped(mesh: &Mesh, workload: &Workload) -> NetworkPolicyIngressRule {
     let mut ports = vec![tcp(ADMIN_PORT)];
     match workload.of.as_str() {
-        GATEWAY => ports.push(tcp(super::pod::GATEWAY_STATUS_PORT)),
+        GATEWAY => ports.push(tcp(GATEWAY_STATUS_PORT)),
         ORCHESTRATOR => ports.push(tcp(mesh.orchestrator.listen.port())),
         _ => {}
     }

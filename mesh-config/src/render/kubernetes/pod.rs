@@ -4,8 +4,8 @@ use super::ENVIRONMENT;
 use super::workload::{Role, Workload, metadata, selector};
 use crate::container::{Text, Volume as Said};
 use crate::deploy::{
-    ADMIN_PORT, Container as Described, GATEWAY_PORT, INBOUND_PORT, MOUNTED, OWNER, Part, STATE,
-    usual,
+    ADMIN_PORT, Container as Described, GATEWAY_PORT, GATEWAY_STATUS_PORT, INBOUND_PORT, MOUNTED,
+    OWNER, Part, STATE, usual,
 };
 use crate::mesh::{GATEWAY, Mesh};
 use crate::render::RenderError;
@@ -23,8 +23,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
 
-/// Where Kong says whether it is ready, and what it measured; its interface for administrators stays on loopback.
-pub(super) const GATEWAY_STATUS_PORT: u16 = 8100;
 /// The user of our images.
 const NOBODY: i64 = 65532;
 /// ConfigMap of Kong's variables.
@@ -332,13 +330,6 @@ pub(super) fn gateway_environment(mesh: &Mesh) -> ConfigMap {
     for text in data.values_mut() {
         *text = text.replace("$$", "$");
     }
-    let listen = |text: String| text;
-    data.insert(
-        "KONG_ADMIN_LISTEN".to_owned(),
-        listen("127.0.0.1:8001".to_owned()),
-    );
-    let status = format!("0.0.0.0:{GATEWAY_STATUS_PORT}");
-    data.insert("KONG_STATUS_LISTEN".to_owned(), listen(status));
     ConfigMap {
         metadata: metadata(GATEWAY_ENVIRONMENT, selector(&mesh.name, GATEWAY)),
         data: Some(data),

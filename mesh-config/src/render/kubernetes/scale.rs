@@ -13,6 +13,8 @@ use serde::Serialize;
 
 /// The metric, as prometheus-adapter offers it.
 const METRIC: &str = "agent_queue_messages_ready";
+/// Most characters of a label's value in Kubernetes.
+const LONGEST_LABEL: usize = 63;
 /// Most agents of a kind where mesh.yaml does not say: against a queue that a fault fills.
 const USUAL_MOST: u16 = 10;
 
@@ -27,11 +29,26 @@ pub(super) fn most(workload: &Workload) -> Option<u16> {
 }
 
 /// One more agent for as many waiting steps as one has at the same time, twice.
-pub(super) fn autoscaler(workload: &Workload) -> Option<HorizontalPodAutoscaler> {
-    let most = most(workload)?;
-    let queue = workload.queue.clone()?;
+///
+/// # Errors
+/// [`RenderError::Container`] for a queue whose name is no value of a label.
+pub(super) fn autoscaler(
+    workload: &Workload,
+) -> Result<Option<HorizontalPodAutoscaler>, RenderError> {
+    let (Some(most), Some(queue)) = (most(workload), workload.queue.clone()) else {
+        return Ok(None);
+    };
+    if queue.len() > LONGEST_LABEL {
+        return Err(RenderError::Container(format!(
+            "agent {}: its autoscaler finds the queue by a label, which holds {LONGEST_LABEL} characters, and {queue} has {}: \
+             give the agent a shorter id, or say `max_replicas: {}` under its container for none",
+            workload.of,
+            queue.len(),
+            workload.container.replicas.max(1),
+        )));
+    }
     let waiting = u32::from(workload.concurrency).saturating_mul(2);
-    Some(HorizontalPodAutoscaler {
+    Ok(Some(HorizontalPodAutoscaler {
         metadata: workload.metadata(),
         spec: Some(HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
@@ -74,7 +91,7 @@ pub(super) fn autoscaler(workload: &Workload) -> Option<HorizontalPodAutoscaler>
             }),
         }),
         ..HorizontalPodAutoscaler::default()
-    })
+    }))
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,7 @@
 //! One part of ours in Kubernetes: Deployment, Service, ServiceAccount, PodDisruptionBudget.
 
 use super::pod;
-use crate::deploy::{ADMIN_PORT, Container, GATEWAY_PORT};
+use crate::deploy::{ADMIN_PORT, Container, GATEWAY_PORT, GATEWAY_STATUS_PORT};
 use crate::mesh::Mesh;
 use crate::render::RenderError;
 use k8s_openapi::api::apps::v1::{
@@ -120,11 +120,7 @@ impl Workload {
         match self.role {
             Role::Gateway => {
                 ports.insert(0, port("http", 80, GATEWAY_PORT));
-                ports.push(port(
-                    "status",
-                    pod::GATEWAY_STATUS_PORT,
-                    pod::GATEWAY_STATUS_PORT,
-                ));
+                ports.push(port("status", GATEWAY_STATUS_PORT, GATEWAY_STATUS_PORT));
             }
             Role::Orchestrator | Role::Agent => {
                 // An agent that listens on loopback alone is not reached here, whatever this says.
