@@ -6,6 +6,7 @@
 mod broker;
 mod deploy;
 mod entry;
+mod follow;
 mod ollama;
 mod services;
 mod telemetry;
@@ -49,6 +50,7 @@ fn build(mut file: File, revision: String) -> Mesh {
     let warn_before = trust.identity.warn_before;
     let mut extras = services::extras(&mut file.gateway);
     let services = services::services(std::mem::take(&mut file.services));
+    extras.vault = file.vault.take();
     extras.secrets = services::secrets(&extras, &services);
     let guarded = !file.agents.is_empty();
     Mesh {

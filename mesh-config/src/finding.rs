@@ -88,6 +88,23 @@ impl Finding {
         }
     }
 
+    /// Shows `written` wherever `value` would be quoted.
+    pub(crate) fn hide(&mut self, value: &str, written: &str) {
+        // What is shorter stands in any message by chance.
+        if value.len() < 3 {
+            return;
+        }
+        // A path is quoted as it is, what a message shows may be blotted or without what moves a cursor.
+        for text in [&mut self.message, &mut self.path]
+            .into_iter()
+            .chain(&mut self.hint)
+        {
+            if text.contains(value) {
+                *text = text.replace(value, written);
+            }
+        }
+    }
+
     /// The same with a mend.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -121,6 +138,16 @@ impl Report {
         tokens: Option<&Tokens>,
         mut findings: Vec<Finding>,
     ) -> Self {
+        for finding in &mut findings {
+            for text in [&mut finding.message, &mut finding.path]
+                .into_iter()
+                .chain(&mut finding.hint)
+            {
+                if let Some(shown) = without_credentials(text) {
+                    *text = shown;
+                }
+            }
+        }
         findings.sort_by(|a, b| (a.place, a.severity, a.code).cmp(&(b.place, b.severity, b.code)));
         let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
         let all = (count(Severity::Error), count(Severity::Warning));
@@ -145,7 +172,7 @@ impl Report {
     }
 
     /// Name of the file that a place is in.
-    fn name(&self, place: Place) -> &str {
+    pub fn name(&self, place: Place) -> &str {
         let file = usize::try_from(place.file).ok();
         file.and_then(|file| self.files.get(file))
             .map_or(&self.file, |name| name)
@@ -222,6 +249,30 @@ impl fmt::Display for Report {
     }
 }
 
+/// A text in which every URL has lost the name and the password of its user; none where there is no such URL.
+fn without_credentials(text: &str) -> Option<String> {
+    let (mut shown, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after
+            .find([' ', '`', '"', '\'', '\n', ','])
+            .unwrap_or(after.len());
+        let (url, behind) = after.split_at(end);
+        // A password may hold anything: what stands before the last `@` is not shown.
+        match url.rfind('@') {
+            Some(user) => {
+                shown.push('…');
+                shown.push_str(url.get(user..).unwrap_or_default());
+            }
+            None => shown.push_str(url),
+        }
+        rest = behind;
+    }
+    shown.push_str(rest);
+    (shown != text).then_some(shown)
+}
+
 /// The known name that is meant by `name`, if one is close enough to be a slip of the hand.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase().replace('_', "-");
@@ -243,6 +294,23 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_lose_their_users() {
+        for (text, shown) in [
+            (
+                "`amqp://u:p@h:1/x` is no duration",
+                "`amqp://…@h:1/x` is no duration",
+            ),
+            ("a://u:p@h, b://c and d://e@f", "a://…@h, b://c and d://…@f"),
+            ("redis://:p@ss/w@h", "redis://…@h"),
+        ] {
+            assert_eq!(without_credentials(text).as_deref(), Some(shown));
+        }
+        for text in ["http://a/b", "a@b", "://"] {
+            assert_eq!(without_credentials(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_slip_finds_its_name_and_another_word_does_not() {

@@ -4,11 +4,12 @@
 //! kong.yml. A secret in it stays a reference, `{"env": "NAME"}` or `{"file": "PATH"}`, until it is rendered.
 
 use crate::container::Container;
-use crate::secret::Source;
+use crate::secret::{Source, Vault};
 use mesh_declarative::{Plugin, Upstream};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -126,15 +127,41 @@ pub struct Extras {
     pub tls: Option<Tls>,
     /// Every secret that plugins stand on, those of services among them, with its field.
     pub secrets: Vec<(String, Source)>,
+    /// Where secrets of `{vault: ...}` among them are, as far as mesh.yaml says.
+    pub vault: Option<Arc<Vault>>,
+}
+
+impl Extras {
+    /// The secret that a value of a plugin's configuration stands for, with where it is.
+    pub fn reference(&self, value: &Value) -> Option<Source> {
+        match reference(value)? {
+            Source::Vault { path, field, .. } => Some(Source::Vault {
+                path,
+                field,
+                server: self.vault.clone(),
+            }),
+            source => Some(source),
+        }
+    }
 }
 
 /// The secret that a value of a plugin's configuration stands for.
 ///
 /// A mapping with the one key `file`, or with the one key `env` and a name in upper case: Kong's own
-/// configurations have mappings with a key `env` (attributes of a trace), whose values are words.
+/// configurations have mappings with a key `env` (attributes of a trace), whose values are words. Or one with
+/// the one key `vault`, and `path` and `field` in that; which Vault is not known here.
 pub fn reference(value: &Value) -> Option<Source> {
     let object = value.as_object().filter(|object| object.len() == 1)?;
     let (key, text) = object.iter().next()?;
+    if key == "vault" {
+        let kept = text.as_object().filter(|kept| kept.len() == 2)?;
+        let named = |name: &str| kept.get(name).and_then(Value::as_str).map(str::to_owned);
+        return Some(Source::Vault {
+            path: named("path")?,
+            field: named("field")?,
+            server: None,
+        });
+    }
     let text = text.as_str().filter(|text| !text.is_empty())?;
     match key.as_str() {
         "env" if is_variable(text) => Some(Source::Env(text.to_owned())),
@@ -150,20 +177,25 @@ pub(crate) fn is_variable(text: &str) -> bool {
 }
 
 /// Every secret that a plugin's configuration stands on, with its path within.
-pub(crate) fn references(value: &Value, path: &str, out: &mut Vec<(String, Source)>) {
-    if let Some(source) = reference(value) {
+pub(crate) fn references(
+    value: &Value,
+    path: &str,
+    extras: &Extras,
+    out: &mut Vec<(String, Source)>,
+) {
+    if let Some(source) = extras.reference(value) {
         out.push((path.to_owned(), source));
         return;
     }
     match value {
         Value::Array(items) => {
             for (number, item) in items.iter().enumerate() {
-                references(item, &format!("{path}[{number}]"), out);
+                references(item, &format!("{path}[{number}]"), extras, out);
             }
         }
         Value::Object(entries) => {
             for (key, value) in entries {
-                references(value, &crate::schema::reader::join(path, key), out);
+                references(value, &crate::schema::reader::join(path, key), extras, out);
             }
         }
         _ => {}
@@ -187,9 +219,13 @@ mod tests {
         assert_eq!(reference(&json!({"env": 7})), None);
         assert_eq!(reference(&json!({"file": ""})), None);
         assert_eq!(reference(&json!("REDIS_PASSWORD")), None);
+        let kept = json!({"vault": {"path": "secret/data/a", "field": "b"}});
+        assert!(matches!(reference(&kept), Some(Source::Vault { .. })));
+        // Kong's own, of plugin acme.
+        assert_eq!(reference(&json!({"vault": {"host": "a", "port": 1}})), None);
         let mut found = Vec::new();
         let config = json!({"redis": {"password": {"env": "P"}}, "list": [1, {"file": "k.pem"}]});
-        references(&config, "config", &mut found);
+        references(&config, "config", &Extras::default(), &mut found);
         let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["config.list[1]", "config.redis.password"]);
     }

@@ -16,7 +16,13 @@ const WORDS: &[&str] = &[
     "credential",
     "credentials",
     "apikey",
+    "authorization",
+    "cookie",
+    "requirepass",
+    "masterauth",
 ];
+/// Ends of names that are written in one word, such as `PGPASSWORD`.
+const ENDS: &[&str] = &["password", "passwd", "apikey", "secretkey", "privatekey"];
 /// Last two words.
 const PAIRS: &[&str] = &[
     "api_key",
@@ -26,6 +32,17 @@ const PAIRS: &[&str] = &[
     "encryption_key",
     "signing_key",
     "app_key",
+    "auth_key",
+    "account_key",
+    "hmac_key",
+    "jwt_key",
+    "master_key",
+    "session_key",
+    "shared_key",
+    "key_base",
+    "mysql_pwd",
+    "db_pwd",
+    "auth_header",
     "aws_key",
     "license_key",
     "token_id",
@@ -36,18 +53,39 @@ const PAIRS: &[&str] = &[
 
 /// Whether a value under `name` is a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
+    let name = in_words(name);
     let ends = |word: &&str| {
         name.strip_suffix(*word)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
     };
-    WORDS.iter().any(ends) || PAIRS.iter().any(ends)
+    let joined = ENDS.iter().any(|end| name.ends_with(end));
+    joined || WORDS.iter().any(ends) || PAIRS.iter().any(ends)
+}
+
+/// A name in small letters with `_` between its words, however it is written: `clientSecret`, `X-Api-Key`.
+fn in_words(name: &str) -> String {
+    let mut words = String::with_capacity(name.len() + 4);
+    let mut before = ' ';
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && (before.is_ascii_lowercase() || before.is_ascii_digit()) {
+            words.push('_');
+        }
+        words.push(match c {
+            '-' | '.' => '_',
+            c => c.to_ascii_lowercase(),
+        });
+        before = c;
+    }
+    words
 }
 
 /// Whether a text holds a secret whatever its name: a private key, a URL with a password, a header with
 /// credentials.
 pub(crate) fn holds_secret(text: &str) -> bool {
-    if text.contains("PRIVATE KEY-----") {
+    if text.contains("PRIVATE KEY-----") || text.contains("\"private_key\"") {
+        return true;
+    }
+    if is_credential(text) {
         return true;
     }
     let header = text.split_once(':').map_or("", |(name, _)| name.trim());
@@ -59,6 +97,43 @@ pub(crate) fn holds_secret(text: &str) -> bool {
         return true;
     }
     text.split([' ', ',', '\n', '"', '\'']).any(has_password)
+}
+
+/// Whether a text is what a header `Authorization` holds.
+fn is_credential(text: &str) -> bool {
+    let Some((scheme, rest)) = text.trim().split_once(' ') else {
+        return false;
+    };
+    let (rest, known) = (rest.trim(), ["basic", "bearer"]);
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    known.contains(&&*scheme.to_ascii_lowercase()) && rest.len() >= 8 && rest.bytes().all(token)
+}
+
+/// Whether one of the words of a command is a secret: `--password=…`, `--requirepass …`, a URL with a
+/// password. What a shell puts in (`$NAME`) is none, nor is the path of a file.
+pub(crate) fn command_holds_secret<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
+    let plain = |value: &str| {
+        let value = value.trim_matches(['"', '\'']);
+        !value.is_empty() && !value.starts_with(['$', '/', '-'])
+    };
+    let named = |word: &str| {
+        let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+        flag.is_some_and(|name| name.len() > 1 && is_secret_name(name))
+    };
+    let mut after_name = false;
+    for word in words.into_iter().flat_map(str::split_whitespace) {
+        if (after_name && plain(word)) || holds_secret(word) {
+            return true;
+        }
+        after_name = named(word);
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        // Of a shell's command, variables are set so, too.
+        let variable = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if plain(value) && (named(name) || (variable && is_secret_name(name))) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether a URL names a password.
@@ -131,6 +206,15 @@ mod tests {
             "AWS_SECRET_ACCESS_KEY",
             "dd-api-key",
             "RABBITMQ_DEFAULT_PASS",
+            "PGPASSWORD",
+            "MYSQL_PWD",
+            "clientSecret",
+            "accessToken",
+            "X-Api-Key",
+            "Authorization",
+            "Set-Cookie",
+            "SECRET_KEY_BASE",
+            "JWT_KEY",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
@@ -144,6 +228,10 @@ mod tests {
             "hide_credentials_too",
             "path",
             "key",
+            "PWD",
+            "cookie_name",
+            "authorization_endpoint",
+            "max_tokens",
         ] {
             assert!(!is_secret_name(name), "{name}");
         }
@@ -152,6 +240,9 @@ mod tests {
             "Authorization: Basic abc",
             "-----BEGIN PRIVATE KEY-----",
             "-a redis://:p@redis:6379",
+            "Bearer abcdefgh",
+            "Basic dXNlcjpwYXNz",
+            "{\"private_key\": \"x\"}",
         ] {
             assert!(holds_secret(text), "{text}");
         }
@@ -160,8 +251,34 @@ mod tests {
             "X-Kong-Proxy:true",
             "postgres://u@db",
             "a@b:c",
+            "Bearer",
+            "basic authentication of users",
         ] {
             assert!(!holds_secret(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_that_hold_secrets() {
+        for command in [
+            &["redis-server", "--requirepass", "hunter2"][..],
+            &["x", "--password=hunter2"],
+            &["sh", "-c", "PGPASSWORD=hunter2 psql"],
+            &["x", "--dsn", "postgres://u:hunter2@db/x"],
+        ] {
+            assert!(command_holds_secret(command.iter().copied()), "{command:?}");
+        }
+        for command in [
+            &["redis-server", "--requirepass", "$REDIS_PASSWORD"][..],
+            &["x", "--password-file=/run/secrets/x"],
+            &["x", "--password", "--verbose"],
+            &["x", "--token=/run/secrets/token", "--max-tokens=5"],
+            &["sh", "-c", "redis-cli -a \"$REDIS_PASSWORD\" ping"],
+        ] {
+            assert!(
+                !command_holds_secret(command.iter().copied()),
+                "{command:?}"
+            );
         }
     }
 

@@ -241,3 +241,28 @@ fn it_can_be_asked_within_a_runtime() {
     let source: &Source = mesh.store.redis.as_ref().unwrap();
     assert_eq!(secrets.value(source), Some("6379"));
 }
+
+#[test]
+fn a_plugin_takes_a_secret_of_the_file_s_own_vault() {
+    let vault = Vault::start();
+    let text = format!(
+        "version: 1\nmesh: m\nsecrets: {{vault: {{url: \"{}\", token: {{env: TOKEN_OF_VAULT}}}}}}\n\
+         services:\n  - name: s\n    url: http://s:80\n    routes: [{{name: r, paths: [/s]}}]\n    plugins:\n      \
+         - {{name: http-log, config: {{http_endpoint: {{vault: {{path: secret/data/redis, field: url}}}}}}}}\n",
+        vault.url
+    );
+    let mesh = mesh_config::compile("mesh.yaml", &text).unwrap().mesh;
+    let written = |secrets: &Secrets| {
+        let kong = render::kong(&mesh, secrets);
+        let service = kong.unwrap().services.pop().unwrap();
+        service.plugins[0].config["http_endpoint"].clone()
+    };
+    assert_eq!(
+        written(&Secrets::none()),
+        "{vault: {path: secret/data/redis, field: url}}"
+    );
+    let only = mesh.sources().into_iter();
+    let only = only.filter(|(path, _)| path.starts_with("services."));
+    let secrets = Secrets::resolve(only, Path::new("."), &token).unwrap();
+    assert_eq!(written(&secrets), "redis://:hunter2@127.0.0.1:6379");
+}

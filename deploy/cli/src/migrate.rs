@@ -97,7 +97,8 @@ fn write(args: &Migrate, text: &str) -> anyhow::Result<()> {
     let rendered = Rendered {
         name: name.context("its name is no text")?.to_owned(),
         text: text.to_owned(),
-        secret: false,
+        // Until it has the rights of the old file, it is its owner's: what that holds may be a secret.
+        secret: true,
     };
     write_all(&base(&file), &[rendered])?;
     fs::set_permissions(&file, rights)?;

@@ -66,10 +66,15 @@ pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
     let chosen = TARGETS
         .iter()
         .filter(|target| args.target == ALL || args.target == target.name);
+    // All of them before the first is written: what cannot be rendered leaves everything as it was.
+    let rendered = chosen.map(|target| {
+        let files = files(target, &loaded, args.secrets);
+        let files = files.with_context(|| format!("cannot render {}", target.name))?;
+        Ok((target, files))
+    });
+    let rendered: Vec<(&Target, Vec<Rendered>)> = rendered.collect::<anyhow::Result<_>>()?;
     let (mut written, mut removed) = (Vec::new(), Vec::new());
-    for target in chosen {
-        let files = files(target, &loaded, args.secrets)
-            .with_context(|| format!("cannot render {}", target.name))?;
+    for (target, files) in rendered {
         let out = if args.target == ALL {
             args.out.join(target.name)
         } else {

@@ -72,7 +72,7 @@ fn finding(report: &Report, finding: &Finding) -> Value {
             Severity::Warning => "warning",
         },
         "code": finding.code,
-        "file": report.file,
+        "file": report.name(place),
         "line": somewhere.then_some(place.line),
         "column": somewhere.then_some(place.column),
         "path": finding.path,

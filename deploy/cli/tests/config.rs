@@ -131,3 +131,18 @@ fn every_command_takes_the_environment() {
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("did you mean staging?"));
 }
+
+#[test]
+fn a_finding_in_an_included_file_names_that_file_to_programs_too() {
+    let dir = with(&format!("{GOOD}include: part.yaml\nnonsense: 1\n"));
+    fs::write(dir.path().join("part.yaml"), "\nstore: {nonsense: 1}\n").unwrap();
+    let out = mesh(dir.path(), &["validate", "-o", "json"], &[]);
+    let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let findings = said["findings"].as_array().unwrap().iter();
+    let unknown = findings.filter(|f| f["code"] == "unknown_key");
+    let places: Vec<(&str, u64)> = unknown
+        .map(|f| (f["file"].as_str().unwrap(), f["line"].as_u64().unwrap()))
+        .collect();
+    assert!(places.contains(&("part.yaml", 2)), "{places:?}");
+    assert!(places.contains(&("mesh.yaml", 7)), "{places:?}");
+}

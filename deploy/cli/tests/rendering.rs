@@ -211,3 +211,17 @@ fn many_at_once_take_turns() {
     assert!(render(dir, &["all", "--out", "out"]).status.success());
     assert_eq!(files(&dir.join("out")), now);
 }
+
+#[test]
+fn one_target_that_cannot_be_rendered_leaves_the_others_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // Compose mounts a secret file, and makes no variable of it.
+    let text = "version: 1\nmesh: m\nservices:\n  - name: s\n    url: http://s:80\n    routes: [{name: r, paths: [/s]}]\n    \
+                container: {image: \"s:1\", environment: {KEY: {file: key}}}\n";
+    fs::write(dir.join("mesh.yaml"), text).unwrap();
+    let out = render(dir, &["all", "--out", "out"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("compose"), "{said}");
+    assert!(!dir.join("out").exists());
+}

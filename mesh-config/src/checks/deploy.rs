@@ -5,7 +5,7 @@ use crate::container::Port;
 use crate::deploy::{GATEWAY_ADMIN_PORT, Part, usual};
 use crate::finding::{Finding, nearest};
 use crate::schema::{At, Container, File};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 /// One container, as far as it is written down.
@@ -193,6 +193,11 @@ fn administrators(all: &[Named<'_>], out: &mut Vec<Finding>) {
 }
 
 fn waited_for(all: &[Named<'_>], out: &mut Vec<Finding>) {
+    // Of what is nowhere in the mesh that was said already.
+    let unknown = out
+        .iter()
+        .filter(|finding| finding.code == "unknown_service");
+    let unknown: HashSet<String> = unknown.map(|finding| finding.path.clone()).collect();
     let known: Vec<&str> = all.iter().map(|named| named.name.as_str()).collect();
     for named in all {
         for at in named
@@ -204,7 +209,7 @@ fn waited_for(all: &[Named<'_>], out: &mut Vec<Finding>) {
             if name == named.name {
                 let message = format!("{} waits for itself", named.name);
                 out.push(error("conflict", at, message).hint("take it off the list"));
-            } else if !known.contains(&name) {
+            } else if !known.contains(&name) && !unknown.contains(at.path.as_str()) {
                 // It may run beside this file: Compose alone can say.
                 let message = format!("{}: no container of this file is {name}", at.path);
                 let hint = match nearest(name, known.iter().copied()) {

@@ -4,9 +4,10 @@ use super::ways;
 use super::{error, warning};
 use crate::container::Text;
 use crate::finding::{Finding, nearest};
+use crate::fronted::{Extras, references};
 use crate::schema::{At, Container, File, Fronted, KongPlugin, nearest_place};
 use crate::secret::Source;
-use crate::secret_names::{holds_secret, in_the_clear, is_secret_name};
+use crate::secret_names::{command_holds_secret, holds_secret, in_the_clear, is_secret_name};
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
@@ -192,6 +193,23 @@ fn plugins<'a>(plugins: impl IntoIterator<Item = &'a At<KongPlugin>>, out: &mut 
         }
         if let Some(config) = &at.value.config {
             let json = serde_json::Value::Object(config.value.json.clone());
+            let mut kept = Vec::new();
+            references(&json, "", &Extras::default(), &mut kept);
+            for (within, source) in kept {
+                let Source::Vault { path: written, .. } = source else {
+                    continue;
+                };
+                if mesh_sidecar::vault::path(&written).is_some() {
+                    continue;
+                }
+                let path = crate::schema::reader::join(&config.path, &within);
+                let place = nearest_place(&config.value.places, &within).unwrap_or(config.place);
+                let message = format!("{path} names no path of a secret of KV version 2");
+                out.push(
+                    Finding::error("invalid_path", place, path, message)
+                        .hint("write MOUNT/data/PATH, such as secret/data/mesh"),
+                );
+            }
             let mut found = Vec::new();
             in_the_clear(&json, "", false, &mut found);
             for within in found {
@@ -199,8 +217,9 @@ fn plugins<'a>(plugins: impl IntoIterator<Item = &'a At<KongPlugin>>, out: &mut 
                 let place = nearest_place(&config.value.places, &within).unwrap_or(config.place);
                 let message = format!("{path} is a secret and stands in the open");
                 out.push(
-                    Finding::error("inline_secret", place, path, message)
-                        .hint("write {env: NAME} or {file: PATH}"),
+                    Finding::error("inline_secret", place, path, message).hint(
+                        "write {env: NAME}, {file: PATH} or {vault: {path: PATH, field: NAME}}",
+                    ),
                 );
             }
         }
@@ -251,6 +270,35 @@ pub(super) fn contents(container: &At<impl Borrow<Container>>, out: &mut Vec<Fin
             let message = format!("{} is a secret and stands in the open", variable.path);
             out.push(
                 error("inline_secret", variable, message).hint("write {env: NAME} or {file: PATH}"),
+            );
+        }
+    }
+    if let Some(args) = raw
+        .build
+        .as_ref()
+        .and_then(|build| build.value.args.as_ref())
+    {
+        for (name, text) in &args.value {
+            if !text.is_empty() && (is_secret_name(name) || holds_secret(text)) {
+                let path = crate::schema::reader::join(&args.path, name);
+                let message = format!("{path} is a secret, and the image remembers it");
+                out.push(
+                    Finding::error("inline_secret", args.place, path, message)
+                        .hint("mount it where the image is built, or put it into `environment`"),
+                );
+            }
+        }
+    }
+    let test = raw.healthcheck.iter().map(|check| &check.value.test);
+    for words in [&raw.command, &raw.entrypoint].into_iter().chain(test) {
+        let Some(first) = words.first() else { continue };
+        if command_holds_secret(words.iter().map(|word| &*word.value)) {
+            let path = first.path.strip_suffix("[0]").unwrap_or(&first.path);
+            let message = format!("{path} holds a secret in the open");
+            out.push(
+                Finding::error("inline_secret", first.place, path, message).hint(
+                    "put it into `environment`, as {env: NAME}, and let a shell read it: [sh, -c, 'x --password $NAME']",
+                ),
             );
         }
     }

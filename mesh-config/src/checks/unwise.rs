@@ -40,14 +40,14 @@ fn public(file: &File, out: &mut Vec<Finding>) {
     if development.is_some_and(|d| d.value) {
         return;
     }
-    // Clients have another door, and this one may be meant for who comes by way of it.
-    if gateway.tls.is_some() {
-        return;
-    }
     let message = format!("{} is open to other machines without TLS", listen.path);
-    out.push(warning("public_without_tls", listen, message).hint(
-        "let a load balancer with TLS come to 127.0.0.1, or make sure that this network is yours alone",
-    ));
+    // The door of gateway.tls beside it does not close this one.
+    let hint = if gateway.tls.is_some() {
+        "write `listen: 127.0.0.1:PORT`: clients come in by gateway.tls"
+    } else {
+        "let a load balancer with TLS come to 127.0.0.1, or make sure that this network is yours alone"
+    };
+    out.push(warning("public_without_tls", listen, message).hint(hint));
 }
 
 fn intentions(file: &File, out: &mut Vec<Finding>) {

@@ -1,6 +1,6 @@
 //! From a file, or a text, to the checked mesh or everything that is wrong with it.
 
-use super::build;
+use super::{build, follow};
 use crate::checks;
 use crate::finding::{Finding, Place, Report, Severity};
 use crate::load::{self, Directory, Loaded, Options};
@@ -96,6 +96,12 @@ fn checked(mut loaded: Loaded) -> Result<Compiled, Report> {
         findings.retain(|f| !ABSENCES.contains(&f.code));
     }
     said_once(&mut findings);
+    follow::once(&mut findings);
+    for finding in &mut findings {
+        for (value, written) in &raw.hidden {
+            finding.hide(value, written);
+        }
+    }
     let report = Report::new(&loaded.sources, raw.tokens.as_ref(), findings);
     if report.errors() > 0 {
         return Err(report);

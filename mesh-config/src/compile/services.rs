@@ -180,6 +180,7 @@ pub(super) fn extras(raw: &mut schema::Gateway) -> Extras {
                 .collect(),
         }),
         secrets: Vec::new(),
+        vault: None,
     }
 }
 
@@ -189,7 +190,7 @@ pub(super) fn secrets(extras: &Extras, services: &[Service]) -> Vec<(String, Sou
     let mut all = |place: String, plugins: &[Plugin]| {
         for plugin in plugins {
             let path = format!("{place}.plugins.{}.config", plugin.name);
-            references(&plugin.config, &path, &mut out);
+            references(&plugin.config, &path, extras, &mut out);
         }
     };
     all("gateway".to_owned(), &extras.plugins);

@@ -140,8 +140,8 @@ fn container(name: &str, at: &Cursor<'_>, found: &mut Found<'_>) -> Option<Conta
         ports: mounts::ports(entity.take_list("ports", found), found),
         environment: values::environment(name, entity.take("environment"), found),
         volumes: mounts::volumes(entity.take_list("volumes", found), found),
-        entrypoint: values::words(entity.take("entrypoint"), found),
-        command: values::words(entity.take("command"), found),
+        entrypoint: values::open_words(entity.take("entrypoint"), found),
+        command: values::open_words(entity.take("command"), found),
         networks: networks(entity.take("networks"), found),
         depends_on: depends_on(entity.take("depends_on"), found),
         healthcheck: entity
@@ -305,6 +305,10 @@ fn healthcheck(at: &Cursor<'_>, found: &mut Found<'_>) -> Option<Healthcheck> {
             return None;
         }
     };
+    if crate::secret_names::command_holds_secret(test.iter().map(String::as_str)) {
+        found.lose(at, values::TOLD);
+        return None;
+    }
     Some(Healthcheck {
         test,
         interval,

@@ -5,7 +5,7 @@ use super::found::{Entity, Found};
 use super::interpolate;
 use super::written::Text;
 use crate::schema::tree::Value;
-use crate::secret_names::{holds_secret, is_secret_name};
+use crate::secret_names::{command_holds_secret, holds_secret, is_secret_name};
 use std::collections::BTreeMap;
 
 /// A text of a field, with its variables at their defaults.
@@ -82,6 +82,20 @@ pub(super) fn words(at: Option<Cursor<'_>>, found: &mut Found<'_>) -> Vec<String
         found.lose(&at, "its quotes do not end");
         Vec::new()
     })
+}
+
+/// Why a command with a secret in it is left out.
+pub(super) const TOLD: &str = "it holds a secret: put it into `environment`, as {env: NAME}, and let a shell read it: [sh, -c, 'x --password $NAME']";
+
+/// A command that no secret stands in.
+pub(super) fn open_words(at: Option<Cursor<'_>>, found: &mut Found<'_>) -> Vec<String> {
+    let Some(at) = at else { return Vec::new() };
+    let words = words(Some(at.clone()), found);
+    if command_holds_secret(words.iter().map(String::as_str)) {
+        found.lose(&at, TOLD);
+        return Vec::new();
+    }
+    words
 }
 
 /// Variables of a container. A secret becomes a reference to a variable of the environment.

@@ -4,7 +4,7 @@ use super::cursor::Cursor;
 use super::found::{Entity, Found};
 use super::kong::OWN;
 use super::written::{Certificate, Text};
-use crate::fronted::references;
+use crate::fronted::{Extras, references};
 use crate::schema::tree::Value;
 use crate::secret_names::each_in_the_clear;
 use mesh_declarative::{Plugin, Upstream, UpstreamTarget};
@@ -73,7 +73,7 @@ pub(super) fn plugin(at: &Cursor<'_>, scope: &Scope, found: &mut Found<'_>) -> O
             }
             let mut json = Json::Object(found.object(&config));
             let mut mistaken = Vec::new();
-            references(&json, "", &mut mistaken);
+            references(&json, "", &Extras::default(), &mut mistaken);
             if !mistaken.is_empty() {
                 found.lose(
                     at,

@@ -43,12 +43,26 @@ pub(super) fn settle(mut file: File, found: &mut Found<'_>) -> Result<String, Im
         }
         if taken.is_empty() {
             let first = errors.first().map_or("", |error| error.message.as_str());
+            let first = if file == bare(&file) {
+                "there is nothing in it that could be carried over"
+            } else {
+                first
+            };
             return Err(ImportError::Unusable(first.to_owned()));
         }
     }
     Err(ImportError::Unusable(
         "too much of it is refused".to_owned(),
     ))
+}
+
+/// What is left of a file when everything is taken out.
+fn bare(file: &File) -> File {
+    File {
+        version: file.version,
+        mesh: file.mesh.clone(),
+        ..File::default()
+    }
 }
 
 fn write(file: &File) -> Result<String, ImportError> {

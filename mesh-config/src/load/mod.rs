@@ -12,7 +12,7 @@ mod merge;
 mod variables;
 
 pub(crate) use files::Directory;
-pub(crate) use variables::{Fault, alone, is_name, said};
+pub(crate) use variables::{Fault, alone, is_name, names_secret, said};
 
 use crate::finding::{Finding, Place, nearest};
 use crate::schema::tree::{Key, Node, Value};

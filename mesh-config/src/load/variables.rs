@@ -7,6 +7,7 @@
 use crate::finding::{Finding, Place};
 use crate::schema::reader::join;
 use crate::schema::tree::{Node, Value, Variables};
+use crate::secret_names::{holds_secret, is_secret_name};
 use crate::sources::Sources;
 use std::collections::BTreeSet;
 
@@ -142,6 +143,29 @@ pub(crate) fn alone(written: &str) -> Option<&str> {
     is_name(name).then_some(name)
 }
 
+/// Whether one of the variables of a text is a secret by its name.
+pub(crate) fn names_secret(written: &str) -> bool {
+    secrets_in(written).next().is_some()
+}
+
+/// The variables of a text whose names are those of secrets.
+fn secrets_in(written: &str) -> impl Iterator<Item = &str> {
+    names_in(written).filter(|name| is_secret_name(name))
+}
+
+/// The variables of a text.
+fn names_in(written: &str) -> impl Iterator<Item = &str> {
+    let plain = |at: usize| {
+        let dollars = written.get(..at).unwrap_or_default().bytes().rev();
+        dollars.take_while(|b| *b == b'$').count().is_multiple_of(2)
+    };
+    written.match_indices("${").filter_map(move |(at, _)| {
+        let (inner, _) = written.get(at + 2..)?.split_once('}')?;
+        let name = inner.split_once(":-").map_or(inner, |(name, _)| name);
+        (plain(at) && is_name(name)).then_some(name)
+    })
+}
+
 /// What is to be said of variables when all was read.
 #[derive(Default)]
 pub(crate) struct Said {
@@ -151,6 +175,13 @@ pub(crate) struct Said {
     pub places: BTreeSet<Place>,
     /// What was written, with what came of it: it decides what the mesh is.
     pub decided: Vec<String>,
+    /// Values that no message may quote, each with what was written for it.
+    pub hidden: Vec<(String, String)>,
+}
+
+/// Whether a value is a secret that was put where none is taken.
+fn is_told(written: &str, value: &str) -> bool {
+    names_secret(written) || holds_secret(value)
 }
 
 /// Looks at every variable but those at `secret`.
@@ -182,6 +213,17 @@ fn look(node: &Node, path: &str, secret: &BTreeSet<Place>, said: &mut Said) {
     }
     let fault = match &variables.value {
         Ok(value) => {
+            if let Some(name) = secrets_in(&variables.written).next() {
+                let message = format!("{path} would show the value of {name} to whoever reads it");
+                let finding = Finding::error("variable_in_the_open", node.place, path, message);
+                said.findings.push(finding.hint(
+                    "where a secret is taken, write {env: NAME}; what is none has a variable with another name",
+                ));
+            }
+            if is_told(&variables.written, value) {
+                let names = names_in(&variables.written).map(|name| format!("${{{name}}}"));
+                said.hidden.push((value.clone(), names.collect()));
+            }
             said.decided.push(format!("{}={value}", variables.written));
             return;
         }
@@ -251,6 +293,22 @@ mod tests {
         assert!(matches!(retyped(""), Value::Null));
         for text in ["yes", "0x", "30s", "127.0.0.1", "inf", "-", "1.2.3"] {
             assert!(matches!(retyped(text), Value::Text(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_that_are_secrets_by_their_names() {
+        for secret in ["${API_TOKEN}", "a ${X}${DB_PASSWORD:-b}", "$$${JWT_SECRET}"] {
+            assert!(names_secret(secret), "{secret}");
+        }
+        for other in [
+            "${HOST}",
+            "$${API_TOKEN}",
+            "API_TOKEN",
+            "${API_TOKEN",
+            "$API_TOKEN",
+        ] {
+            assert!(!names_secret(other), "{other}");
         }
     }
 

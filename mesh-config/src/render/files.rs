@@ -78,7 +78,7 @@ pub fn write_all(dir: &Path, files: &[Rendered]) -> io::Result<Vec<Written>> {
 }
 
 fn write(path: &Path, file: &Rendered) -> io::Result<bool> {
-    if fs::read(path).is_ok_and(|old| old == file.text.as_bytes()) {
+    if holds(path, &file.text) {
         restrict(path, file.secret)?;
         return Ok(false);
     }
@@ -87,11 +87,23 @@ fn write(path: &Path, file: &Rendered) -> io::Result<bool> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
+    // Left by a process of this number that was killed, or a link that somebody laid there.
+    let _ = fs::remove_file(&temporary);
     let done = fill(&temporary, file).and_then(|()| fs::rename(&temporary, path));
     if done.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     done.map(|()| true)
+}
+
+/// Whether a file holds the text. What is no file is replaced like a file that holds another one: a pipe would be
+/// waited for, a device has no end, and where a link leads is nobody's who renders.
+fn holds(path: &Path, text: &str) -> bool {
+    let same = |kind: fs::Metadata| {
+        kind.is_file() && u64::try_from(text.len()).is_ok_and(|length| kind.len() == length)
+    };
+    fs::symlink_metadata(path).is_ok_and(same)
+        && fs::read(path).is_ok_and(|old| old == text.as_bytes())
 }
 
 /// The file that `path` is being written to become, if that is what it is.
@@ -104,7 +116,7 @@ pub(super) fn half_of(path: &Path) -> Option<PathBuf> {
 
 fn fill(path: &Path, file: &Rendered) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     if file.secret {
         use std::os::unix::fs::OpenOptionsExt;
@@ -152,6 +164,37 @@ mod tests {
         assert!(write_all(&out, &[file("b", false)]).unwrap()[0].changed);
         assert_eq!(fs::read_to_string(out.join("kong.yml")).unwrap(), "b");
         assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "nothing left over");
+    }
+
+    #[test]
+    fn what_is_no_file_is_replaced_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kong.yml");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        assert!(write_all(dir.path(), &[file("s", false)]).unwrap()[0].changed);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "s");
+        // A link, be it to a file that holds the same.
+        let (other, temporary) = (
+            dir.path().join("other"),
+            dir.path()
+                .join(format!("kong.yml.{}.new", std::process::id())),
+        );
+        fs::write(&other, "s").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        std::os::unix::fs::symlink(&other, &temporary).unwrap();
+        for text in ["s", "t"] {
+            write_all(dir.path(), &[file(text, true)]).unwrap();
+            assert!(fs::symlink_metadata(&path).unwrap().is_file());
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), "s");
+        assert_eq!(
+            fs::metadata(&other).unwrap().permissions().mode() & 0o777,
+            0o644
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! resolves in the fields that may hold one; a secret file is shown as mesh.yaml shows it. The file with the
 //! secrets' values holds the values of both.
 
-use crate::fronted::reference;
+use crate::fronted::Extras;
 use crate::mesh::Mesh;
 use crate::secret::{Secrets, Source};
 use mesh_declarative::{Certificate, Config, Plugin, Sni};
@@ -12,9 +12,10 @@ use serde_json::Value;
 
 /// Adds to `config` what the mesh fronts.
 pub(super) fn add(mesh: &Mesh, secrets: &Secrets, config: &mut Config) {
+    let extras = &mesh.gateway.extras;
     let resolved = |plugins: &mut Vec<Plugin>| {
         for plugin in plugins {
-            resolve(&mut plugin.config, secrets);
+            resolve(&mut plugin.config, extras, secrets);
         }
     };
     for service in mesh.services.iter().filter_map(|s| s.gateway.as_ref()) {
@@ -25,7 +26,6 @@ pub(super) fn add(mesh: &Mesh, secrets: &Secrets, config: &mut Config) {
         }
         config.services.push(service);
     }
-    let extras = &mesh.gateway.extras;
     config.upstreams.extend(extras.upstreams.iter().cloned());
     let mut plugins = extras.plugins.clone();
     resolved(&mut plugins);
@@ -55,16 +55,18 @@ pub(super) fn add(mesh: &Mesh, secrets: &Secrets, config: &mut Config) {
     }));
 }
 
-fn resolve(value: &mut Value, secrets: &Secrets) {
-    if let Some(source) = reference(value) {
+fn resolve(value: &mut Value, extras: &Extras, secrets: &Secrets) {
+    if let Some(source) = extras.reference(value) {
         *value = Value::String(show(&source, secrets));
         return;
     }
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| resolve(item, secrets)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| resolve(item, extras, secrets)),
         Value::Object(entries) => {
             for (_, value) in entries.iter_mut() {
-                resolve(value, secrets);
+                resolve(value, extras, secrets);
             }
         }
         _ => {}

@@ -93,6 +93,7 @@ impl Record {
 /// only one who writes there; what cannot be removed harms nobody.
 fn sweep(dir: &Path, names: &BTreeSet<String>) {
     let names = names.iter().filter(|name| is_within(name));
+    let names = names.map(String::as_str).chain([RECORD]);
     let files: BTreeSet<PathBuf> = names.map(|name| dir.join(name)).collect();
     let parents: BTreeSet<_> = files.iter().filter_map(|path| path.parent()).collect();
     for entry in parents
@@ -111,6 +112,10 @@ fn sweep(dir: &Path, names: &BTreeSet<String>) {
 /// A record that cannot be read is none: nothing is removed by it.
 fn read(path: &Path) -> Record {
     let mut text = String::new();
+    // A pipe would be waited for.
+    if !fs::symlink_metadata(path).is_ok_and(|kind| kind.is_file()) {
+        return Record::default();
+    }
     let open = File::open(path).and_then(|file| file.take(MOST).read_to_string(&mut text));
     open.ok()
         .and_then(|_| serde_json::from_str(&text).ok())
@@ -176,6 +181,24 @@ mod tests {
         let gone = render(dir, "sidecar", &["a.json"], false);
         assert_eq!(gone, ["b.json", "b.secret.json"]);
         assert_eq!(render(dir, "sidecar", &["a.json"], true), ["a.secret.json"]);
+    }
+
+    #[test]
+    fn what_was_left_half_written_goes_and_a_pipe_is_no_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let half = [".mesh-rendered.json.7.new", "a.json.7.new"];
+        for name in half {
+            fs::write(dir.join(name), "").unwrap();
+        }
+        fs::write(dir.join("mine.json.7.new"), "").unwrap();
+        let record = dir.join(RECORD);
+        let made = std::process::Command::new("mkfifo").arg(&record).status();
+        assert!(made.unwrap().success());
+        render(dir, "sidecar", &["a.json"], false);
+        assert!(fs::symlink_metadata(&record).unwrap().is_file());
+        assert!(half.iter().all(|name| !dir.join(name).exists()));
+        assert!(dir.join("mine.json.7.new").exists());
     }
 
     #[test]

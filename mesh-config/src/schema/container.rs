@@ -129,7 +129,9 @@ fn build_mapping(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Build> {
         context: f.required(reader, "context", "./service", values::text),
         dockerfile: f.optional(reader, "dockerfile", values::text),
         target: f.optional(reader, "target", values::text),
-        args: f.optional(reader, "args", super::trust::texts),
+        args: f.optional(reader, "args", |reader, spot| {
+            reader.veiled(|reader| super::trust::texts(reader, spot))
+        }),
     };
     f.finish(reader);
     Some(build)
@@ -142,7 +144,8 @@ fn word(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
             reader.open(spot.node);
             Some(text.clone())
         }
-        _ => values::text(reader, spot),
+        // Closed: a secret may stand among them, which the checks say.
+        _ => reader.veiled(|reader| values::text(reader, spot)),
     }
 }
 
@@ -185,6 +188,8 @@ fn label(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<String> {
 fn environment(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<(String, Text)>>> {
     // Reports keys that stand twice.
     reader.fields(spot)?;
+    let kinds = ["string", "number", "boolean", "null", "object"];
+    reader.say(|| serde_json::json!({"additionalProperties": {"type": kinds}}));
     let Value::Map(entries) = &spot.node.value else {
         return None;
     };
@@ -228,8 +233,14 @@ fn environment(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<(String
 
 /// A list of names, or a mapping from names to conditions.
 fn depends_on(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Dependency>>> {
-    reader.say(|| serde_json::json!({"type": ["array", "object"]}));
     if reader.describes() {
+        reader.say(|| {
+            serde_json::json!({
+                "type": ["array", "object"],
+                "items": {"type": ["string", "number"]},
+                "additionalProperties": {"type": "object"},
+            })
+        });
         return None;
     }
     if matches!(spot.node.value, Value::List(_)) {
@@ -248,7 +259,9 @@ fn depends_on(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Vec<At<Dependen
     for (key, node) in entries {
         reader.open_at(key.place);
         let path = join(spot.path, &key.text);
-        let mut f: Fields<'_> = reader.fields(Spot { node, path: &path })?;
+        let Some(mut f): Option<Fields<'_>> = reader.fields(Spot { node, path: &path }) else {
+            continue;
+        };
         let condition = f.optional(reader, "condition", values::choice(&Condition::ALL));
         f.finish(reader);
         out.push(At {

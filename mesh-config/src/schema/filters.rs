@@ -111,7 +111,7 @@ pub(super) fn json(
     let name = within.rsplit('.').next().unwrap_or_default();
     if let Some(variables) = &node.variables
         && numbers == Numbers::All
-        && is_secret_name(name)
+        && (is_secret_name(name) || load::names_secret(&variables.written))
     {
         reader.secret.insert(node.place);
         return match load::alone(&variables.written) {

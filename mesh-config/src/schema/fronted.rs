@@ -174,7 +174,7 @@ fn route(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<FrontedRoute> {
     const CONDITIONS: [&str; 5] = ["paths", "methods", "hosts", "headers", "snis"];
     let mut f = reader.fields(spot)?;
     let route = FrontedRoute {
-        conditioned: f.names().any(|key| CONDITIONS.contains(&key.text.as_str())),
+        conditioned: f.holds(&CONDITIONS),
         name: f.required(reader, "name", "backend-route", route_name),
         paths: names(&mut f, reader, "paths", any_path),
         methods: names(&mut f, reader, "methods", method),

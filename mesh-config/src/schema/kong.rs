@@ -115,6 +115,10 @@ pub(super) fn foreign(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Map<Str
 
 pub(super) fn upstream(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<Upstream> {
     reader.say(|| serde_json::json!({"type": "object", "required": ["name"]}));
+    if reader.shape.is_none() && !matches!(spot.node.value, Value::Map(_)) {
+        reader.wrong_type(spot, "a mapping");
+        return None;
+    }
     let (map, places) = tree(reader, spot)?;
     let upstream: Upstream = match serde_path_to_error::deserialize(Json::Object(map)) {
         Ok(upstream) => upstream,

@@ -45,10 +45,12 @@ pub(crate) use trust::{Identity, Intention, Registry, Services, Traces};
 
 use crate::finding::Finding;
 use crate::load::{self, Loaded};
-use crate::snippet::Tokens;
+use crate::secret::Vault;
+use crate::snippet::{Tokens, at};
 use reader::{Reader, Spot};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -66,6 +68,8 @@ pub(crate) struct File {
     pub traces: Option<At<Traces>>,
     pub traffic: Traffic,
     pub deploy: Option<At<Deploy>>,
+    /// Where secrets of `{vault: ...}` are, as far as the file says.
+    pub vault: Option<Arc<Vault>>,
     pub telemetry: Telemetry,
     pub services: Vec<At<Fronted>>,
     /// Whether this is a gateway or a broker without anybody of the mesh behind it.
@@ -85,6 +89,8 @@ pub(crate) struct Read {
     pub whole: bool,
     /// What else than the texts decided what the mesh is.
     pub decided: Vec<String>,
+    /// Values that no message may quote, each with what stands for it.
+    pub hidden: Vec<(String, String)>,
 }
 
 /// Reads the tree as far as it can be read, and reports everything that cannot.
@@ -96,6 +102,7 @@ pub(crate) fn read(loaded: &Loaded) -> Read {
             tokens: None,
             whole: false,
             decided: Vec::new(),
+            hidden: Vec::new(),
         };
     };
     let mut reader = Reader::new(&loaded.sources);
@@ -106,7 +113,13 @@ pub(crate) fn read(loaded: &Loaded) -> Read {
     };
     let file = file(&mut reader, spot).unwrap_or_default();
     let said = load::said(root, &reader.secret);
-    let whole = loaded.whole && said.findings.is_empty();
+    let whole = loaded.whole && said.places.is_empty();
+    // The default of a variable that is a secret is one, too.
+    for finding in &said.findings {
+        if finding.code == "variable_in_the_open" {
+            reader.open.remove(&at(finding.place));
+        }
+    }
     // Of a value that nobody knows, nothing else is true.
     let known = |finding: &Finding| !said.places.contains(&finding.place);
     let mut findings: Vec<Finding> = reader.findings.into_iter().filter(known).collect();
@@ -117,6 +130,7 @@ pub(crate) fn read(loaded: &Loaded) -> Read {
         findings,
         whole,
         decided: said.decided,
+        hidden: said.hidden,
     }
 }
 
@@ -176,6 +190,7 @@ fn file(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<File> {
         identity_headers,
         audit,
         traces,
+        vault: reader.vault.clone(),
         traffic: traffic.map(|t| t.value).unwrap_or_default(),
         deploy,
         telemetry: telemetry.map(|t| t.value).unwrap_or_default(),
@@ -263,9 +278,22 @@ fn includes(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<()> {
 fn environments(reader: &mut Reader<'_>, spot: Spot<'_>) -> Option<()> {
     reader.entries(spot, "^[a-z0-9][a-z0-9_-]*$", |reader, key, spot| {
         reader.open_at(key.place);
-        reader.say(|| json!({"type": ["object", "null"]}));
+        let top = ["include", "environments", "version"];
+        reader.say(|| json!({"type": ["object", "null"], "propertyNames": {"not": {"enum": top}}}));
         if !matches!(spot.node.value, tree::Value::Map(_) | tree::Value::Null) {
             reader.wrong_type(spot, "a mapping, of what is otherwise there");
+        }
+        if let tree::Value::Map(entries) = &spot.node.value {
+            let named = |key: &&(tree::Key, tree::Node)| top.contains(&&*key.0.text);
+            for (key, _) in entries.iter().filter(named) {
+                reader.open_at(key.place);
+                let path = reader::join(spot.path, &key.text);
+                let message = format!("unknown key `{}` in {}", key.text, spot.path);
+                let finding = Finding::error("unknown_key", key.place, path, message);
+                reader.push(
+                    finding.hint("it stands at the top of the file, and not in an environment"),
+                );
+            }
         }
         let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
         if !key.text.bytes().all(legal) || key.text.starts_with(['-', '_']) {

@@ -340,6 +340,18 @@ impl<'n> Fields<'n> {
         self.entries.iter().map(|(key, _)| key)
     }
 
+    /// Whether one of these keys says something: no list or mapping without anything in it, and not `null`.
+    pub fn holds(&self, names: &[&str]) -> bool {
+        let said = |node: &Node| match &node.value {
+            Value::Null => node.is_unset(),
+            Value::List(items) => !items.is_empty(),
+            Value::Map(entries) => !entries.is_empty(),
+            _ => true,
+        };
+        let mut named = self.entries.iter();
+        named.any(|(key, node)| names.contains(&key.text.as_str()) && said(node))
+    }
+
     /// How many of the keys that were asked for stand in the mapping.
     pub fn given(&self) -> usize {
         let asked = |entry: &&(Key, Node)| self.known.contains(&entry.0.text.as_str());

@@ -199,3 +199,45 @@ fn a_service_that_cannot_be_one_is_named() {
     let waits = |path: &&&str| path.contains("depends_on");
     assert_eq!(paths.iter().filter(waits).count(), 1, "{paths:?}");
 }
+
+#[test]
+fn no_secret_of_a_command_or_a_header_is_written() {
+    let text = "services:\n  a:\n    image: redis:7\n    command: redis-server --requirepass hunter2\n    \
+                healthcheck: {test: [CMD, redis-cli, --pass=hunter2, ping]}\n    \
+                environment: {AUTH: Bearer hunter2hunter2, PGPASSWORD: hunter2, clientSecret: hunter2, MODE: fast}\n";
+    let imported = library::import(text, None, "m").unwrap();
+    assert!(!imported.text.contains("hunter2"), "{}", imported.text);
+    assert!(lost(&imported).contains(&"services.a.command"));
+    assert!(lost(&imported).contains(&"services.a.healthcheck"));
+    assert!(imported.text.contains("MODE: fast"));
+    let kong = "_format_version: \"3.0\"\nservices:\n  - name: s\n    url: http://s\n    plugins:\n      \
+                - {name: http-log, config: {headers: {Authorization: hunter2, X-A: Basic aHVudGVyMjpo}}}\n";
+    let imported = library::import(kong, None, "m").unwrap();
+    assert_eq!(imported.secrets.len(), 2);
+    assert!(!imported.text.contains("hunter2") && !imported.text.contains("aHVudGVyMjpo"));
+}
+
+#[test]
+fn a_bound_is_not_said_in_two_ways() {
+    let text = "services:\n  a:\n    image: a:1\n    deploy: {resources: {limits: {memory: 50M, cpus: '0.5', pids: 9}}}\n  \
+                b: {image: b:1}\n";
+    let (_, mesh) = import(text);
+    let compose = mesh_config::render::target("compose").unwrap();
+    let files = (compose.render)(&mesh, &mesh_config::secret::Secrets::none());
+    let files = files.unwrap();
+    let file = files.iter().find(|f| f.name == "docker-compose.yml");
+    let (a, b) = file.unwrap().text.split_once("\n  b:").unwrap();
+    for bound in ["mem_limit:", "\n    cpus:", "pids_limit:"] {
+        assert!(!a.contains(bound) && b.contains(bound), "{bound}");
+    }
+}
+
+#[test]
+fn what_holds_nothing_says_so() {
+    let empty = library::import("_format_version: \"3.0\"\nservices: []\n", None, "m");
+    let said = empty.unwrap_err().to_string();
+    assert!(
+        said.contains("nothing in it that could be carried over"),
+        "{said}"
+    );
+}

@@ -204,6 +204,13 @@ pub struct SecretFile {
     pub file: String,
 }
 
+/// Bounds of `deploy.resources.limits`, each with the word that the mesh has for it.
+const BOUNDS: [(&str, &str); 3] = [
+    ("memory", "mem_limit"),
+    ("cpus", "cpus"),
+    ("pids", "pids_limit"),
+];
+
 impl ComposeFile {
     /// Renders it as YAML.
     ///
@@ -218,6 +225,15 @@ impl ComposeFile {
         let mut file = serde_json::to_value(self).map_err(failed)?;
         for (name, words) in &self.own_words {
             if let Some(Value::Object(service)) = file.pointer_mut(&format!("/services/{name}")) {
+                // Compose refuses a bound that is said in both ways and not the same.
+                for (within, usual) in BOUNDS {
+                    let limits = words
+                        .get("deploy")
+                        .and_then(|d| d.pointer("/resources/limits"));
+                    if limits.is_some_and(|limits| limits.get(within).is_some()) {
+                        service.remove(usual);
+                    }
+                }
                 service.extend(words.clone());
             }
         }
