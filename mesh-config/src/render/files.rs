@@ -52,48 +52,90 @@ pub struct Written {
     pub secret: bool,
 }
 
-/// Writes `files` into `dir`, which is made when it is not there.
+/// From this many files on, one flush of their file system is quicker than one of each: some ms each.
+const MANY: usize = 64;
+
+/// Writes `files` into `dir`, which is made when it is not there. Each is whole on the disk before the first takes the
+/// place of an old one: when one cannot be written, all old ones stay.
 ///
 /// # Errors
 /// What the system said about which file.
 pub fn write_all(dir: &Path, files: &[Rendered]) -> io::Result<Vec<Written>> {
-    let named =
-        |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    fs::create_dir_all(dir).map_err(|e| named(dir, e))?;
-    files
-        .iter()
-        .map(|file| {
-            let path = dir.join(&file.name);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(|e| named(parent, e))?;
-            }
-            let changed = write(&path, file).map_err(|e| named(&path, e))?;
-            Ok(Written {
-                path,
-                changed,
-                secret: file.secret,
-            })
-        })
-        .collect()
+    fs::create_dir_all(dir).map_err(|e| named(dir, &e))?;
+    let (mut all, mut begun) = (Vec::new(), Vec::new());
+    for file in files {
+        let path = dir.join(&file.name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| named(parent, &e))?;
+        }
+        let changed = !holds(&path, &file.text);
+        if changed {
+            begun.push(Begun::write(&path, file).map_err(|e| named(&path, &e))?);
+        } else {
+            restrict(&path, file.secret).map_err(|e| named(&path, &e))?;
+        }
+        all.push(Written {
+            path,
+            changed,
+            secret: file.secret,
+        });
+    }
+    flush(dir, &begun)?;
+    for file in begun {
+        file.finish()?;
+    }
+    Ok(all)
 }
 
-fn write(path: &Path, file: &Rendered) -> io::Result<bool> {
-    if holds(path, &file.text) {
-        restrict(path, file.secret)?;
-        return Ok(false);
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// A file under another name, until it is finished; removed when that does not come about.
+struct Begun {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Begun {
+    fn write(path: &Path, file: &Rendered) -> io::Result<Self> {
+        // Beside its target, so that the renaming stays within one file system; the process id keeps two
+        // renderings apart.
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let begun = Self {
+            temporary: path.with_file_name(name),
+            path: path.to_owned(),
+        };
+        // Left by a process of this number that was killed, or a link that somebody laid there.
+        let _ = fs::remove_file(&begun.temporary);
+        fill(&begun.temporary, file)?;
+        Ok(begun)
     }
-    // Beside its target, so that the renaming stays within one file system; the process id keeps two
-    // renderings apart.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
-    // Left by a process of this number that was killed, or a link that somebody laid there.
-    let _ = fs::remove_file(&temporary);
-    let done = fill(&temporary, file).and_then(|()| fs::rename(&temporary, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
+
+    fn finish(self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.path).map_err(|e| named(&self.path, &e))
     }
-    done.map(|()| true)
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // Not there once it has its name.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Waits until the texts are on the disk.
+fn flush(dir: &Path, begun: &[Begun]) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if begun.len() >= MANY {
+        let synced = File::open(dir).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
+        return synced.map_err(|e| named(dir, &e));
+    }
+    begun.iter().try_for_each(|file| {
+        let synced = File::open(&file.temporary).and_then(|open| open.sync_all());
+        synced.map_err(|e| named(&file.path, &e))
+    })
 }
 
 /// Whether a file holds the text. What is no file is replaced like a file that holds another one: a pipe would be
@@ -124,8 +166,7 @@ fn fill(path: &Path, file: &Rendered) -> io::Result<()> {
     }
     let mut out: File = options.open(path)?;
     out.write_all(file.text.as_bytes())?;
-    restrict(path, file.secret)?;
-    out.sync_all()
+    restrict(path, file.secret)
 }
 
 /// Takes a secret file away from everybody else, also when it was there before with wider rights.
@@ -164,6 +205,37 @@ mod tests {
         assert!(write_all(&out, &[file("b", false)]).unwrap()[0].changed);
         assert_eq!(fs::read_to_string(out.join("kong.yml")).unwrap(), "b");
         assert_eq!(fs::read_dir(&out).unwrap().count(), 1, "nothing left over");
+    }
+
+    #[test]
+    fn when_one_cannot_be_written_all_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = |text: &str| -> Vec<Rendered> {
+            let names = (0..MANY)
+                .map(|n| format!("{n}.json"))
+                .chain(["z/last".to_owned()]);
+            names
+                .map(|name| Rendered::open(name, text.to_owned()))
+                .collect()
+        };
+        assert_eq!(write_all(dir.path(), &all("a")).unwrap().len(), MANY + 1);
+        let last = dir.path().join("z");
+        fs::remove_dir_all(&last).unwrap();
+        fs::write(&last, "in the way").unwrap();
+        write_all(dir.path(), &all("b")).unwrap_err();
+        assert_eq!(fs::read_to_string(dir.path().join("0.json")).unwrap(), "a");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            MANY + 1,
+            "nothing left over"
+        );
+        fs::remove_file(&last).unwrap();
+        assert!(
+            write_all(dir.path(), &all("b"))
+                .unwrap()
+                .iter()
+                .all(|file| file.changed)
+        );
     }
 
     #[test]
