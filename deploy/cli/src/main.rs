@@ -105,7 +105,13 @@ async fn run(args: Args, kept: &LogFile) -> anyhow::Result<ExitCode> {
 /// once it is known where ([`LogFile::open`]).
 fn log(command: &Command) -> LogFile {
     let up = matches!(command, Command::Up(_));
-    let level = if up { "info,access=warn" } else { "warn" };
+    // A question about a queue that is not there closes a channel, which lapin takes for an error; what is one, its
+    // caller says.
+    let level = if up {
+        "info,access=warn"
+    } else {
+        "warn,lapin=off"
+    };
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| level.into());
     let kept = LogFile::default();
