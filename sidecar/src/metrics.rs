@@ -46,8 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) unsettled: Unsettled,
     /// Steps taken and not settled.
     pub(crate) in_flight: IntGauge,
-    /// 1 while the broker can be reached.
-    pub(crate) bus_connected: IntGauge,
+    /// 1 while the broker can be reached; only where steps are taken, since nobody else uses the broker.
+    bus_connected: IntGaugeVec,
     /// Deliveries that had been delivered before.
     pub(crate) redeliveries: IntCounter,
     /// Deliveries answered from the table of recent results, or that joined a step at the agent.
@@ -76,10 +76,10 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             prometheus::Result::Ok(vec)
         };
-        let gauge = |name: &str, help: &str| {
+        let gauges = |name: &str, help: &str| {
             let vec = IntGaugeVec::new(Opts::new(name, help), &["agent"])?;
             registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec.with_label_values(&[agent]))
+            prometheus::Result::Ok(vec)
         };
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
@@ -120,8 +120,9 @@ impl Metrics {
                 &WAITS_S,
             )?,
             unsettled,
-            in_flight: gauge("agent_tasks_in_flight", "Steps taken and not settled")?,
-            bus_connected: gauge("sidecar_bus_connected", "1 while the broker can be reached")?,
+            in_flight: gauges("agent_tasks_in_flight", "Steps taken and not settled")?
+                .with_label_values(&[agent]),
+            bus_connected: gauges("sidecar_bus_connected", "1 while the broker can be reached")?,
             redeliveries: counter(
                 "sidecar_redeliveries_total",
                 "Deliveries that had been delivered before",
@@ -165,6 +166,13 @@ impl Metrics {
                 .with_label_values(&[self.agent.as_str(), code])
                 .inc(),
         }
+    }
+
+    /// Shows whether the broker can be reached.
+    pub(crate) fn connected(&self, now: bool) {
+        let agent = [self.agent.as_str()];
+        let gauge = self.bus_connected.with_label_values(&agent);
+        gauge.set(i64::from(now));
     }
 
     /// Counts a delivery that was put aside.

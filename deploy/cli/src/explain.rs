@@ -25,6 +25,13 @@ fn all() -> Vec<(&'static str, Explanation)> {
     validate.chain(check).collect()
 }
 
+/// What to do about what `mesh check` reports under this code.
+pub fn mend(code: &str) -> Option<String> {
+    let all = read(CHECK).into_iter();
+    let mut found = all.filter(|one| one.code == code);
+    found.next().map(|one| one.mend.to_string())
+}
+
 pub fn run(args: &Explain) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::stdout();
     let all = all();

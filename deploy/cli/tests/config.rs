@@ -146,3 +146,56 @@ fn a_finding_in_an_included_file_names_that_file_to_programs_too() {
     assert!(places.contains(&("part.yaml", 2)), "{places:?}");
     assert!(places.contains(&("mesh.yaml", 7)), "{places:?}");
 }
+
+/// The finding of this code that `mesh check` makes.
+fn found(out: &Output, code: &str) -> Value {
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let groups = report["groups"].as_array().unwrap().iter();
+    let mut all = groups.flat_map(|group| group["findings"].as_array().unwrap());
+    let found = all.find(|finding| finding["code"] == code);
+    found.unwrap_or_else(|| panic!("{report}")).clone()
+}
+
+#[test]
+fn check_finds_files_beside_mesh_yaml_and_has_a_mend_for_everything() {
+    let consul = |ca: &str| {
+        format!("{GOOD}registry: {{backend: consul, url: \"https://127.0.0.1:9\", ca: {ca}}}\n")
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("sub")).unwrap();
+    fs::write(dir.join("sub/ca.pem"), AUTHORITY).unwrap();
+    let check = |yaml: String, variables: &[(&str, &str)]| {
+        fs::write(dir.join("sub/mesh.yaml"), yaml).unwrap();
+        let asked = ["check", "sub/mesh.yaml", "--pre", "-o", "json"];
+        mesh(dir, &asked, variables)
+    };
+    // From here `ca.pem` is no file; from mesh.yaml it is.
+    let out = check(consul("ca.pem"), &[]);
+    found(&out, "registry_unreachable");
+    let broker = format!("{GOOD}messaging: {{backend: rabbitmq, url: {{env: B}}}}\n");
+    let store = format!("{GOOD}store: {{backend: redis, url: {{env: B}}}}\n");
+    for (out, code) in [
+        (check(consul("nothing.pem"), &[]), "registry_ca"),
+        (check(broker, &[("B", "bla")]), "broker_url"),
+        (check(store, &[("B", "bla")]), "store_url"),
+    ] {
+        let finding = found(&out, code);
+        assert!(finding["mend"].as_str().is_some(), "{finding}");
+    }
+}
+
+/// An authority that once was one.
+const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIB0TCCAXigAwIBAgIUR2ZZAXhWzW6N0dpR/2n+TQ3FDo4wCgYIKoZIzj0EAwIw\n\
+NzEjMCEGA1UECgwabWVzaCBkZXZlbG9wbWVudCBhdXRob3JpdHkxEDAOBgNVBAMM\n\
+B3VtLm1lc2gwHhcNMjYxMTI5MDgzODI3WhcNMzYxMTI2MDgzOTI3WjA3MSMwIQYD\n\
+VQQKDBptZXNoIGRldmVsb3BtZW50IGF1dGhvcml0eTEQMA4GA1UEAwwHdW0ubWVz\n\
+aDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABCJZBXhu39lwlUHkTAd+mVnFELmH\n\
+R/ggnwgSGamcA/mHkLp5+FWmOBFv/rv5QK2cG6QnnKYBZBIW5DybWanX3pSjYjBg\n\
+MBsGA1UdEQQUMBKGEHNwaWZmZTovL3VtLm1lc2gwDgYDVR0PAQH/BAQDAgEGMB0G\n\
+A1UdDgQWBBQxcnE1V8eGdPu0z9XNkvto0hEHEjASBgNVHRMBAf8ECDAGAQH/AgEA\n\
+MAoGCCqGSM49BAMCA0cAMEQCIB57t/oYx3IRh+FiXMZKeBr8mk9Y/MK6phGn3vJ0\n\
+InZZAiAVi0L7GSGHL2Ie8S1BDnpIqEc0wlQ8ZctDyRpGZfOKUA==\n\
+-----END CERTIFICATE-----\n";

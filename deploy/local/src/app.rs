@@ -143,6 +143,12 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         sidecars.push(Part::new(name, |stop| sidecar.run(stop)));
     }
 
+    // What the one process of all parts takes is shown once, where the orchestrator's own would be.
+    let metrics = prometheus::Registry::new();
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    metrics
+        .register(Box::new(process))
+        .map_err(|e| part("orchestrator", &e))?;
     let deps = mesh_orchestrator::Deps {
         bus: Arc::clone(&bus),
         store,
@@ -150,7 +156,7 @@ pub async fn build(mut mesh: Mesh, options: Options) -> Result<Bound, LocalError
         hub,
         arbiter,
         tracer: tracers.of("orchestrator")?,
-        metrics: prometheus::Registry::new(),
+        metrics,
     };
     let orchestrator = mesh_orchestrator::build(config, deps)
         .await

@@ -153,7 +153,7 @@ impl Lane {
         let mut connected = self.bus.connected();
         loop {
             let now = *connected.borrow_and_update();
-            self.metrics.bus_connected.set(i64::from(now));
+            self.metrics.connected(now);
             if connected.changed().await.is_err() {
                 return;
             }

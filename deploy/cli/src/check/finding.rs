@@ -84,6 +84,18 @@ impl Group {
         self
     }
 
+    /// With a mend for everything that is wrong: where a finding has none of its own, what `mesh explain` says of its
+    /// code.
+    #[must_use]
+    pub fn with_mends(mut self) -> Self {
+        for finding in &mut self.findings {
+            if let (Some(code), None) = (finding.code, &finding.mend) {
+                finding.mend = crate::explain::mend(code);
+            }
+        }
+        self
+    }
+
     pub fn count(&self, state: State) -> usize {
         self.findings.iter().filter(|f| f.state == state).count()
     }

@@ -52,6 +52,7 @@ pub async fn run(args: &Check) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(ROUND).await;
     };
     drop(waiting);
+    let groups: Vec<Group> = groups.into_iter().map(Group::with_mends).collect();
     let mut screen = Screen::stdout();
     let of = |state| groups.iter().map(|group| group.count(state)).sum::<usize>();
     let (wrong, odd) = (of(State::Fail), of(State::Warn));
@@ -106,7 +107,7 @@ async fn groups(args: &Check) -> anyhow::Result<Vec<Group>> {
     let (broker, store, registry, planner, telemetry) = tokio::join!(
         broker::check(&loaded, &secrets, pre),
         store::check(mesh, &secrets),
-        registry::check(mesh, &secrets, pre),
+        registry::check(&loaded, &secrets, pre),
         outside::planner(mesh),
         telemetry::check(&loaded, pre),
     );

@@ -3,30 +3,34 @@
 use super::ask::{answer, client};
 use super::finding::{Finding, Group};
 use super::intentions;
-use mesh_config::Mesh;
+use crate::load::Loaded;
 use mesh_config::mesh::GATEWAY;
 use mesh_config::secret::Secrets;
 use mesh_protocol::names::ORCHESTRATOR;
-use serde_json::Value;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
 
-pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
+/// Where Consul says what a token may do.
+const RIGHTS: &str = "/v1/internal/acl/authorize";
+
+pub async fn check(loaded: &Loaded, secrets: &Secrets, pre: bool) -> Group {
+    let mesh = &loaded.mesh;
     let mut group = Group::new("registry");
     let Some(consul) = &mesh.trust.registry.consul else {
         return group.with(Finding::pass("services find each other within the process"));
     };
     let base = consul.url.as_str().trim_end_matches('/').to_owned();
-    let client = match client(consul.ca.as_deref()) {
+    let ca = consul.ca.as_ref().map(|ca| loaded.base.join(ca));
+    let client = match client(ca.as_deref()) {
         Ok(client) => client,
         Err(why) => return group.with(Finding::fail("registry_ca", why)),
     };
     let token = consul.token.as_ref().and_then(|token| secrets.value(token));
-    let ask = |path: &str| {
-        let request = client.get(format!("{base}{path}"));
-        match token {
-            Some(token) => request.header("x-consul-token", token),
-            None => request,
-        }
+    let as_us = |request: RequestBuilder| match token {
+        Some(token) => request.header("x-consul-token", token),
+        None => request,
     };
+    let ask = |path: &str| as_us(client.get(format!("{base}{path}")));
     match answer(ask("/v1/status/leader")).await {
         Ok(Value::String(leader)) if !leader.is_empty() => {
             group.push(Finding::pass("Consul answers, and has a leader"));
@@ -53,6 +57,13 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
         let asked = answer(ask(&format!("/v1/health/service/{service}?passing"))).await;
         let healthy = asked.map(|found| found.as_array().map_or(0, Vec::len));
         group.push(match healthy {
+            Ok(0) if hidden(service, as_us(client.post(format!("{base}{RIGHTS}")))).await => {
+                Finding::fail(
+                    "registry_unreachable",
+                    format!("Consul does not show {service} to this token"),
+                )
+                .mend("give registry.token the right service:read on the mesh's services")
+            }
             Ok(0) => Finding::fail(
                 "not_registered",
                 format!("no healthy instance of {service} is registered"),
@@ -75,4 +86,11 @@ pub async fn check(mesh: &Mesh, secrets: &Secrets, pre: bool) -> Group {
         Err(_) => {}
     }
     group
+}
+
+/// Whether a service is left out because the token may not read it: Consul says nothing of that by itself.
+async fn hidden(service: &str, asked: RequestBuilder) -> bool {
+    let right = json!([{"Resource": "service", "Segment": service, "Access": "read"}]);
+    let said = answer(asked.json(&right)).await.unwrap_or_default();
+    said.pointer("/0/Allow") == Some(&Value::Bool(false))
 }

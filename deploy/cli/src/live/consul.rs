@@ -7,6 +7,7 @@
 //! Consul tells nobody what a check asks. So a check says it in its notes, and by them it is compared.
 
 mod normal;
+mod rights;
 
 use super::http::{Answer, Api};
 use super::resource::{Action, Change, Key, Part, Resources, pruned, text};
@@ -75,7 +76,35 @@ impl Consul {
         } else {
             self.read_ways(&wanted, &mut held).await?;
         }
+        let missing = wanted.keys().filter(|key| !held.contains_key(key));
+        let missing = missing.map(|key| self.right(key)).collect();
+        rights::to_read(&self.api, missing).await?;
         Ok((wanted, held))
+    }
+
+    /// What a token has to be allowed to see a resource: its kind in Consul's rules, and the name that they go by.
+    fn right<'k>(&'k self, key: &'k Key) -> (&'static str, &'k str) {
+        let name = key.name.as_str();
+        match key.kind {
+            kind if kind == INTENTION.1 => {
+                let to = name.split_once(ARROW).map_or(name, |(_, to)| to);
+                ("intention", to)
+            }
+            kind if kind == INTENTIONS.1 => ("intention", name),
+            kind if kind == SERVICE.1 => {
+                let service = self.services.iter().find(|service| service.id == name);
+                ("service", service.map_or(name, |service| &service.name))
+            }
+            _ => ("service", name),
+        }
+    }
+
+    /// What is to be known about a change before it is made.
+    pub fn note(&self, change: &Change) -> Option<String> {
+        let other = self.others.get(&change.key)?;
+        Some(format!(
+            "it belongs to the mesh {other}, so this is refused"
+        ))
     }
 
     fn wanted(&self) -> Resources {
@@ -117,9 +146,7 @@ impl Consul {
 
     /// Takes in what is there, if it is the mesh's.
     fn take(&mut self, wanted: &Resources, held: &mut Resources, key: Key, body: Value) {
-        let owner = body
-            .pointer(&format!("/Meta/{OWNER}"))
-            .and_then(Value::as_str);
+        let owner = owner(&body);
         let mine = owner == Some(self.mesh.as_str());
         if mine || wanted.contains_key(&key) {
             if let Some(other) = owner.filter(|_| !mine) {
@@ -187,6 +214,9 @@ impl Consul {
             }));
             self.ids.insert(key.clone(), text(&way, "ID").to_owned());
             if callees.contains(to) && !wanted.contains_key(&key) {
+                if let Some(other) = owner(&body).filter(|owner| *owner != self.mesh) {
+                    self.others.insert(key.clone(), other.to_owned());
+                }
                 held.insert(key, body);
             } else {
                 self.take(wanted, held, key, body);
@@ -298,6 +328,11 @@ impl Consul {
 }
 
 const ARROW: &str = " -> ";
+
+/// The mesh that a resource says it belongs to.
+fn owner(body: &Value) -> Option<&str> {
+    body.get("Meta")?.get(OWNER)?.as_str()
+}
 
 fn key(kind: (u8, &'static str), name: &str) -> Key {
     Key::new(Part::Consul, kind, name)

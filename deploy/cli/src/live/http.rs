@@ -149,9 +149,28 @@ impl Api {
                 bail!("{} answers with more than {MAX_ANSWER} bytes", self.who);
             }
         }
+        if status >= 400 {
+            // It is shown; who refuses may show what he was asked with.
+            bytes = self.without_own(bytes);
+        }
         Ok(Answer {
             status,
             body: bytes,
         })
+    }
+
+    /// An answer without what this client shows who it is with.
+    fn without_own(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let own = match &self.auth {
+            Auth::None => return bytes,
+            Auth::Basic { password, .. } => password,
+            Auth::Consul(token) => token,
+        };
+        // What is shorter stands in any text.
+        if own.len() < 6 {
+            return bytes;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        text.replace(own.as_str(), "***").into_bytes()
     }
 }

@@ -32,6 +32,22 @@ const KINDS: [(&str, &str); 7] = [
     ("filter-chains", "filter_chains"),
 ];
 
+/// Kinds that mesh.yaml has no word for: where they are listed, and what one is called. What there is of them goes with
+/// the configuration, so it is shown; what it holds may be secret, so that is not.
+const OTHERS: [(&str, &str); 11] = [
+    ("ca_certificates", "ca certificate"),
+    ("vaults", "vault"),
+    ("key-sets", "key set"),
+    ("keys", "key"),
+    ("consumer_groups", "consumer group"),
+    ("acls", "acl group"),
+    ("basic-auths", "basic-auth credential"),
+    ("hmac-auths", "hmac-auth credential"),
+    ("jwts", "jwt credential"),
+    ("key-auths", "key-auth credential"),
+    ("oauth2", "oauth2 credential"),
+];
+
 /// A Kong, and what it should hold.
 pub struct Kong {
     api: Api,
@@ -93,6 +109,15 @@ impl Kong {
             );
             out.1.insert(key(entity), body);
         }
+        for (place, (list, shown)) in OTHERS.iter().enumerate() {
+            // Behind all that mesh.yaml has.
+            let rank = u8::try_from(KINDS.len() + 1 + place).unwrap_or(u8::MAX);
+            for other in self.pages(&[list]).await? {
+                let id = text(&other, "id");
+                let key = Key::new(Part::Kong, (rank, *shown), id);
+                out.1.insert(key, json!({"id": id}));
+            }
+        }
         Ok(out)
     }
 
@@ -120,7 +145,7 @@ impl Kong {
         for _ in 0..MAX_PAGES {
             let mut query = vec![("size", PAGE)];
             query.extend(offset.as_deref().map(|offset| ("offset", offset)));
-            // Without Proxy-Wasm there are no filter chains.
+            // Without Proxy-Wasm there are no filter chains, without a plugin none of its credentials.
             let Some(page) = self.api.get(path, &query).await? else {
                 return Ok(all);
             };

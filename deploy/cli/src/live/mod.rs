@@ -152,9 +152,11 @@ impl Live {
         }
         let mut changes = changes(&all.0, &all.1);
         for change in &mut changes {
-            if let (Part::Rabbitmq, Some(rabbit)) = (change.key.part, &self.rabbit) {
-                change.note = rabbit.note(change);
-            }
+            change.note = match (change.key.part, &self.rabbit, &self.consul) {
+                (Part::Rabbitmq, Some(rabbit), _) => rabbit.note(change),
+                (Part::Consul, _, Some(consul)) => consul.note(change),
+                _ => None,
+            };
         }
         Ok(changes)
     }

@@ -43,8 +43,10 @@ struct Held {
     resources: Resources,
     /// How a binding is called where it is deleted.
     properties: BTreeMap<Key, String>,
-    /// Bindings from an exchange of the mesh to what is not the mesh's.
+    /// Bindings between an exchange of the mesh and what is not the mesh's.
     foreign: BTreeMap<String, Vec<String>>,
+    /// What other meshes have noted as theirs: field of the ledger and name.
+    others: BTreeSet<(String, String)>,
     /// Messages and consumers, as the broker's statistics have them.
     busy: BTreeMap<String, (u64, u64)>,
 }
@@ -83,11 +85,13 @@ impl Rabbit {
     pub async fn read(&mut self) -> anyhow::Result<(Resources, Resources)> {
         // The list is for everybody who may see one of them, a single one for administrators alone.
         let vhosts = self.api.get(&["api", "vhosts"], &[]).await?;
-        let vhosts = vhosts.as_ref().and_then(Value::as_array);
-        let vhost = vhosts
-            .into_iter()
-            .flatten()
-            .find(|v| text(v, "name") == self.vhost);
+        let vhosts = vhosts.as_ref().and_then(Value::as_array).context(
+            "what answers there is no management API of RabbitMQ: it lists no virtual hosts",
+        )?;
+        let vhost = vhosts.iter().find(|v| text(v, "name") == self.vhost);
+        if vhost.is_none() {
+            self.sees_all_vhosts().await?;
+        }
         let kind = vhost.map_or("", |v| text(v, "default_queue_type"));
         let wanted = self.wanted(match kind {
             "" | "undefined" => "classic",
@@ -97,6 +101,7 @@ impl Rabbit {
         let ledger = self.api.get(&ledger, &[]).await?;
         let mut held = Held {
             ledger: ledger.and_then(|l| l.get("value").cloned()),
+            others: self.others().await?,
             ..Held::default()
         };
         if vhost.is_some() {
@@ -160,10 +165,19 @@ impl Rabbit {
 
     async fn read_all(&self, wanted: &Resources, held: &mut Held) -> anyhow::Result<()> {
         let owned = |kind: (u8, &'static str), name: &str| {
-            let noted = LEDGER.iter().find(|(_, noted)| *noted == kind);
-            let noted = noted.and_then(|(field, _)| held.ledger.as_ref()?.get(field)?.as_array());
-            wanted.contains_key(&self.key(kind, name))
-                || noted.is_some_and(|names| names.iter().any(|noted| noted == name))
+            if wanted.contains_key(&self.key(kind, name)) {
+                return true;
+            }
+            let Some((field, _)) = LEDGER.iter().find(|(_, noted)| *noted == kind) else {
+                return false;
+            };
+            let noted = held.ledger.as_ref().and_then(|ledger| ledger.get(field));
+            let noted = noted.and_then(Value::as_array);
+            // What this mesh has no more, and another one has, is the other's from now on.
+            noted.is_some_and(|names| names.iter().any(|noted| noted == name))
+                && !held
+                    .others
+                    .contains(&((*field).to_owned(), name.to_owned()))
         };
         let (mut resources, mut busy) = (Resources::new(), BTreeMap::new());
         let columns = "name,type,durable,auto_delete,exclusive,arguments,messages,consumers";
@@ -211,11 +225,17 @@ impl Rabbit {
             if source.is_empty() {
                 continue;
             }
-            if text(&b, "destination_type") != "queue" || !owned(QUEUE, to) {
-                foreign
-                    .entry(source.to_owned())
-                    .or_default()
-                    .push(to.to_owned());
+            let to_queue = text(&b, "destination_type") == "queue";
+            if !to_queue || !owned(QUEUE, to) {
+                let mut led = |exchange: &str, other: &str| {
+                    let all = foreign.entry(exchange.to_owned()).or_default();
+                    all.push(other.to_owned());
+                };
+                led(source, &format!("it leads to {to}"));
+                // An exchange that goes takes along what leads to it, too.
+                if !to_queue {
+                    led(to, &format!("{source} leads to it"));
+                }
                 continue;
             }
             let body = binding(source, to, text(&b, "routing_key"), &map(&b, "arguments"));
@@ -232,9 +252,49 @@ impl Rabbit {
         let query = [("columns", columns)];
         let query = if columns.is_empty() { &[] } else { &query[..] };
         let found = self.api.get(&["api", what, &self.vhost], query).await?;
-        let found = found.unwrap_or_else(|| json!([]));
         let odd = || format!("RabbitMQ's {what} are no list");
-        serde_json::from_value(found).with_context(odd)
+        serde_json::from_value(found.with_context(odd)?).with_context(odd)
+    }
+
+    /// Only an administrator sees the virtual hosts that he may not use: to everybody else, one that is not in the
+    /// list may be there all the same.
+    async fn sees_all_vhosts(&self) -> anyhow::Result<()> {
+        let whoami = self.api.get(&["api", "whoami"], &[]).await?;
+        let whoami = whoami.unwrap_or_default();
+        // A list; before 3.9, a text with commas.
+        let tags = match whoami.get("tags") {
+            Some(Value::Array(tags)) => tags.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(tags)) => tags.split(',').map(str::trim).collect(),
+            _ => Vec::new(),
+        };
+        anyhow::ensure!(
+            tags.contains(&"administrator"),
+            "RabbitMQ shows {} no virtual host {}: it is not there, or the user has no permission in it; give it one (rabbitmqctl set_permissions), or the tag administrator, which makes virtual hosts",
+            text(&whoami, "name"),
+            self.vhost
+        );
+        Ok(())
+    }
+
+    /// What other meshes that use this virtual host have noted as theirs.
+    async fn others(&self) -> anyhow::Result<BTreeSet<(String, String)>> {
+        let all = self.api.get(&["api", "global-parameters"], &[]).await?;
+        let all = all.as_ref().and_then(Value::as_array);
+        let end = format!(":{}", self.vhost);
+        let others = all.into_iter().flatten().filter(|parameter| {
+            let name = text(parameter, "name");
+            name != self.ledger && name.starts_with("mesh:") && name.ends_with(&end)
+        });
+        let mut out = BTreeSet::new();
+        for ledger in others {
+            for (field, _) in LEDGER {
+                let names = ledger.get("value").and_then(|value| value.get(field));
+                let names = names.and_then(Value::as_array);
+                let names = names.into_iter().flatten().filter_map(Value::as_str);
+                out.extend(names.map(|name| (field.to_owned(), name.to_owned())));
+            }
+        }
+        Ok(out)
     }
 
     /// The names that the ledger holds once everything stands.

@@ -8,9 +8,12 @@ use similar::TextDiff;
 use std::io;
 
 /// Words in the names of fields that hold secrets.
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 9] = [
     "secret",
     "password",
+    "passwd",
+    "authorization",
+    "jwk",
     "token",
     "credential",
     "signing",
@@ -18,6 +21,21 @@ const WORDS: [&str; 6] = [
 ];
 /// Words in the names of fields that end in `key` and hold none.
 const OPEN: [&str; 2] = ["public", "routing"];
+
+/// Whether a text itself says that it holds a secret, whoever wrote it.
+fn speaks(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let login = || {
+        let (_, rest) = lower.split_once("://")?;
+        let (user, _) = rest.split(['/', '?', '#']).next()?.rsplit_once('@')?;
+        user.split_once(':').filter(|(_, word)| !word.is_empty())
+    };
+    text.contains("PRIVATE KEY")
+        || ["bearer ", "authorization:", "cookie:"]
+            .iter()
+            .any(|word| lower.contains(word))
+        || login().is_some()
+}
 
 /// Hides what is secret.
 pub struct Mask<'s>(pub &'s Secrets);
@@ -28,20 +46,42 @@ impl Mask<'_> {
         let holds = |words: &[&str]| words.iter().any(|word| field.contains(word));
         let key = (field.ends_with("key") || field == "key_alt") && !holds(&OPEN);
         let named = holds(&WORDS) || key;
-        named || text.contains("PRIVATE KEY") || self.0.are_in(text)
+        named || speaks(text) || self.0.are_in(text)
+    }
+
+    /// Whether what stands in the place of `value` on the other side is secret: then `value` is, too, though nothing else
+    /// says so. A password that mesh.yaml has no more is one still. In a list it may stand in any place.
+    fn counterpart_hides(&self, value: &Value, other: Option<&Value>, field: &str) -> bool {
+        match other {
+            Some(Value::String(other)) => self.hides(field, other),
+            Some(Value::Array(items)) if !items.contains(value) => {
+                let mut texts = items.iter().filter_map(Value::as_str);
+                texts.any(|text| self.hides(field, text))
+            }
+            _ => false,
+        }
     }
 
     /// The value with its secrets hidden; those that are other than in `other` are marked.
     fn masked(&self, value: &Value, other: Option<&Value>, field: &str, mark: &str) -> Value {
         match value {
-            Value::String(text) if !text.is_empty() && self.hides(field, text) => {
+            Value::String(text)
+                if !text.is_empty()
+                    && (self.hides(field, text) || self.counterpart_hides(value, other, field)) =>
+            {
                 let differs = other.is_some_and(|other| other != value);
                 format!("***{}", if differs { mark } else { "" }).into()
             }
             Value::Array(items) => items
                 .iter()
                 .enumerate()
-                .map(|(n, item)| self.masked(item, other.and_then(|o| o.get(n)), field, mark))
+                .map(|(n, item)| {
+                    let beside = other.and_then(|other| other.get(n));
+                    if item.is_string() && self.counterpart_hides(item, other, field) {
+                        return format!("***{mark}").into();
+                    }
+                    self.masked(item, beside, field, mark)
+                })
                 .collect(),
             Value::Object(fields) => fields
                 .iter()
@@ -165,5 +205,43 @@ mod tests {
             json!({"config": keys("hunter1")["config"], "m": 2}),
         ));
         assert!(!same.contains("another one"), "{same}");
+    }
+
+    #[test]
+    fn a_secret_that_mesh_yaml_has_no_more_is_not_seen_either() {
+        // Held are words that mesh.yaml does not know; what stands in their place there is secret.
+        let source = mesh_config::secret::Source::Env("T".to_owned());
+        let secrets = Secrets::resolve([("t".to_owned(), &source)], ".".as_ref(), &|_| {
+            Some("swordfish".to_owned())
+        });
+        let secrets = secrets.unwrap();
+        let mask = Mask(&secrets);
+        let add = |headers: Value| json!({"config": {"add": {"headers": headers, "x": "plain"}}});
+        let said = mask.unified(&change(
+            add(json!(["x-a:1", "x-t:hunter1"])),
+            add(json!(["x-t:swordfish", "x-a:1"])),
+        ));
+        assert!(
+            !said.contains("hunter") && !said.contains("sword"),
+            "{said}"
+        );
+        assert!(said.contains("\"***") && said.contains("x-a:1"), "{said}");
+        let one = |text: &str| json!({"config": {"value": text}});
+        let said = mask.unified(&change(one("hunter1"), one("swordfish")));
+        assert!(!said.contains("hunter"), "{said}");
+        // Nobody wrote these here, and they say themselves what they are.
+        for text in [
+            "Authorization:hunter1",
+            "x:Bearer hunter1",
+            "redis://u:hunter1@redis:6379/0",
+        ] {
+            let gone = Change {
+                after: None,
+                ..change(add(json!([text])), Value::Null)
+            };
+            assert!(!mask.unified(&gone).contains("hunter"), "{text}");
+        }
+        let open = mask.unified(&change(one("http://a/b"), one("http://a/@c:d")));
+        assert!(open.contains("http://a/b"), "{open}");
     }
 }

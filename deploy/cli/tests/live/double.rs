@@ -30,7 +30,7 @@ struct State {
     posted: usize,
 }
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "certificates",
     "upstreams",
     "targets",
@@ -39,6 +39,7 @@ const KINDS: [&str; 8] = [
     "consumers",
     "plugins",
     "filter_chains",
+    "jwts",
 ];
 
 impl Double {

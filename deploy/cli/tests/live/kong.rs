@@ -143,3 +143,24 @@ async fn a_kong_with_a_database_is_left_alone() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_mesh_yaml_has_no_word_for_is_shown_before_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let kong = Double::start("off").await;
+    write(dir, &kong, "");
+    mesh(dir, &["apply", "--yes"]).await;
+    assert_eq!(differences(dir).await, [""; 0]);
+    // A configuration is replaced whole, and takes along what somebody else's had.
+    kong.by_hand("jwts", |jwts| {
+        jwts.push(
+            json!({"id": "j1", "key": "hunter1", "secret": "hunter2", "consumer": {"id": "c"}}),
+        );
+    });
+    assert_eq!(differences(dir).await, ["Deleted jwt credential j1"]);
+    let out = mesh(dir, &["apply", "--yes"]).await;
+    assert!(!both(&out).contains("hunter"), "{}", both(&out));
+    assert_eq!(differences(dir).await, [""; 0]);
+    assert_eq!(kong.posted(), 2);
+}

@@ -9,6 +9,7 @@ mod drift;
 mod imported;
 mod killed;
 mod kong;
+mod others;
 mod queues;
 mod scene;
 mod stalling;

@@ -102,3 +102,44 @@ async fn a_queue_whose_consumer_holds_its_message_stays() {
     scene.apply().await;
     assert_eq!(scene.differences().await, [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_whose_message_was_taken_a_moment_ago_stays_with_rabbitmq_3() {
+    taken_a_moment_ago(Release::Three).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_whose_message_was_taken_a_moment_ago_stays_with_rabbitmq_4() {
+    taken_a_moment_ago(Release::Four).await;
+}
+
+/// Statistics do not know of it yet, the queue itself counts only what waits, and there is no consumer any more.
+async fn taken_a_moment_ago(release: Release) {
+    let scene = Scene::new(release).await;
+    scene.write(&scene.management, &queue(""), "");
+    scene.apply().await;
+    scene.write(&scene.management, "", "");
+    let url = BrokerUrl::try_from(scene.url.clone()).unwrap();
+    let bus = mesh_bus::connect(&BusConfig::Rabbitmq { url })
+        .await
+        .unwrap();
+    let mut consumer = bus.consume("kept", 1).await.unwrap();
+    scene.publish("kept").await;
+    let held = within("the message", consumer.next()).await.unwrap();
+    drop(consumer);
+    wait_for("the consumer to be gone", || async {
+        bus.depth("kept").await.unwrap().consumers == 0
+    })
+    .await;
+    let refused = scene.mesh(&["apply", "--yes"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+    assert!(
+        both(&refused).contains("refused: queue kept holds 1 messages"),
+        "{}",
+        both(&refused)
+    );
+    held.ack().await.unwrap();
+    bus.close().await;
+    scene.apply().await;
+    assert_eq!(scene.differences().await, [""; 0]);
+}

@@ -6,6 +6,7 @@
 mod ends;
 mod example;
 mod filters;
+mod metrics;
 mod model;
 mod running;
 mod seen;

@@ -160,16 +160,12 @@ impl Rabbit {
         Ok(())
     }
 
-    /// Statistics are some seconds old, and alone know of messages that somebody has taken and not settled; the queue
-    /// itself knows exactly what waits in it, and how many take from it.
+    /// The queue itself knows exactly what waits in it, and how many take from it; of messages that somebody has taken
+    /// and not settled, its totals know.
     async fn is_idle(&self, name: &str) -> anyhow::Result<()> {
         const LEAVE: &str =
             "with --delete-queues-with-messages it goes all the same, and they are lost";
-        let path = ["api", "queues", &self.vhost, name];
-        let seen = self.api.get(&path, &[("columns", "messages")]).await?;
-        let seen = seen
-            .and_then(|queue| queue.get("messages")?.as_u64())
-            .unwrap_or(0);
+        let seen = self.total(name).await?;
         let bus = mesh_bus::connect(&self.bus).await?;
         let depth = bus.depth(name).await;
         bus.close().await;
@@ -189,12 +185,54 @@ impl Rabbit {
         Ok(())
     }
 
+    /// How many messages a queue has, those among them that somebody has taken and not settled.
+    ///
+    /// The page of one queue shows statistics, which are up to some seconds old; totals of a list are of this moment
+    /// (3.10 and 4.0, tried).
+    async fn total(&self, name: &str) -> anyhow::Result<u64> {
+        let exactly: String = name
+            .chars()
+            .flat_map(|c| {
+                let escaped = c.is_ascii() && !c.is_ascii_alphanumeric();
+                escaped.then_some('\\').into_iter().chain([c])
+            })
+            .collect();
+        let exactly = format!("^{exactly}$");
+        let query = [
+            ("disable_stats", "true"),
+            ("enable_queue_totals", "true"),
+            ("use_regex", "true"),
+            ("name", exactly.as_str()),
+            ("page", "1"),
+            ("page_size", "10"),
+        ];
+        let path = ["api", "queues", &self.vhost];
+        let found = self.api.get(&path, &query).await?.unwrap_or_default();
+        let items = found.get("items").and_then(Value::as_array);
+        let queue = items
+            .into_iter()
+            .flatten()
+            .find(|queue| text(queue, "name") == name);
+        let Some(queue) = queue else {
+            // Gone meanwhile, which the broker itself says next.
+            return Ok(0);
+        };
+        if let Some(total) = queue.get("messages").and_then(Value::as_u64) {
+            return Ok(total);
+        }
+        // A release without totals.
+        let path = ["api", "queues", &self.vhost, name];
+        let seen = self.api.get(&path, &[("columns", "messages")]).await?;
+        let seen = seen.and_then(|queue| queue.get("messages")?.as_u64());
+        Ok(seen.unwrap_or(0))
+    }
+
     /// An exchange takes the bindings to it along: others' are not made again by anybody.
     async fn delete_exchange(&self, name: &str, comes_back: bool) -> anyhow::Result<()> {
         if let Some(others) = self.held.foreign.get(name) {
             let others = others.join(", ");
             bail!(
-                "refused: exchange {name} leads to what is not the mesh's: {others}; unbind that first"
+                "refused: exchange {name} is bound to what is not the mesh's, and its bindings would go with it: {others}; unbind that first"
             );
         }
         let path = ["api", "exchanges", &self.vhost, name];
