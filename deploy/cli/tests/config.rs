@@ -153,7 +153,8 @@ fn found(out: &Output, code: &str) -> Value {
     let groups = report["groups"].as_array().unwrap().iter();
     let mut all = groups.flat_map(|group| group["findings"].as_array().unwrap());
     let found = all.find(|finding| finding["code"] == code);
-    found.unwrap_or_else(|| panic!("{report}")).clone()
+    assert!(found.is_some(), "{report}");
+    found.unwrap().clone()
 }
 
 #[test]
