@@ -123,12 +123,12 @@ async fn what_is_no_broker_does_not_look_like_an_empty_one() {
     let yaml = format!(
         "version: 1\nmesh: m\ngateway: {{auth: {{development: true}}}}\n\
          orchestrator: {{planner: {{general_agent: a}}}}\n\
-         registry: {{backend: consul, url: \"{echo}\", token: {{env: RABBITMQ_URL}}}}\n\
+         registry: {{backend: consul, url: \"{echo}\", token: {{env: CONSUL_TOKEN}}}}\n\
          agents: [{{id: a, endpoint: 'http://127.0.0.1:9'}}]\n"
     );
     std::fs::write(scene.dir.path().join("mesh.yaml"), yaml).unwrap();
     let mut asked = scene.command(&["diff"]);
-    asked.env("RABBITMQ_URL", "hunter2-of-consul");
+    asked.env("CONSUL_TOKEN", "hunter2-of-consul");
     let out = crate::scene::run(asked).await;
     assert!(both(&out).contains("no entry for ***"), "{}", both(&out));
 }
