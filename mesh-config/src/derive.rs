@@ -22,17 +22,23 @@ pub const RATE_LIMIT_TABLE: &str = "mesh rate-limit table v1";
 pub const BROKER_PASSWORD: &str = "mesh broker password v1";
 /// Password of the store in a mesh that is told none.
 pub const STORE_PASSWORD: &str = "mesh store password v1";
+/// The token of the registry in a mesh that is told none.
+pub const REGISTRY_TOKEN: &str = "mesh registry token v1";
 /// Password of Grafana's first user.
 pub const GRAFANA_PASSWORD: &str = "mesh grafana password v1";
 
 /// 32 bytes in unpadded base64url, the same for the same key and label.
 pub fn derive(key: &SigningKey, label: &str) -> String {
+    URL_SAFE_NO_PAD.encode(bytes(key, label))
+}
+
+fn bytes(key: &SigningKey, label: &str) -> [u8; 32] {
     // HMAC takes keys of any length, so there is always one.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
-        return String::new();
+        return [0; 32];
     };
     mac.update(label.as_bytes());
-    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    mac.finalize().into_bytes().into()
 }
 
 /// [`derive()`] from the assertion key at `source`, or what it is derived from where values are not shown.
@@ -40,14 +46,37 @@ pub fn derive(key: &SigningKey, label: &str) -> String {
 /// # Errors
 /// [`RenderError::Secret`] when the value is no key.
 pub fn derived(source: &Source, secrets: &Secrets, label: &str) -> Result<String, RenderError> {
-    let Some(text) = secrets.value(source) else {
-        return Ok(format!("{label}, derived from {}", source.reference()));
+    Ok(match key(source, secrets)? {
+        Some(key) => derive(&key, label),
+        None => format!("{label}, derived from {}", source.reference()),
+    })
+}
+
+/// The same as a UUID (version 8, RFC 9562), which is what Consul's tokens are: 122 bits of it.
+///
+/// # Errors
+/// As [`derived`].
+pub fn derived_uuid(
+    source: &Source,
+    secrets: &Secrets,
+    label: &str,
+) -> Result<String, RenderError> {
+    let Some(key) = key(source, secrets)? else {
+        return derived(source, secrets, label);
     };
-    let key = signing_key(text).map_err(|problem| RenderError::Secret {
+    let mut half = [0; 16];
+    half.copy_from_slice(&bytes(&key, label)[..16]);
+    Ok(uuid::Builder::from_custom_bytes(half)
+        .into_uuid()
+        .to_string())
+}
+
+fn key(source: &Source, secrets: &Secrets) -> Result<Option<SigningKey>, RenderError> {
+    let key = secrets.value(source).map(signing_key).transpose();
+    key.map_err(|problem| RenderError::Secret {
         path: "gateway.auth.assertion.key".to_owned(),
         problem: problem.to_owned(),
-    })?;
-    Ok(derive(&key, label))
+    })
 }
 
 #[cfg(test)]
@@ -75,6 +104,18 @@ mod tests {
             derive(&key, INTERNAL_TOKEN),
             "CV6v5EanStb8c4Vm7KSVAWAkauMWDAUCoSOAenfL3gQ"
         );
+    }
+
+    #[test]
+    fn a_token_is_a_uuid() {
+        let source = Source::Inline("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE".to_owned());
+        let wanted = [("key".to_owned(), &source)];
+        let secrets = Secrets::resolve(wanted, std::path::Path::new("."), &|_| None).unwrap();
+        let token = derived_uuid(&source, &secrets, REGISTRY_TOKEN).unwrap();
+        let parsed = uuid::Uuid::parse_str(&token).unwrap();
+        assert_eq!(parsed.get_version_num(), 8, "{token}");
+        let other = derived_uuid(&source, &secrets, STORE_PASSWORD).unwrap();
+        assert_ne!(token, other);
     }
 
     #[test]

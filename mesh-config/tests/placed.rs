@@ -92,13 +92,45 @@ fn prometheus_with_a_token_runs_the_file_that_has_it() {
     );
     // Its owner alone reads it.
     assert_eq!(prometheus["user"], file["services"]["kong"]["user"]);
-    let (file, ..) = compose(&format!("{AGENT}deploy: {{prometheus: true}}\n"));
+    // A Consul that runs beside asks for one, too.
+    let elsewhere = "registry: {backend: consul, url: \"http://consul.example:8500\"}\n";
+    let (file, ..) = compose(&format!(
+        "{AGENT}{elsewhere}deploy: {{prometheus: true, consul: false}}\n"
+    ));
     let prometheus = &file["services"]["prometheus"];
     assert_eq!(
         prometheus["command"][0],
         "--config.file=/etc/prometheus/prometheus.yml"
     );
     assert_eq!(prometheus["user"], "65534:65534");
+}
+
+#[test]
+fn consul_does_nothing_without_a_token_that_only_sidecars_read() {
+    let (file, files, _) = compose(AGENT);
+    let consul = &file["services"]["consul"];
+    assert_eq!(
+        consul["command"].as_array().unwrap().last().unwrap(),
+        "-config-file=/run/secrets/consul.hcl"
+    );
+    let config = text(&files, "consul.hcl");
+    assert!(config.contains("default_policy = \"deny\""), "{config}");
+    assert!(config.contains("{env: MESH_CONSUL_TOKEN}"), "{config}");
+    let sidecar = text(&files, "sidecar-a.json");
+    assert!(sidecar.contains("{env: MESH_CONSUL_TOKEN}"), "{sidecar}");
+    for (name, service) in file["services"].as_object().unwrap() {
+        let reads = service["secrets"].to_string();
+        let has_token = reads.contains("consul") || reads.contains("sidecar");
+        let may = name == "consul" || name.ends_with("-sidecar");
+        assert!(may || !has_token, "{name}: {reads}");
+    }
+    // One that runs elsewhere has a token of its owner's, or none.
+    let elsewhere = "registry: {backend: consul, url: \"http://consul.example:8500\"}\n";
+    let (file, files, _) = compose(&format!("{AGENT}{elsewhere}"));
+    assert!(files.iter().all(|file| file.name != "consul.hcl"));
+    assert!(!text(&files, "sidecar-a.json").contains("MESH_CONSUL_TOKEN"));
+    let command = serde_json::to_string(&file["services"]["consul"]["command"]).unwrap();
+    assert!(!command.contains("consul.hcl"), "{command}");
 }
 
 #[test]

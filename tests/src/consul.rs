@@ -16,6 +16,8 @@ use tokio::sync::OnceCell;
 pub struct Setup {
     /// Access control: nothing may be done without a token.
     pub acl: bool,
+    /// A file of configuration besides, in HCL.
+    pub more: Option<String>,
     /// Certificate and key, in PEM, for HTTPS beside HTTP.
     pub tls: Option<(String, String)>,
     /// Meta of the node, such as its `zone`.
@@ -105,7 +107,13 @@ impl Consul {
         let file = self.directory.path().join("consul.json");
         std::fs::write(&file, format!("{:#}\n", self.config())).expect("write its configuration");
         let file = file.display().to_string();
-        let arguments = ["agent", "-dev", "-config-file", &file];
+        let mut arguments = vec!["agent", "-dev", "-config-file", &file];
+        let more = self.directory.path().join("more.hcl");
+        let more_file = more.display().to_string();
+        if let Some(text) = &self.setup.more {
+            std::fs::write(&more, text).expect("write more of its configuration");
+            arguments.extend(["-config-file", &more_file]);
+        }
         let server = Server::start("consul", &arguments, &[], self.directory.path());
         server.listens_on(self.http_port).await;
         self.server = Some(server);

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use mesh_tests::binary::{binary, program_of};
+use mesh_tests::consul::{self, Setup};
 use mesh_tests::server::{directory, target_directories};
+use mesh_tests::wait_for;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -280,4 +282,34 @@ fn the_dockerfiles_have_no_finding() {
         "{}",
         said(&out)
     );
+}
+
+/// The rendered access control in a real Consul: without the token there is no certificate, with it there is.
+#[tokio::test]
+async fn consul_gives_certificates_to_who_has_the_token() {
+    let out = directory("consul-acl");
+    render("compose", "mesh.yaml", out.path(), &["--secrets"]);
+    let rendered = fs::read_to_string(out.path().join("consul.secret.hcl")).unwrap();
+    let sidecar = fs::read(out.path().join("sidecar-data-processor.secret.json")).unwrap();
+    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+    let token = sidecar["registry"]["consul"]["token"].as_str().unwrap();
+    assert!(rendered.contains(token));
+    // Debian's is older than the word.
+    let more = rendered.replace("initial_management", "master");
+    let consul = consul::start_with(Setup {
+        more: Some(more),
+        ..Setup::default()
+    });
+    let consul = consul.await;
+    let client = reqwest::Client::new();
+    let leaf = format!("{}/v1/agent/connect/ca/leaf/data-processor", consul.url());
+    let refused = client.get(&leaf).send().await.unwrap();
+    assert_eq!(refused.status(), 403);
+    let with = |request: reqwest::RequestBuilder| request.header("x-consul-token", token);
+    // Made when there is a leader.
+    wait_for("the token", || async {
+        let answer = with(client.get(&leaf)).send().await.unwrap();
+        answer.status().is_success()
+    })
+    .await;
 }

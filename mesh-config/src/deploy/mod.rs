@@ -11,7 +11,7 @@ pub(crate) use containers::named;
 pub(crate) use parts::{OWNER, usual};
 pub(crate) use placed::{
     ADMIN_PORT, GATEWAY_ADMIN_PORT, GATEWAY_PORT, GATEWAY_STATUS_PORT, INBOUND_PORT, MOUNTED,
-    STATE, mounted,
+    REGISTRY_TOKEN, STATE, mounted, runs_registry,
 };
 
 use crate::container::{self, Build, Dependency, Healthcheck, Port, Text, Volume};

@@ -144,7 +144,7 @@ pub(crate) fn usual(part: Part) -> Container {
             .udp(8600)
             .set("CONSUL_BIND_INTERFACE", "eth0")
             .keeps("consul_data:/consul/data")
-            .user("100:1000")
+            .user(OWNER)
             .tmpfs(&["/consul/config", "/tmp"])
             .healthy(&["CMD", "consul", "members"]),
         Part::Rabbitmq => of("rabbitmq", "rabbitmq:4.0-management", &[Mesh], 1024, 2000)

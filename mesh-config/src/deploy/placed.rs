@@ -28,6 +28,8 @@ pub(crate) const GATEWAY_STATUS_PORT: u16 = 8100;
 const GATEWAY_JOB: &str = "kong";
 /// Where the sidecar beside the gateway takes requests; loopback alone.
 const OUTBOUND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);
+/// Variable of the token of a Consul that runs with the mesh, where mesh.yaml names none.
+pub(crate) const REGISTRY_TOKEN: &str = "MESH_CONSUL_TOKEN";
 /// Where peers reach a sidecar.
 pub(crate) const INBOUND_PORT: u16 = 15006;
 /// Where a sidecar serves health and metrics.
@@ -60,7 +62,7 @@ pub fn placed(mesh: &Mesh, place: Place) -> Mesh {
         .rabbitmq
         .get_or_insert_with(|| url("RABBITMQ_URL"));
     mesh.store.redis.get_or_insert_with(|| url("REDIS_URL"));
-    registry(&mut mesh);
+    registry(&mut mesh, place);
     identity(&mut mesh.trust.identity, place);
     let ca = mesh.trust.registry.consul.as_mut();
     if let Some(ca) = ca.and_then(|consul| consul.ca.as_mut()) {
@@ -149,23 +151,36 @@ fn agent(agent: &mut Agent) {
     }
 }
 
-fn registry(mesh: &mut Mesh) {
+fn registry(mesh: &mut Mesh, place: Place) {
     let Some(part) = mesh.deploy.parts.get(&Part::Consul) else {
         return;
     };
     let at = format!("http://{}:{}", part.name, part.first_port().unwrap_or(8500));
     let Ok(url) = Url::parse(&at) else { return };
-    match &mut mesh.trust.registry.consul {
-        Some(consul) if is_loopback(&consul.url) => consul.url = url,
-        Some(_) => {}
-        none => {
-            *none = Some(Consul {
-                url,
-                token: None,
-                ca: None,
-            });
+    let consul = mesh.trust.registry.consul.get_or_insert_with(|| Consul {
+        url: url.clone(),
+        token: None,
+        ca: None,
+    });
+    if is_loopback(&consul.url) {
+        consul.url = url;
+    }
+    // Without one, each agent could ask for every certificate.
+    if place == Place::Compose && runs_registry(mesh) {
+        let consul = mesh.trust.registry.consul.as_mut();
+        if let Some(consul) = consul {
+            let usual = || Source::Env(REGISTRY_TOKEN.to_owned());
+            consul.token.get_or_insert_with(usual);
         }
     }
+}
+
+/// Whether the registry of a placed mesh is the one that runs with it.
+pub(crate) fn runs_registry(mesh: &Mesh) -> bool {
+    let part = mesh.deploy.parts.get(&Part::Consul);
+    let host = mesh.trust.registry.consul.as_ref();
+    let host = host.and_then(|consul| consul.url.host_str());
+    part.is_some_and(|part| Some(part.name.as_str()) == host)
 }
 
 fn identity(identity: &mut Identity, place: Place) {

@@ -85,18 +85,17 @@ impl Consul {
     /// What a token has to be allowed to see a resource: its kind in Consul's rules, and the name that they go by.
     fn right<'k>(&'k self, key: &'k Key) -> (&'static str, &'k str) {
         let name = key.name.as_str();
-        match key.kind {
-            kind if kind == INTENTION.1 => {
-                let to = name.split_once(ARROW).map_or(name, |(_, to)| to);
-                ("intention", to)
-            }
-            kind if kind == INTENTIONS.1 => ("intention", name),
-            kind if kind == SERVICE.1 => {
-                let service = self.services.iter().find(|service| service.id == name);
-                ("service", service.map_or(name, |service| &service.name))
-            }
-            _ => ("service", name),
+        if key.kind == INTENTION.1 {
+            let to = name.split_once(ARROW).map_or(name, |(_, to)| to);
+            return (INTENTION.1, to);
         }
+        if key.kind == INTENTIONS.1 {
+            return (INTENTION.1, name);
+        }
+        // A service is known by its id here.
+        let service = self.services.iter().find(|service| service.id == name);
+        let service = service.filter(|_| key.kind == SERVICE.1);
+        (SERVICE.1, service.map_or(name, |service| &service.name))
     }
 
     /// What is to be known about a change before it is made.

@@ -20,8 +20,8 @@ pub use secrets::defaults;
 pub(super) use secrets::own_files;
 
 use super::{RenderError, Rendered, grafana, prometheus};
-use crate::container::{Condition, Volume as Mount};
-use crate::deploy::{Container, Deploy, OWNER, Part, Place, Tier, placed};
+use crate::container::{Condition, Text, Volume as Mount};
+use crate::deploy::{Container, Deploy, OWNER, Part, Place, Tier, placed, runs_registry};
 use crate::fronted::Service as Fronted;
 use crate::mesh::Mesh;
 use crate::secret::Secrets;
@@ -32,6 +32,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const PREPARE: &str = "prepare";
 /// What it is made of.
 const PREPARE_IMAGE: &str = "busybox:1.37";
+/// Where Consul reads what may be done without a token.
+const CONSUL_FILE: &str = "/run/secrets/consul.hcl";
+/// Where its command line finds the token, for the health check and for who looks into the container.
+const CONSUL_TOKEN: &str = "/run/secrets/consul-token";
 /// The network of `deploy.external_network`.
 const OUTSIDE: &str = "outside";
 
@@ -101,6 +105,15 @@ fn with_configuration(mesh: &Mesh, part: Part, container: &Container) -> Contain
             }
             vec!["./prometheus:/etc/prometheus:ro".to_owned()]
         }
+        Part::Consul if runs_registry(mesh) => {
+            container
+                .command
+                .push(format!("-config-file={CONSUL_FILE}"));
+            let file = Text::Plain(CONSUL_TOKEN.to_owned());
+            let variables = &mut container.environment;
+            variables.insert("CONSUL_HTTP_TOKEN_FILE".to_owned(), file);
+            Vec::new()
+        }
         Part::Prometheus => vec!["./prometheus:/etc/prometheus:ro".to_owned()],
         Part::Grafana => vec![
             "./grafana/provisioning:/etc/grafana/provisioning:ro".to_owned(),
@@ -133,6 +146,8 @@ fn own_secrets(file: &mut ComposeFile, mesh: &Mesh) {
             ".conf",
         ),
         (Part::Redis, "redis", "/run/secrets/redis.conf", ".conf"),
+        (Part::Consul, "consul", CONSUL_FILE, ".hcl"),
+        (Part::Consul, "consul-token", CONSUL_TOKEN, ".txt"),
         (
             Part::Grafana,
             "grafana-admin",
@@ -144,6 +159,9 @@ fn own_secrets(file: &mut ComposeFile, mesh: &Mesh) {
         let Some(container) = mesh.deploy.parts.get(&part) else {
             continue;
         };
+        if part == Part::Consul && !runs_registry(mesh) {
+            continue;
+        }
         if let Some(mut service) = file.services.remove(&container.name) {
             let (source, target) = (source.to_owned(), target.to_owned());
             mounted(file, &mut service, source, target, extension);

@@ -1,6 +1,6 @@
 //! The files that hold secrets, as the containers read them.
 
-use crate::deploy::{Container, Part};
+use crate::deploy::{Container, Part, REGISTRY_TOKEN, runs_registry};
 use crate::derive::{self, derived};
 use crate::mesh::Mesh;
 use crate::render::targets::json;
@@ -9,8 +9,8 @@ use crate::secret::{Secrets, Source};
 use std::collections::BTreeMap;
 use url::Url;
 
-/// What `RABBITMQ_URL` and `REDIS_URL` are where nobody says it: broker and store of this Compose file, with
-/// passwords that are derived from the assertion key.
+/// What `RABBITMQ_URL`, `REDIS_URL` and `MESH_CONSUL_TOKEN` are where nobody says it: broker, store and registry of
+/// this Compose file, with passwords that are derived from the assertion key.
 ///
 /// # Errors
 /// [`RenderError::Secret`] when the assertion key is no key.
@@ -35,6 +35,10 @@ pub fn defaults(mesh: &Mesh, secrets: &Secrets) -> Result<BTreeMap<String, Strin
             format!("redis://:{password}@{host}:6379/0"),
         );
     }
+    if host(Part::Consul).is_some() {
+        let token = derive::derived_uuid(key, secrets, derive::REGISTRY_TOKEN)?;
+        out.insert(REGISTRY_TOKEN.to_owned(), token);
+    }
     Ok(out)
 }
 
@@ -48,6 +52,14 @@ pub(super) fn secret_files(mesh: &Mesh, secrets: &Secrets) -> Result<Vec<Rendere
     if let (Some(source), true) = (&mesh.store.redis, runs(mesh, Part::Redis)) {
         let text = redis(secrets, source)?;
         files.push(Rendered::veiled(secrets, "redis", "conf", text));
+    }
+    if let (Some(consul), true) = (&mesh.trust.registry.consul, runs_registry(mesh))
+        && let Some(source) = &consul.token
+    {
+        let text = consul_hcl(secrets, source)?;
+        files.push(Rendered::veiled(secrets, "consul", "hcl", text));
+        let token = secrets.show(source);
+        files.push(Rendered::veiled(secrets, "consul-token", "txt", token));
     }
     if runs(mesh, Part::Grafana) {
         let key = &mesh.gateway.assertion_key;
@@ -122,6 +134,23 @@ fn redis(secrets: &Secrets, source: &Source) -> Result<String, RenderError> {
         text.push_str(&format!("requirepass {password}\n"));
     }
     Ok(text)
+}
+
+/// consul.hcl: nothing without a token, but to ask who leads. The token is made when Consul starts for the first time,
+/// and may do everything: it is the sidecars', which no agent reads.
+fn consul_hcl(secrets: &Secrets, source: &Source) -> Result<String, RenderError> {
+    let token = secrets.show(source);
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if secrets.value(source).is_some() && !token.bytes().all(legal) {
+        return Err(RenderError::Secret {
+            path: "registry.token".to_owned(),
+            problem: "Consul's tokens are UUIDs: uuidgen makes one".to_owned(),
+        });
+    }
+    Ok(format!(
+        "acl {{\n  enabled = true\n  default_policy = \"deny\"\n  tokens {{\n    \
+         initial_management = \"{token}\"\n    agent = \"{token}\"\n  }}\n}}\n"
+    ))
 }
 
 /// User and password of a URL, in a form that needs no quotes in either server's file.
