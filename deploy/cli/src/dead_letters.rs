@@ -86,7 +86,7 @@ pub struct Held {
     delivery: Delivery,
 }
 
-/// The dead letters of a place that are held, and how many more there are.
+/// The dead letters of a place that are held, the oldest first, and how many more there are.
 pub struct Taken {
     pub held: Vec<Held>,
     pub more: u32,
@@ -124,6 +124,8 @@ pub async fn take(bus: &dyn Bus, place: &Place) -> anyhow::Result<Taken> {
         });
     }
     deliveries.stopper().cancel();
+    // What was given back before may have come to us once more on its way, and lies behind the others then.
+    held.sort_by_key(|one| one.entry.died);
     let taken = u32::try_from(held.len()).unwrap_or(u32::MAX);
     Ok(Taken {
         held,
