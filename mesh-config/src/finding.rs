@@ -88,6 +88,12 @@ impl Finding {
         }
     }
 
+    /// What a reader is shown of it in words.
+    fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let always = [&mut self.message, &mut self.path];
+        always.into_iter().chain(&mut self.hint)
+    }
+
     /// Shows `written` wherever `value` would be quoted.
     pub(crate) fn hide(&mut self, value: &str, written: &str) {
         // What is shorter stands in any message by chance.
@@ -95,10 +101,7 @@ impl Finding {
             return;
         }
         // A path is quoted as it is, what a message shows may be blotted or without what moves a cursor.
-        for text in [&mut self.message, &mut self.path]
-            .into_iter()
-            .chain(&mut self.hint)
-        {
+        for text in self.texts() {
             if text.contains(value) {
                 *text = text.replace(value, written);
             }
@@ -139,10 +142,7 @@ impl Report {
         mut findings: Vec<Finding>,
     ) -> Self {
         for finding in &mut findings {
-            for text in [&mut finding.message, &mut finding.path]
-                .into_iter()
-                .chain(&mut finding.hint)
-            {
+            for text in finding.texts() {
                 if let Some(shown) = without_credentials(text) {
                     *text = shown;
                 }

@@ -113,6 +113,8 @@ fn consul_does_nothing_without_a_token_that_only_sidecars_read() {
         consul["command"].as_array().unwrap().last().unwrap(),
         "-config-file=/run/secrets/consul.hcl"
     );
+    // Its start takes another user else, and ends where it is not root.
+    assert_eq!(consul["environment"]["CONSUL_DISABLE_PERM_MGMT"], "true");
     let config = text(&files, "consul.hcl");
     assert!(config.contains("default_policy = \"deny\""), "{config}");
     assert!(config.contains("{env: MESH_CONSUL_TOKEN}"), "{config}");

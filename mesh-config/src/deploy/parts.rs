@@ -143,6 +143,8 @@ pub(crate) fn usual(part: Part) -> Container {
             .ports(&[(Some(10006), 8500)])
             .udp(8600)
             .set("CONSUL_BIND_INTERFACE", "eth0")
+            // Its start would give the volume to another user and become that one, which only root can.
+            .set("CONSUL_DISABLE_PERM_MGMT", "true")
             .keeps("consul_data:/consul/data")
             .user(OWNER)
             .tmpfs(&["/consul/config", "/tmp"])

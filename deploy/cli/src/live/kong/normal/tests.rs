@@ -1,3 +1,5 @@
+//! What Kong fills in is no difference, and what it does not is one.
+
 use super::*;
 
 /// The part of Kong's schemas that is asked for here, in its form.
